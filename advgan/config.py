@@ -1,0 +1,361 @@
+"""Configuration: YAML into typed, frozen settings, refused in one line where it cannot work.
+
+Keys use the paper's symbols (alpha, beta, c, kappa, epsilon). Numbers may be written ``0.3``, ``1e-4`` or ``8/255``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError, model_validator
+
+from advgan.errors import ConfigurationError
+from advgan.goals import Goal, Targeted, Untargeted
+
+
+def _number(value: object) -> object:
+    """Accept what YAML reads as text: ``1e-4`` and ``8/255``."""
+    if isinstance(value, bool):
+        raise ValueError("should be a number, such as 0.3, 1e-4 or 8/255")
+    if isinstance(value, str):
+        try:
+            return float(Fraction(value.replace(" ", "")))
+        except (ValueError, ZeroDivisionError):
+            raise ValueError("should be a number, such as 0.3, 1e-4 or 8/255") from None
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+PositiveInt = Annotated[StrictInt, Field(ge=1)]
+NonNegativeInt = Annotated[StrictInt, Field(ge=0)]
+NonNegative = Annotated[Number, Field(ge=0)]
+LearningRate = Annotated[Number, Field(gt=0, le=1)]
+Schedule = Literal["constant", "cosine", "linear"]
+Normalization = Literal["instance", "batch", "layer", "group", "none"]
+Architecture = Literal["lenet", "model_a", "model_b", "model_c", "madrylab"]
+Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=6)]
+
+
+class Settings(BaseModel):
+    """A group of settings: immutable, and no key passes unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class DataSettings(Settings):
+    """The images."""
+
+    dataset: str = Field("mnist", min_length=1)
+    """``mnist`` (ships with the package) or the path of an .npz file with x_train, y_train, x_test and y_test."""
+    validation_images: PositiveInt = 5000
+    """The last images of the training set; never trained on, used to choose the best generator."""
+    training_images: PositiveInt | None = None
+    """Use only the first so many of the remaining training images; all by default."""
+    test_images: PositiveInt | None = None
+    """Use only the first so many test images; all by default."""
+
+
+class TargetSettings(Settings):
+    """The classifier under attack, trained when no checkpoint of it exists."""
+
+    architecture: Architecture = "lenet"
+    epochs: PositiveInt = 2
+    batch_size: PositiveInt = 128
+    learning_rate: LearningRate = 1e-3
+    schedule: Schedule = "cosine"
+    weight_decay: NonNegative = 0.0
+    """L2: this times the sum of the squared kernel weights is part of the loss."""
+    batch_normalization: bool = False
+    """Convolution without bias, then batch normalization, then the activation."""
+    seed: NonNegativeInt | None = None
+    """The run's seed by default."""
+
+
+class AttackSettings(Settings):
+    """The threat model."""
+
+    goal: Literal["untargeted", "targeted"] = "untargeted"
+    target_class: NonNegativeInt | None = None
+    """The class a targeted attack wants, from 0."""
+    epsilon: Annotated[Number, Field(gt=0, le=1)] = 0.3
+    """The largest change of a pixel (L_inf), pixels being in [0, 1]."""
+    output: Literal["tanh", "clipped"] = "tanh"
+    """p = epsilon * tanh(...), or p = clip(tanh(...), -epsilon, epsilon)."""
+
+    @model_validator(mode="after")
+    def _class_and_goal_agree(self) -> AttackSettings:
+        if self.goal == "targeted" and self.target_class is None:
+            raise ConfigurationError("attack.target_class", None, "a targeted attack needs a class index, 0 or above")
+        if self.goal == "untargeted" and self.target_class is not None:
+            raise ConfigurationError(
+                "attack.target_class", self.target_class, "only for attack.goal: targeted; remove it or set the goal"
+            )
+        return self
+
+    @property
+    def objective(self) -> Goal:
+        """The goal as an object that says what counts as success."""
+        return Untargeted() if self.target_class is None else Targeted(self.target_class)
+
+
+class LossSettings(Settings):
+    """L = L_adv + alpha * L_GAN + beta * L_hinge."""
+
+    adversarial: Literal["f6", "f2"] = "f6"
+    """Carlini-Wagner margin on logits (f6) or on probabilities (f2)."""
+    kappa: NonNegative = 5.0
+    """Confidence: the margin the attack asks for."""
+    alpha: NonNegative = 0.2
+    beta: NonNegative = 0.1
+    c: NonNegative = 5.0
+    """The L2 norm of a perturbation below which the hinge costs nothing."""
+
+    @model_validator(mode="after")
+    def _probability_margins_are_below_one(self) -> LossSettings:
+        if self.adversarial == "f2" and self.kappa >= 1:
+            raise ConfigurationError(
+                "loss.kappa", self.kappa, "a margin of probabilities (f2) never exceeds 1; use 0 <= kappa < 1, or f6"
+            )
+        return self
+
+
+class _NetworkSettings(Settings):
+    widths: Widths = (8, 16, 32)
+    """Filters of the first convolution and of each that follows with stride 2."""
+    normalization: Normalization = "instance"
+    groups: PositiveInt = 4
+    """For normalization: group."""
+    learning_rate: LearningRate = 1e-3
+    schedule: Schedule = "constant"
+    beta_1: Annotated[Number, Field(ge=0, lt=1)] = 0.9
+    """Adam's first decay rate."""
+
+    @model_validator(mode="after")
+    def _groups_divide_widths(self) -> _NetworkSettings:
+        if self.normalization == "group" and any(width % self.groups for width in self.widths):
+            raise ValueError(f"groups = {self.groups} should divide each of widths = {list(self.widths)}")
+        return self
+
+
+class GeneratorSettings(_NetworkSettings):
+    """G: c3s1-w0, d w1, d w2, ..., r x residual_blocks, ..., u w1, u w0, c3s1-C."""
+
+    residual_blocks: NonNegativeInt = 4
+    upsampling: Literal["transposed", "resize"] = "transposed"
+    """Transposed convolution, or nearest-neighbour resize and convolution (no checkerboard)."""
+    schedule: Schedule = "cosine"
+
+
+class DiscriminatorSettings(_NetworkSettings):
+    """D: C w0, C w1, ..., one dense output; least squares."""
+
+    steps: PositiveInt = 1
+    """Updates of D for each update of G, on the same batch."""
+    noise: NonNegative = 0.0
+    """Standard deviation of the Gaussian noise added to what D sees, in pixel units; weakens D."""
+
+
+class TrainingSettings(Settings):
+    """The loop."""
+
+    epochs: PositiveInt = 3
+    batch_size: PositiveInt = 128
+    stop_at_success: Annotated[Number, Field(gt=0, le=1)] | None = None
+    """Stop after the first epoch whose validation success rate reaches this, for example 0.99."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """For the convolutions of G and D; everything else stays float32."""
+    xla: bool = False
+    deterministic: bool | Literal["auto"] = "auto"
+    """Bit-identical repeats and resumes; auto means yes on a CPU without XLA."""
+
+    @model_validator(mode="after")
+    def _xla_is_not_deterministic(self) -> TrainingSettings:
+        if self.xla and self.deterministic is True:
+            raise ConfigurationError(
+                "training.xla", "on", "cannot go together with training.deterministic: true; turn one of them off"
+            )
+        return self
+
+
+class OutputSettings(Settings):
+    """What a run leaves behind, in ``<directory>/<name>/<number>``."""
+
+    directory: str = Field("checkpoints", min_length=1)
+    checkpoint_every: PositiveInt = 100
+    """Steps between resumable checkpoints; one more is written at the end of each epoch."""
+    keep_checkpoints: PositiveInt = 2
+    log_every: PositiveInt = 10
+    """Steps averaged into one row of metrics.jsonl."""
+
+
+class Config(Settings):
+    """Everything that determines a run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "mnist"
+    """The folder of the runs."""
+    seed: NonNegativeInt = 0
+    data: DataSettings = DataSettings()
+    target: TargetSettings = TargetSettings()
+    attack: AttackSettings = AttackSettings()
+    loss: LossSettings = LossSettings()
+    generator: GeneratorSettings = GeneratorSettings()
+    discriminator: DiscriminatorSettings = DiscriminatorSettings()
+    training: TrainingSettings = TrainingSettings()
+    output: OutputSettings = OutputSettings()
+
+    @model_validator(mode="after")
+    def _name_is_free(self) -> Config:
+        if self.name == "targets":
+            raise ConfigurationError("name", self.name, "this folder holds the trained targets; choose another name")
+        return self
+
+    @property
+    def target_seed(self) -> int:
+        """The seed the target is trained with."""
+        return self.seed if self.target.seed is None else self.target.seed
+
+
+def find_config(name: str) -> Path:
+    """Find a configuration: a path, a file in ``./configs``, or one that ships with the package, in this order.
+
+    Raises:
+        ConfigurationError: there is none; the message lists those that ship.
+    """
+    package = Path(__file__).parent
+    shipped = [package / "configs", package.parent / "configs"]  # in a wheel; in a checkout
+    for folder in (Path(), Path("configs"), *shipped):
+        for candidate in (folder / name, folder / f"{name}.yaml"):
+            if candidate.is_file():
+                return candidate
+    known = sorted(path.name for folder in shipped for path in folder.glob("*.yaml"))
+    nearest = _nearest(name, known)
+    raise ConfigurationError(
+        "--config", name, f"no such file, here, in ./configs or in the package, which has {', '.join(known)}{nearest}"
+    )
+
+
+def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
+    """Read a YAML configuration and apply ``section.key=value`` overrides.
+
+    Raises:
+        ConfigurationError: the first problem found, with its key, value and allowed range.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError("--config", str(path), f"cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigurationError("--config", str(path), f"is not YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise ConfigurationError("--config", str(path), "should hold keys and values, such as seed: 0")
+    content.setdefault("name", path.stem)
+    for override in overrides:
+        _override(content, override)
+    return parse_config(content)
+
+
+def parse_config(content: Mapping[str, Any]) -> Config:
+    """Check a nested mapping of settings.
+
+    Raises:
+        ConfigurationError: the first problem found, with its key, value and allowed range.
+    """
+    try:
+        return Config.model_validate(dict(content))
+    except ValidationError as error:
+        raise _explain(error) from None
+
+
+def dump_config(config: Config) -> str:
+    """The resolved configuration as YAML; ``load_config`` reads it back to an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigurationError("--set", override, "should be section.key=value, such as attack.epsilon=0.2")
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        below = content.setdefault(section, {})
+        if below is None:
+            below = content[section] = {}
+        if not isinstance(below, dict):
+            raise ConfigurationError("--set", override, f"{section} is a setting, not a section")
+        content = below
+    try:
+        content[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigurationError("--set", override, "the value is not YAML") from None
+
+
+def _known_keys(model: type[Settings] = Config, prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+            keys += _known_keys(field.annotation, f"{prefix}{name}.")
+    return keys
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    """``; did you mean X?``: a key of that name in another section, else the nearest spelling."""
+    last_parts = {key.rsplit(".", 1)[-1]: key for key in reversed(known)}
+    last = word.rsplit(".", 1)[-1]
+    if last in last_parts:
+        matches = [last_parts[last]]
+    else:
+        matches = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
+        matches = matches or [last_parts[near] for near in difflib.get_close_matches(last, last_parts, n=1)]
+    return f"; did you mean {matches[0]}?" if matches else ""
+
+
+def _explain(error: ValidationError) -> ConfigurationError:
+    """The first problem in one line. Unknown keys come first: they are often the cause of the rest."""
+    problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
+    first = problems[0]
+    known = _known_keys()
+    parts: list[str] = []
+    for part in map(str, first["loc"]):
+        if ".".join([*parts, part]) in known or part.isdigit() or first["type"] == "extra_forbidden":
+            parts.append(part)
+    key = ".".join(parts)
+    if first["type"] == "extra_forbidden":
+        section = ".".join(parts[:-1])
+        siblings = [name for name in known if name.rpartition(".")[0] == section]
+        nearest = _nearest(key, known) or f"; known here: {', '.join(siblings)}"
+        return ConfigurationError(key, first["input"], f"unknown key{nearest}")
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return ConfigurationError(key, first["input"], _allowed(key, message))
+
+
+def _allowed(key: str, message: str) -> str:
+    """Add the allowed range where the message names only one side of it."""
+    settings: type[Settings] = Config
+    *sections, last = [part for part in key.split(".") if not part.isdigit()] or [""]
+    for section in sections:
+        annotation = settings.model_fields[section].annotation
+        assert isinstance(annotation, type) and issubclass(annotation, Settings)
+        settings = annotation
+    field = settings.model_fields.get(last)
+    bounds = []
+    for rule in _rules(field.annotation, field.metadata) if field else []:
+        for symbol, name in ((">", "gt"), (">=", "ge"), ("<", "lt"), ("<=", "le")):
+            if (bound := getattr(rule, name, None)) is not None:
+                bounds.append(f"{symbol} {bound}")
+    return f"{message} (allowed: {', '.join(bounds)})" if bounds else message
+
+
+def _rules(annotation: Any, metadata: Iterable[Any]) -> Iterable[Any]:
+    """The range rules of a field, found under unions and Annotated too."""
+    for rule in metadata:
+        yield from getattr(rule, "metadata", [rule])
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _rules(argument, getattr(argument, "__metadata__", ()))

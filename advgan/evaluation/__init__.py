@@ -1,0 +1,1 @@
+"""Evaluation: success rates with their intervals, and pictures."""

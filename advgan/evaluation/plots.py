@@ -1,0 +1,126 @@
+"""Pictures of an attack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from advgan.attacks.generator_attack import GeneratorAttack
+from advgan.config import AttackSettings
+from advgan.data.datasets import Split, scaled
+from advgan.files import write_whole
+from advgan.goals import Targeted
+
+REACHED, MISSED = "#1a7f37", "#b42318"
+
+
+def one_of_each_class(split: Split, most: int = 10) -> Split:
+    """The first image of each class, for at most ``most`` classes: a sample that never changes during a run."""
+    classes = np.unique(split.labels)[:most]
+    first = [int(np.argmax(split.labels == label)) for label in classes]
+    return Split(split.images[first], split.labels[first])
+
+
+def sample_grid(attack: GeneratorAttack, sample: Split, settings: AttackSettings, title: str) -> Figure:
+    """Draw each image clean, its signed perturbation (grey is none) and adversarial, with the predictions.
+
+    Args:
+        attack: the generator against its classifier.
+        sample: a few images, one column each.
+        settings: goal and epsilon.
+        title: above the grid.
+    """
+    clean = scaled(sample.images)
+    adversarial, predictions = attack(sample.images)
+    clean_predictions = attack.classify(sample.images)
+    change = adversarial - clean
+    reached = settings.objective.reached(sample.labels, predictions)
+    columns = len(sample)
+
+    figure = Figure(figsize=(1.05 * columns + 1.5, 4.3), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=11)
+    axes = figure.subplots(3, columns, squeeze=False)
+    signed = None
+    for column in range(columns):
+        _show(axes[0, column], clean[column])
+        axes[0, column].set_title(f"{clean_predictions[column]}", fontsize=10)
+        if change.shape[-1] == 1:
+            limits = {"vmin": -settings.epsilon, "vmax": settings.epsilon}
+            signed = axes[1, column].imshow(change[column, ..., 0], cmap="RdBu_r", **limits)
+        else:
+            axes[1, column].imshow(np.clip(0.5 + change[column, ..., :3] / (2 * settings.epsilon), 0, 1))
+        _show(axes[2, column], adversarial[column])
+        wanted = isinstance(settings.objective, Targeted) and sample.labels[column] == settings.objective.target_class
+        colour = "#57606a" if wanted else REACHED if reached[column] else MISSED
+        axes[2, column].set_title(f"{predictions[column]}", fontsize=10, color=colour, fontweight="bold")
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    for row, label in enumerate(("clean\nand prediction", "perturbation\n(signed)", "adversarial\nand prediction")):
+        axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
+    if signed is not None:
+        bar = figure.colorbar(signed, ax=axes[1, :], fraction=0.02, pad=0.01)
+        bar.set_ticks([-settings.epsilon, 0, settings.epsilon])
+        bar.set_ticklabels([f"−{settings.epsilon:.3g}", "0", f"+{settings.epsilon:.3g}"])
+        bar.ax.tick_params(labelsize=8)
+    return figure
+
+
+def training_curves(rows: list[dict[str, float]], epochs: list[dict[str, float]]) -> Figure:
+    """Draw the losses, the success rates and what the discriminator gets right, over the steps of a run.
+
+    Args:
+        rows: the ``steps`` rows of ``metrics.jsonl``.
+        epochs: its ``epoch`` rows.
+    """
+    figure = Figure(figsize=(11, 3.2), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    losses, success, discriminator = figure.subplots(1, 3)
+    steps = [row["step"] for row in rows]
+
+    def line(axis: object, key: str, label: str) -> None:
+        axis.plot(steps, [row[key] for row in rows], label=label, linewidth=1)  # type: ignore[attr-defined]
+
+    line(losses, "loss_adv", "L_adv")
+    line(losses, "loss_gan", "L_GAN")
+    line(losses, "loss_hinge", "L_hinge")
+    line(losses, "loss_discriminator", "L_D")
+    losses.set_title("Losses", fontsize=10)
+    line(success, "batch_success", "training batches")
+    success.plot(
+        [row["step"] for row in epochs], [row["validation_success"] for row in epochs], "o-", label="validation images"
+    )
+    success.set_title("Success rate of the attack", fontsize=10)
+    line(discriminator, "discriminator_accuracy_real", "right on clean images")
+    line(discriminator, "discriminator_accuracy_adversarial", "right on adversarial images")
+    discriminator.set_title("The discriminator", fontsize=10)
+    for axis in (success, discriminator):
+        axis.set_ylim(-0.03, 1.03)
+        axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    for axis in (losses, success, discriminator):
+        axis.set_xlabel("step of the generator", fontsize=9)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+        axis.tick_params(labelsize=8)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG, whole or not at all."""
+    write_whole(path, lambda beside: figure.savefig(beside))
+
+
+def as_pixels(figure: Figure) -> np.ndarray:
+    """The figure as uint8 pixels of shape (height, width, 3)."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _show(axis: object, image: np.ndarray) -> None:
+    picture = image[..., 0] if image.shape[-1] in (1, 2) else image[..., :3]
+    axis.imshow(picture, cmap="gray", vmin=0, vmax=1)  # type: ignore[attr-defined]

@@ -1,0 +1,1 @@
+"""The classifiers under attack, by name."""

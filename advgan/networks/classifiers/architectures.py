@@ -1,0 +1,157 @@
+"""The architectures of the target classifiers. Each maps images in [0, 1] to logits.
+
+Parameter counts for 28x28x1 images and ten classes: lenet 217,706; model_a 3,382,346; model_b 710,218; model_c 312,202;
+madrylab 3,274,634.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from advgan.config import Architecture, TargetSettings
+from advgan.errors import ConfigurationError
+
+keras = tf.keras
+
+
+def build_classifier(image_shape: tuple[int, int, int], number_of_classes: int, settings: TargetSettings) -> Any:
+    """Build a classifier by name.
+
+    Args:
+        image_shape: height, width, channels.
+        number_of_classes: the size of its last layer.
+        settings: architecture, weight decay (L2, added to the model's own losses) and batch normalization
+            (convolution without bias, then normalization, then ReLU).
+
+    Returns:
+        A Keras model from images in [0, 1], shape (n, height, width, channels), to logits (n, number_of_classes).
+
+    Raises:
+        ConfigurationError: the architecture does not fit images of this size.
+    """
+    layers = _ARCHITECTURES[settings.architecture](_Layers(settings))
+    model = keras.Sequential([keras.Input(image_shape)], name=settings.architecture)
+    for layer in layers:
+        try:
+            model.add(layer)
+        except ValueError as error:
+            raise ConfigurationError(
+                "target.architecture",
+                settings.architecture,
+                f"does not fit images of {image_shape[0]}x{image_shape[1]}: at layer {layer.name}, "
+                f"{' '.join(str(error).split())[:160]}",
+            ) from None
+    model.add(_Layers(settings).dense(number_of_classes, name="logits"))
+    return model
+
+
+class _Layers:
+    """The pieces that the architectures are made of, with the options applied."""
+
+    def __init__(self, settings: TargetSettings) -> None:
+        self.batch_normalization = settings.batch_normalization
+        self.weight_decay = settings.weight_decay
+
+    def _regularizer(self) -> Any:
+        return keras.regularizers.L2(self.weight_decay) if self.weight_decay else None
+
+    def convolution(self, filters: int, kernel: int, strides: int = 1, padding: str = "valid") -> list[Any]:
+        """Convolution and ReLU, with batch normalization between them by option."""
+        convolution = keras.layers.Conv2D(
+            filters,
+            kernel,
+            strides=strides,
+            padding=padding,
+            use_bias=not self.batch_normalization,
+            kernel_regularizer=self._regularizer(),
+        )
+        norm = [keras.layers.BatchNormalization()] if self.batch_normalization else []
+        return [convolution, *norm, keras.layers.ReLU()]
+
+    def dense(self, units: int, activation: str | None = None, name: str | None = None) -> Any:
+        return keras.layers.Dense(units, activation=activation, kernel_regularizer=self._regularizer(), name=name)
+
+    def dropout(self, rate: float) -> Any:
+        return keras.layers.Dropout(rate)
+
+    def pool(self) -> Any:
+        return keras.layers.MaxPooling2D(2)
+
+    def flatten(self) -> Any:
+        return keras.layers.Flatten()
+
+
+def _lenet(layer: _Layers) -> list[Any]:
+    """The project's small network, LeNet's layout with ReLU: 832 + 9,248 + 205,056 + 2,570 parameters."""
+    return [
+        *layer.convolution(32, 5),
+        layer.pool(),
+        *layer.convolution(32, 3),
+        layer.pool(),
+        layer.flatten(),
+        layer.dense(256, "relu"),
+    ]
+
+
+def _model_a(layer: _Layers) -> list[Any]:
+    """Model A of Tramer et al. 2018 and of the paper."""
+    return [
+        *layer.convolution(64, 5),
+        *layer.convolution(64, 5),
+        layer.dropout(0.25),
+        layer.flatten(),
+        layer.dense(128, "relu"),
+        layer.dropout(0.5),
+    ]
+
+
+def _model_b(layer: _Layers) -> list[Any]:
+    """Model B of Tramer et al. 2018 and of the paper."""
+    return [
+        layer.dropout(0.2),
+        *layer.convolution(64, 8, strides=2, padding="same"),
+        *layer.convolution(128, 6, strides=2),
+        *layer.convolution(128, 5),
+        layer.dropout(0.5),
+        layer.flatten(),
+    ]
+
+
+def _model_c(layer: _Layers) -> list[Any]:
+    """Model C of the paper: the network of Carlini & Wagner 2017."""
+    return [
+        *layer.convolution(32, 3),
+        *layer.convolution(32, 3),
+        layer.pool(),
+        *layer.convolution(64, 3),
+        *layer.convolution(64, 3),
+        layer.pool(),
+        layer.flatten(),
+        layer.dense(200, "relu"),
+        layer.dropout(0.5),
+        layer.dense(200, "relu"),
+    ]
+
+
+def _madrylab(layer: _Layers) -> list[Any]:
+    """The network of the MadryLab MNIST challenge (Madry et al. 2018)."""
+    return [
+        *layer.convolution(32, 5, padding="same"),
+        layer.pool(),
+        *layer.convolution(64, 5, padding="same"),
+        layer.pool(),
+        layer.flatten(),
+        layer.dense(1024, "relu"),
+    ]
+
+
+_ARCHITECTURES: dict[Architecture, Callable[[_Layers], list[Any]]] = {
+    "lenet": _lenet,
+    "model_a": _model_a,
+    "model_b": _model_b,
+    "model_c": _model_c,
+    "madrylab": _madrylab,
+}

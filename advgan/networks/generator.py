@@ -1,0 +1,99 @@
+"""The generator G: an image in, a perturbation of the same size out (Xiao et al. 2018, architecture of Johnson et al.)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from advgan.config import GeneratorSettings
+from advgan.convolution import pad_to_multiple
+from advgan.errors import ConfigurationError
+from advgan.networks.normalization import normalization
+
+keras = tf.keras
+SMALLEST_IMAGE = 8
+
+
+def build_generator(
+    image_shape: tuple[int, int, int], settings: GeneratorSettings, compute_dtype: str = "float32"
+) -> Any:
+    """Build ``c3s1-8, d16, d32, r32 x 4, u16, u8, c3s1-C`` (the default), normalization and ReLU after each but the last.
+
+    The image is padded with zeros to a size that the stride-2 layers divide, and the output is cropped back, so any
+    size from 8x8 up comes out as it went in.
+
+    Args:
+        image_shape: height, width, channels.
+        settings: widths, residual blocks, normalization, upsampling.
+        compute_dtype: ``float32``, or ``bfloat16`` for the convolutions; the tanh at the end is float32 always.
+
+    Returns:
+        A Keras model from images in [0, 1], shape (n, height, width, channels), to tanh outputs of the same shape,
+        in [-1, 1]; ``advgan.perturbation.perturb`` turns those into a perturbation.
+
+    Raises:
+        ConfigurationError: the image is too small.
+    """
+    height, width, channels = image_shape
+    if min(height, width) < SMALLEST_IMAGE:
+        raise ConfigurationError(
+            "data.dataset", f"{height}x{width}", f"images should be {SMALLEST_IMAGE}x{SMALLEST_IMAGE} or larger"
+        )
+    multiple = 2 ** (len(settings.widths) - 1)
+    padding = (pad_to_multiple(height, multiple), pad_to_multiple(width, multiple))
+    smallest = [(size + sum(pad)) // multiple for size, pad in zip((height, width), padding, strict=True)]
+    if settings.normalization == "instance" and smallest == [1, 1]:
+        raise ConfigurationError(
+            "generator.widths",
+            list(settings.widths),
+            f"images of {height}x{width} shrink to 1x1, where instance normalization has a constant output; "
+            "use fewer widths, larger images or another normalization",
+        )
+    layers = _Layers(settings, "float32" if compute_dtype == "float32" else f"mixed_{compute_dtype}")
+
+    image = keras.Input(image_shape, name="image")
+    x = keras.layers.ZeroPadding2D(padding, name="pad")(image)
+    x = layers.block(x, "c0", layers.convolution("c0", settings.widths[0]))
+    for index, filters in enumerate(settings.widths[1:], start=1):
+        x = layers.block(x, f"d{index}", layers.convolution(f"d{index}", filters, strides=2))
+    for index in range(1, settings.residual_blocks + 1):
+        y = layers.block(x, f"r{index}a", layers.convolution(f"r{index}a", settings.widths[-1]))
+        y = layers.block(y, f"r{index}b", layers.convolution(f"r{index}b", settings.widths[-1]), activate=False)
+        x = keras.layers.Add(dtype="float32", name=f"r{index}_add")([x, y])
+        x = keras.layers.ReLU(dtype="float32", name=f"r{index}_relu")(x)
+    for index, filters in enumerate(reversed(settings.widths[:-1]), start=1):
+        if settings.upsampling == "resize":
+            x = keras.layers.UpSampling2D(2, interpolation="nearest", name=f"u{index}_resize")(x)
+        x = layers.block(x, f"u{index}", layers.upsampling(f"u{index}", filters))
+    x = keras.layers.Conv2D(channels, 3, padding="same", dtype=layers.dtype, name="c1")(x)
+    x = keras.layers.Cropping2D(padding, name="crop")(x)
+    x = keras.layers.Activation("tanh", dtype="float32", name="tanh")(x)
+    return keras.Model(image, x, name="generator")
+
+
+class _Layers:
+    """The layers that G repeats. A convolution before a normalization needs no bias: the mean would cancel it."""
+
+    def __init__(self, settings: GeneratorSettings, dtype: str) -> None:
+        self.settings = settings
+        self.dtype = dtype
+        self.use_bias = settings.normalization == "none"
+
+    def convolution(self, name: str, filters: int, strides: int = 1) -> Any:
+        return keras.layers.Conv2D(
+            filters, 3, strides=strides, padding="same", use_bias=self.use_bias, dtype=self.dtype, name=name
+        )
+
+    def upsampling(self, name: str, filters: int) -> Any:
+        if self.settings.upsampling == "resize":
+            return self.convolution(name, filters)
+        return keras.layers.Conv2DTranspose(
+            filters, 3, strides=2, padding="same", use_bias=self.use_bias, dtype=self.dtype, name=name
+        )
+
+    def block(self, x: Any, name: str, layer: Any, activate: bool = True) -> Any:
+        x = layer(x)
+        norm = normalization(self.settings.normalization, self.settings.groups, f"{name}_norm")
+        x = x if norm is None else norm(x)
+        return keras.layers.ReLU(dtype="float32", name=f"{name}_relu")(x) if activate else x

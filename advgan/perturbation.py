@@ -1,0 +1,70 @@
+"""The one place that bounds a perturbation: epsilon ball, pixel box, 8-bit rounding, and their norms.
+
+Images are float32 in [0, 1], shape (n, height, width, channels); epsilon is in the same units.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+Tensor = Any
+FLOAT_TOLERANCE = 1e-6
+"""How far |x_A - x| may exceed epsilon through float32 rounding, measured in float64."""
+
+
+def perturb(images: Tensor, generator_output: Tensor, epsilon: float, form: str = "tanh") -> tuple[Tensor, Tensor]:
+    """Apply a generator's output to images: ``x_A = clip(x + p, 0, 1)``.
+
+    Args:
+        images: clean images x, shape (n, height, width, channels), in [0, 1].
+        generator_output: G(x) after its tanh, same shape, in [-1, 1].
+        epsilon: the largest change of a pixel (L_inf).
+        form: ``tanh`` scales, ``p = epsilon * G(x)``; ``clipped`` cuts, ``p = clip(G(x), -epsilon, epsilon)``.
+
+    Returns:
+        p before the pixel box, and x_A.
+    """
+    if form == "tanh":
+        perturbation = epsilon * generator_output
+    else:
+        perturbation = tf.clip_by_value(generator_output, -epsilon, epsilon)
+    return perturbation, tf.clip_by_value(images + perturbation, 0.0, 1.0)
+
+
+def to_8_bits(images: np.ndarray, adversarial: np.ndarray, epsilon: float) -> np.ndarray:
+    """Round adversarial images to the 256 levels of a picture file without leaving the epsilon ball.
+
+    Each pixel goes to its nearest level, then to within ``floor(255 epsilon)`` levels of the clean image's nearest
+    level (at epsilon 0.3 that is 76 levels, never 77).
+
+    Args:
+        images: clean images, in [0, 1].
+        adversarial: adversarial images of the same shape, in [0, 1].
+
+    Returns:
+        uint8 images of the same shape.
+    """
+    levels = math.floor(255 * epsilon + 1e-6)  # 255 * (8 / 255) must be 8, whatever its last bit
+    clean = np.rint(np.asarray(images, np.float64) * 255).astype(np.int16)
+    rounded = np.rint(np.asarray(adversarial, np.float64) * 255).astype(np.int16)
+    return np.clip(np.clip(rounded, clean - levels, clean + levels), 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Norms:
+    """The size of each image's perturbation, float64 arrays of shape (n,), in pixel units."""
+
+    linf: np.ndarray
+    l2: np.ndarray
+
+
+def measure(images: np.ndarray, adversarial: np.ndarray) -> Norms:
+    """Measure ``x_A - x`` in float64, image by image."""
+    difference = np.asarray(adversarial, np.float64) - np.asarray(images, np.float64)
+    flat = difference.reshape(len(difference), -1)
+    return Norms(linf=np.abs(flat).max(axis=1, initial=0.0), l2=np.sqrt(np.square(flat).sum(axis=1)))

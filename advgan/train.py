@@ -1,0 +1,103 @@
+"""The door ``python -m advgan.train``: parse, call, print."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from advgan.config import Config, find_config, load_config
+from advgan.errors import AdvGANError, ConfigurationError
+
+EXAMPLES = """examples:
+  python -m advgan.train --config mnist.yaml
+  python -m advgan.train --config mnist.yaml --set attack.epsilon=8/255 --set training.epochs=6
+  python -m advgan.train --config mnist_targeted.yaml --set attack.target_class=7
+  python -m advgan.train --config mnist.yaml --dry-run
+  python -m advgan.train --resume                        the latest run
+  python -m advgan.train --resume checkpoints/mnist/0    that run
+
+A configuration is looked up as a path, then in ./configs, then among those that ship with the package.
+Each run gets a folder of its own, checkpoints/<name>/<number>. Exit code: 0 done, 2 refused, 130 interrupted.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m advgan.train",
+        description="Train an AdvGAN: a generator that makes adversarial images in one forward pass.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="FILE", help="the configuration, such as mnist.yaml")
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help="change a setting; repeatable"
+    )
+    parser.add_argument(
+        "--resume", metavar="RUN", nargs="?", const="", help="go on with a run: its folder, or the latest when left out"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the resolved configuration, layers, parameters, steps; do nothing"
+    )
+    options = parser.parse_args(arguments)
+    if options.config is None and options.resume is None:
+        parser.error("--config FILE is needed, such as --config mnist.yaml (or --resume)")
+    command = f"python -m advgan.train {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
+    run_directory = None
+    try:
+        config = None if options.config is None else load_config(find_config(options.config), options.overrides)
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
+        from advgan import experiment  # takes seconds, so after the configuration was checked
+
+        if options.resume is not None:
+            if options.overrides:
+                raise ConfigurationError(
+                    "--set", options.overrides[0], "a resumed run keeps its settings; start a new run"
+                )
+            run_directory = Path(options.resume) if options.resume else experiment.latest_run(_runs(config))
+            config = experiment.load_run_config(run_directory)
+        assert config is not None
+        plan = experiment.check(config)
+        if options.dry_run:
+            print("\n".join(experiment.describe(plan)))
+            return 0
+        run_directory = run_directory or experiment.new_run_directory(config)
+        experiment.run(plan, run_directory, command=command)
+        print(f"Next: {_next(config)}")
+    except AdvGANError as error:
+        from advgan.training.interruption import Interrupted
+
+        if isinstance(error, Interrupted):
+            return _stopped(run_directory, str(error))
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return _stopped(run_directory, "stopped")
+    except OSError as error:
+        print(f"error: {error.filename or run_directory}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _runs(config: Config | None) -> Path:
+    return Path("checkpoints") if config is None else Path(config.output.directory) / config.name
+
+
+def _next(config: Config) -> str:
+    if config.attack.goal == "untargeted":
+        return "python -m advgan.train --config mnist_targeted.yaml   (make every digit a 3)"
+    return f"python -m advgan.train --config {config.name}.yaml --set attack.epsilon=0.2   (a smaller perturbation)"
+
+
+def _stopped(run_directory: Path | None, message: str) -> int:
+    how = f"; go on with: python -m advgan.train --resume {run_directory}" if run_directory else ""
+    print(f"{message}{how}", file=sys.stderr)
+    return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

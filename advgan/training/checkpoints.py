@@ -1,0 +1,99 @@
+"""Resumable checkpoints: all that training changes, written whole or not at all.
+
+Data order is a function of (seed, epoch) and noise one of (seed, step), so weights, optimizer slots and a few counters
+are the whole state. A checkpoint is a folder ``<step>`` with TensorFlow's files and ``position.json``; it is made under
+another name, flushed to disk and renamed, so a folder with a number for a name is complete.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from advgan.errors import AdvGANError
+from advgan.files import read_json, whole_directory, write_json
+from advgan.training.step import Networks, Optimizers
+
+
+@dataclass
+class Position:
+    """How far training is. An epoch's number counts from 0; the sums cover the steps of the current epoch so far."""
+
+    step: int = 0
+    epoch: int = 0
+    best_success: float = -1.0
+    best_epoch: int = -1
+    seconds: float = 0.0
+    epoch_sums: dict[str, float] = field(default_factory=dict)
+    finished: bool = False
+
+
+@dataclass
+class TrainingState:
+    """All that training changes."""
+
+    networks: Networks
+    optimizers: Optimizers
+    best_generator: Any
+    position: Position
+
+    def checkpoint(self) -> Any:
+        """The part that TensorFlow saves. The target is frozen and kept in the run directory."""
+        return tf.train.Checkpoint(
+            generator=self.networks.generator,
+            discriminator=self.networks.discriminator,
+            generator_optimizer=self.optimizers.generator,
+            discriminator_optimizer=self.optimizers.discriminator,
+            best_generator=self.best_generator,
+        )
+
+    def keep_best(self) -> None:
+        """Remember the generator as it is now."""
+        self.best_generator.set_weights(self.networks.generator.get_weights())
+
+
+class Checkpoints:
+    """The checkpoints of one run, in ``folder``; the ``keep`` newest stay."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder = folder
+        self.keep = keep
+
+    def steps(self) -> list[int]:
+        """The steps that have a complete checkpoint, ascending."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit())
+
+    def save(self, state: TrainingState) -> None:
+        """Write the state, then delete the oldest checkpoints beyond ``keep``."""
+        with whole_directory(self.folder / f"{state.position.step:08d}") as folder:
+            state.checkpoint().write(str(folder / "state"))
+            write_json(folder / "position.json", dataclasses.asdict(state.position))
+        for step in self.steps()[: -self.keep]:
+            shutil.rmtree(self.folder / f"{step:08d}")
+
+    def restore_latest(self, state: TrainingState) -> bool:
+        """Put the newest checkpoint into the state; False when there is none.
+
+        Raises:
+            AdvGANError: the checkpoint does not fit the networks, or is damaged.
+        """
+        steps = self.steps()
+        if not steps:
+            return False
+        folder = self.folder / f"{steps[-1]:08d}"
+        try:
+            state.checkpoint().read(str(folder / "state")).assert_consumed()
+            state.position = Position(**read_json(folder / "position.json"))
+        except (OSError, ValueError, TypeError, AssertionError, tf.errors.OpError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise AdvGANError(
+                f"the checkpoint {folder} cannot be restored ({reason}); delete that folder to go on from the one before"
+            ) from None
+        return True

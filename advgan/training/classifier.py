@@ -1,0 +1,157 @@
+"""Training and caching of the target classifier.
+
+A trained classifier is kept in a folder named by the digest of everything that determines it, so another run with the
+same settings finds it and a run with others does not. A killed training starts again from its seed: dropout's random
+state is not part of a checkpoint, and a target takes seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from advgan.config import Config
+from advgan.data.batches import epoch_order, steps_per_epoch
+from advgan.data.datasets import Dataset
+from advgan.errors import AdvGANError, NonFiniteError
+from advgan.files import read_json, whole_directory, write_json, write_whole
+from advgan.networks.classifiers.architectures import build_classifier
+from advgan.training.optimizers import adam
+from advgan.training.progress import Progress
+from advgan.training.runtime import Environment
+
+keras = tf.keras
+STEPS_PER_REPORT = 10
+
+
+@dataclass(frozen=True)
+class Target:
+    """A frozen classifier and where it came from."""
+
+    model: Any
+    digest: str
+    seconds: float
+    """Time its training took, whenever that was."""
+    cached: bool
+
+
+def target_digest(config: Config, dataset: Dataset, environment: Environment) -> str:
+    """The digest (16 hexadecimal digits) of everything that determines the target's weights, bit for bit."""
+    determinants = {
+        "target": config.target.model_dump(mode="json"),
+        "seed": config.target_seed,
+        "data": dataset.digest,
+        "images": [len(dataset.training), len(dataset.validation)],
+        "environment": environment,
+    }
+    return hashlib.sha256(json.dumps(determinants, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load_or_train_target(
+    config: Config, dataset: Dataset, environment: Environment, cache: Path, progress_shown: bool = True
+) -> Target:
+    """Load the target from the cache, or train it and put it there.
+
+    Args:
+        config: the run's settings; its ``target`` section and seed matter here.
+        dataset: the target sees the training split only.
+        environment: from ``runtime.prepare``.
+        cache: the folder of all targets.
+        progress_shown: whether to show a progress bar.
+
+    Raises:
+        NonFiniteError: its loss is NaN or infinite.
+        AdvGANError: the cached file is damaged.
+    """
+    digest = target_digest(config, dataset, environment)
+    folder = cache / digest
+    if (folder / "record.json").exists():
+        seconds = read_json(folder / "record.json")["seconds"]
+        return Target(load_target(folder / "target.keras"), digest, seconds, cached=True)
+    start = time.monotonic()
+    model = train_classifier(config, dataset, progress_shown)
+    seconds = time.monotonic() - start
+    record = {"digest": digest, "seconds": seconds, "target": config.target.model_dump(mode="json")}
+    with whole_directory(folder) as beside:
+        write_whole(beside / "target.keras", model.save)
+        write_json(beside / "record.json", record)
+    return Target(_frozen(model), digest, seconds, cached=False)
+
+
+def load_target(path: Path) -> Any:
+    """Load a classifier from a ``.keras`` file, frozen.
+
+    Raises:
+        AdvGANError: the file is damaged, or was written by another Keras generation.
+    """
+    try:
+        return _frozen(keras.models.load_model(path, compile=False))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise AdvGANError(
+            f"{path} cannot be loaded ({reason}); delete the folder {path.parent} to train it again"
+        ) from None
+
+
+def weights_digest(model: Any) -> str:
+    """SHA-256 over the bytes of a model's weights."""
+    digest = hashlib.sha256()
+    for weights in model.get_weights():
+        digest.update(np.ascontiguousarray(weights).tobytes())
+    return digest.hexdigest()
+
+
+def train_classifier(config: Config, dataset: Dataset, progress_shown: bool = True) -> Any:
+    """Train a classifier by cross-entropy plus its weight decay, from its seed alone.
+
+    Returns:
+        The Keras model, from images in [0, 1] to logits.
+    """
+    settings, seed = config.target, config.target_seed
+    keras.utils.set_random_seed(seed)
+    model = build_classifier(dataset.image_shape, dataset.number_of_classes, settings)
+    per_epoch = steps_per_epoch(len(dataset.training), settings.batch_size)
+    total = settings.epochs * per_epoch
+    optimizer = adam(model, settings.learning_rate, settings.schedule, total)
+    images, labels = tf.constant(dataset.training.images), tf.constant(dataset.training.labels)
+
+    @tf.function
+    def step_on(indices: Any) -> Any:
+        batch = tf.gather(images, indices)
+        batch = tf.cast(batch, tf.float32) / 255.0 if images.dtype == tf.uint8 else batch
+        with tf.GradientTape() as tape:
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+                tf.gather(labels, indices), model(batch, training=True)
+            )
+            loss = tf.reduce_mean(losses) + tf.add_n([*model.losses, tf.constant(0.0)])
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+        return loss
+
+    progress = Progress("target", total, shown=progress_shown)
+    try:
+        for epoch in range(settings.epochs):
+            order = epoch_order(len(dataset.training), seed, epoch)
+            for step in range(per_epoch):
+                indices = order[step * settings.batch_size : (step + 1) * settings.batch_size]
+                loss = step_on(tf.constant(indices))
+                done = epoch * per_epoch + step + 1
+                if done % STEPS_PER_REPORT == 0 or step + 1 == per_epoch:
+                    if not np.isfinite(loss.numpy()):
+                        raise NonFiniteError("the target's cross-entropy", done)
+                    progress.advance(done - progress.done, f"cross-entropy {float(loss):.3f}")
+    finally:
+        progress.close()
+    return model
+
+
+def _frozen(model: Any) -> Any:
+    model.trainable = False
+    return model

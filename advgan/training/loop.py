@@ -1,0 +1,234 @@
+"""The training loop: epochs of steps, validation, checkpoints. It knows arrays and settings, not files of settings."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from advgan.attacks.generator_attack import GeneratorAttack
+from advgan.config import Config
+from advgan.data.batches import epoch_order, steps_per_epoch
+from advgan.data.datasets import Dataset, Split
+from advgan.errors import NonFiniteError
+from advgan.networks.discriminator import build_discriminator
+from advgan.networks.generator import build_generator
+from advgan.training.checkpoints import Checkpoints, Position, TrainingState
+from advgan.training.interruption import Interrupted, asked_to_stop
+from advgan.training.optimizers import adam
+from advgan.training.progress import Progress
+from advgan.training.records import Records
+from advgan.training.step import Networks, Optimizers, StepSettings, training_step
+
+keras = tf.keras
+DEAD_GAP = 0.02
+"""D is called dead when its mean outputs on clean and adversarial images differ by less than this over an epoch."""
+OVERWHELMING_ACCURACY = 0.995
+"""D is called overwhelming when it is right this often, on clean and on adversarial images, over an epoch."""
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What an epoch came to."""
+
+    epoch: int
+    """Counted from 1."""
+    step: int
+    values: dict[str, float]
+    """Means over the epoch's steps, ``validation_success``, ``seconds`` of training so far."""
+    discriminator_health: str
+    """Empty when there is nothing to say."""
+    improved: bool
+
+
+def build_state(image_shape: tuple[int, int, int], target: Any, config: Config, steps: int) -> TrainingState:
+    """Build G, D and their optimizers, initialized from the seed alone.
+
+    Args:
+        image_shape: height, width, channels.
+        target: the frozen classifier.
+        config: the run's settings.
+        steps: optimizer steps in the whole run, for the schedules.
+    """
+    dtype = config.training.compute_dtype
+    keras.utils.set_random_seed(config.seed)
+    generator = build_generator(image_shape, config.generator, dtype)
+    discriminator = build_discriminator(image_shape, config.discriminator, dtype)
+    best_generator = build_generator(image_shape, config.generator, dtype)
+    best_generator.set_weights(generator.get_weights())
+    g, d = config.generator, config.discriminator
+    optimizers = Optimizers(
+        adam(generator, g.learning_rate, g.schedule, steps, g.beta_1),
+        adam(discriminator, d.learning_rate, d.schedule, steps * d.steps, d.beta_1),
+    )
+    return TrainingState(Networks(generator, discriminator, target), optimizers, best_generator, Position())
+
+
+def total_steps(training_images: int, config: Config) -> int:
+    """Optimizer steps of G in the whole run."""
+    return config.training.epochs * steps_per_epoch(training_images, config.training.batch_size)
+
+
+def train(
+    state: TrainingState,
+    dataset: Dataset,
+    config: Config,
+    checkpoints: Checkpoints,
+    records: Records,
+    progress: Progress,
+    on_epoch: Callable[[EpochReport], None],
+) -> None:
+    """Train from the state's position to the end, or to the chosen success rate; the state is changed in place.
+
+    Raises:
+        NonFiniteError: a loss term or gradient is NaN or infinite.
+        Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last whole step was written first.
+    """
+    position = state.position
+    step_on, per_epoch = _compiled_step(state, dataset.training, config), _steps_per_epoch(dataset, config)
+    validation_success = Validation(state.networks, dataset.validation, config)
+    last_success = position.best_success
+    clock = time.monotonic()
+
+    def save() -> None:
+        nonlocal clock
+        now = time.monotonic()
+        position.seconds, clock = position.seconds + now - clock, now
+        checkpoints.save(state)
+
+    with asked_to_stop() as stop_asked:
+        while not position.finished:
+            order = epoch_order(len(dataset.training), config.seed, position.epoch)
+            window = _Window(position)
+            while position.step < (position.epoch + 1) * per_epoch:
+                start = (position.step - position.epoch * per_epoch) * config.training.batch_size
+                indices = tf.constant(order[start : start + config.training.batch_size])
+                window.add(step_on(indices, tf.constant(position.step + 1)))
+                checkpoint_due = position.step % config.output.checkpoint_every == 0
+                if position.step % config.output.log_every == 0 or checkpoint_due or stop_asked():
+                    steps, means = window.flush()
+                    records.add("steps", position.epoch + 1, position.step, means)
+                    progress.advance(steps, _status(means, last_success))
+                if checkpoint_due:
+                    save()
+                if stop_asked():
+                    save()
+                    raise Interrupted(f"stopped at step {position.step}; nothing is lost")
+            steps, means = window.flush()
+            if steps:
+                records.add("steps", position.epoch + 1, position.step, means)
+                progress.advance(steps, _status(means, last_success))
+
+            last_success = validation_success()
+            report = _close_epoch(state, config, per_epoch, last_success, time.monotonic() - clock)
+            records.add("epoch", report.epoch, report.step, report.values)
+            on_epoch(report)
+            save()
+
+
+def discriminator_health(values: dict[str, float]) -> str:
+    """Say in words whether D has died or has won outright; empty when neither. Thresholds: the module's constants."""
+    if abs(values["discriminator_gap"]) < DEAD_GAP:
+        return (
+            f"the discriminator is dead: its outputs on clean and adversarial images differ by less than {DEAD_GAP}; "
+            "raise discriminator.learning_rate or discriminator.steps"
+        )
+    if min(values["discriminator_accuracy_real"], values["discriminator_accuracy_adversarial"]) > OVERWHELMING_ACCURACY:
+        return (
+            "the discriminator is overwhelming: it tells clean from adversarial images more than "
+            f"{OVERWHELMING_ACCURACY:.1%} of the time; success is unaffected, for more natural images lower "
+            "discriminator.learning_rate, set discriminator.noise, or raise loss.alpha"
+        )
+    return ""
+
+
+class Validation:
+    """The success rate on the validation images; the target's answers on the clean ones are computed once."""
+
+    def __init__(self, networks: Networks, split: Split, config: Config) -> None:
+        self._split = split
+        self._goal = config.attack.objective
+        self._attack = GeneratorAttack(networks.generator, networks.target, config.attack)
+        self._eligible = self._goal.eligible(split.labels, self._attack.classify(split.images))
+
+    def __call__(self) -> float:
+        """The generator's present success rate, in [0, 1]; 0 where no image is eligible."""
+        reached = self._goal.reached(self._split.labels, self._attack(self._split.images).predictions)
+        return float(reached[self._eligible].mean()) if self._eligible.any() else 0.0
+
+
+class _Window:
+    """Collects the metrics of steps, and looks at them (which waits for the device) only when flushed."""
+
+    def __init__(self, position: Position) -> None:
+        self._position = position
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, metrics: dict[str, Any]) -> None:
+        self._rows.append(metrics)
+        self._position.step += 1
+
+    def flush(self) -> tuple[int, dict[str, float]]:
+        """The number of steps and their means; adds them to the epoch's sums."""
+        rows = [{name: float(value) for name, value in row.items()} for row in self._rows]
+        self._rows = []
+        first_step = self._position.step - len(rows) + 1
+        for number, row in enumerate(rows, start=first_step):
+            for name, value in row.items():
+                if not math.isfinite(value):
+                    raise NonFiniteError(name, number)
+        sums = self._position.epoch_sums
+        for row in rows:
+            for name, value in row.items():
+                sums[name] = sums.get(name, 0.0) + value
+        return len(rows), {name: sum(row[name] for row in rows) / len(rows) for name in (rows[0] if rows else ())}
+
+
+def _compiled_step(state: TrainingState, split: Split, config: Config) -> Callable[[Any, Any], dict[str, Any]]:
+    images, labels = tf.constant(split.images), tf.constant(split.labels)
+    settings = StepSettings(config.attack, config.loss, config.discriminator, config.seed)
+
+    @tf.function(jit_compile=config.training.xla)
+    def step_on(indices: Any, step: Any) -> dict[str, Any]:
+        batch = _scaled(tf.gather(images, indices))
+        return training_step(state.networks, state.optimizers, batch, tf.gather(labels, indices), step, settings)
+
+    return step_on
+
+
+def _scaled(images: Any) -> Any:
+    return tf.cast(images, tf.float32) / 255.0 if images.dtype == tf.uint8 else images
+
+
+def _steps_per_epoch(dataset: Dataset, config: Config) -> int:
+    return steps_per_epoch(len(dataset.training), config.training.batch_size)
+
+
+def _close_epoch(
+    state: TrainingState, config: Config, per_epoch: int, success: float, seconds_since_save: float
+) -> EpochReport:
+    """Keep the best generator, move the position to the next epoch, say what the epoch came to."""
+    position = state.position
+    means = {name: total / per_epoch for name, total in position.epoch_sums.items()}
+    improved = success > position.best_success
+    if improved:
+        state.keep_best()
+        position.best_success, position.best_epoch = success, position.epoch
+    position.epoch += 1
+    position.epoch_sums = {}
+    enough = config.training.stop_at_success is not None and success >= config.training.stop_at_success
+    position.finished = enough or position.epoch >= config.training.epochs
+    values = {**means, "validation_success": success, "seconds": position.seconds + seconds_since_save}
+    return EpochReport(position.epoch, position.step, values, discriminator_health(means), improved)
+
+
+def _status(means: dict[str, float], success: float) -> str:
+    validated = f"  validation {success:.2%}" if success >= 0 else ""
+    return (
+        f"L_adv {means['loss_adv']:+.3f}  L_GAN {means['loss_gan']:.3f}  L_hinge {means['loss_hinge']:.3f}  "
+        f"L_D {means['loss_discriminator']:.3f}  success {means['batch_success']:.1%}{validated}"
+    )

@@ -1,0 +1,52 @@
+"""Progress: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+from tqdm import tqdm
+
+Say = Callable[[str], None]
+"""Receives the lines a run has to tell."""
+SECONDS_BETWEEN_LINES = 15.0
+
+
+class Progress:
+    """Shows how far a long piece of work is, on ``stream`` (stderr by default); ``shown=False`` keeps quiet."""
+
+    def __init__(
+        self, label: str, total: int, start: int = 0, shown: bool = True, stream: TextIO | None = None
+    ) -> None:
+        stream = stream or sys.stderr
+        self._label, self._total = label, total
+        self.done = start
+        self._stream = stream if shown else None
+        self._bar = None
+        if shown and stream.isatty():
+            self._bar = tqdm(total=total, initial=start, desc=label, unit="step", file=stream, dynamic_ncols=True)
+        self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+
+    def advance(self, steps: int, status: str) -> None:
+        """Count ``steps`` more and show the status."""
+        self.done += steps
+        if self._bar is not None:
+            self._bar.set_postfix_str(status, refresh=False)
+            self._bar.update(steps)
+        elif time.monotonic() >= self._next_line:
+            self.say(f"{self._label} {self.done}/{self._total}  {status}")
+            self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+
+    def say(self, line: str) -> None:
+        """Write a line that stays."""
+        if self._bar is not None:
+            self._bar.write(line, file=self._stream)
+        elif self._stream is not None:
+            print(line, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()

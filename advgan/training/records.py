@@ -1,0 +1,69 @@
+"""The numbers of a run as they happen: ``metrics.jsonl`` and TensorBoard, both exact after a resume."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from advgan.files import write_text
+
+Row = dict[str, Any]
+
+
+class Records:
+    """Appends rows to ``metrics.jsonl`` and to TensorBoard's event files.
+
+    Opening it drops the rows after ``step``: those of steps that a resumed run will take again. The event files, which
+    cannot be cut, are written anew from the rows that stay, and from the picture of each epoch.
+    """
+
+    def __init__(self, run_directory: Path, step: int) -> None:
+        self.path = run_directory / "metrics.jsonl"
+        rows = [row for row in read_rows(self.path) if row["step"] <= step]
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+        events = run_directory / "tensorboard"
+        shutil.rmtree(events, ignore_errors=True)
+        self._writer = tf.summary.create_file_writer(str(events))
+        self._file = self.path.open("a", encoding="utf-8")
+        for row in rows:
+            self._summarize(row)
+
+    def add(self, kind: str, epoch: int, step: int, values: dict[str, float]) -> None:
+        """Write one row; ``kind`` is ``steps`` (a mean over the last few steps) or ``epoch``."""
+        row = {"kind": kind, "epoch": epoch, "step": step, **values}
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        self._summarize(row)
+
+    def add_image(self, name: str, step: int, image: np.ndarray) -> None:
+        """Show a picture in TensorBoard: uint8, shape (height, width, 3)."""
+        with self._writer.as_default():
+            tf.summary.image(name, image[np.newaxis], step=step)
+
+    def close(self) -> None:
+        """Flush and close both."""
+        self._file.close()
+        self._writer.close()
+
+    def _summarize(self, row: Row) -> None:
+        with self._writer.as_default():
+            for name, value in row.items():
+                if name not in ("kind", "epoch", "step") and value is not None and math.isfinite(value):
+                    tf.summary.scalar(f"{row['kind']}/{name}", value, step=row["step"])
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read ``metrics.jsonl``; a last line that a killed process left unfinished is dropped."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows

@@ -1,0 +1,100 @@
+"""The machine as TensorFlow sees it: device, memory growth, determinism, and a record of all that decides the bits."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+import advgan
+from advgan.config import TrainingSettings
+
+keras = tf.keras
+Environment = dict[str, Any]
+
+
+def prepare(settings: TrainingSettings) -> Environment:
+    """Choose determinism, let a GPU's memory grow, and describe what the run runs on.
+
+    Results repeat bit for bit where the returned entries are equal, ``deterministic`` being true.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        try:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        except RuntimeError:
+            pass  # the device is in use already in this process, with the setting it has
+    deterministic = settings.deterministic
+    if deterministic == "auto":
+        deterministic = not gpus and not settings.xla
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+    return {
+        "device": tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
+        if gpus
+        else _processor(),
+        "deterministic": bool(deterministic),
+        "cores": _cores(),
+        "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads() or _cores(),
+        "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads() or _cores(),
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+        "advgan": advgan.__version__,
+    }
+
+
+def differences(before: Environment, now: Environment) -> list[str]:
+    """What changed between two environments, one phrase each; empty where results repeat bit for bit."""
+    return [f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]
+
+
+def commit() -> str | None:
+    """The git commit of the checkout this package runs from, with ``-dirty`` where files differ; None elsewhere."""
+    root = Path(advgan.__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()
+
+
+def peak_memory() -> int | None:
+    """The largest resident memory of this process so far, in bytes; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return usage if platform.system() == "Darwin" else usage * 1024
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        fields = dict.fromkeys(("model name", "cpu family", "model", "stepping"), "")
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in fields and not fields[key.strip()]:
+                fields[key.strip()] = value.strip()
+        return f"{fields['model name']} ({'/'.join(list(fields.values())[1:])})".strip()
+    return platform.processor() or platform.machine()
