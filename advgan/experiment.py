@@ -1,4 +1,4 @@
-"""One run from configuration to figures: ``train_and_evaluate`` serves the command line, the tests and the notebooks."""
+"""One run from configuration to figures; ``train_and_evaluate`` serves command line, tests and notebooks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 from advgan.attacks.generator_attack import GeneratorAttack
 from advgan.config import Config, dump_config, load_config
 from advgan.data.datasets import Dataset, load_dataset
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation.plots import as_pixels, one_of_each_class, sample_grid, save_figure, training_curves
 from advgan.evaluation.scores import AttackScore, Rate, accuracy, score_attack
-from advgan.files import read_json, write_json, write_text, write_whole
+from advgan.files import read_json, sole_user, write_json, write_text, write_whole
 from advgan.networks.classifiers.architectures import build_classifier
 from advgan.networks.discriminator import build_discriminator
 from advgan.networks.generator import build_generator
@@ -137,9 +136,14 @@ def run(plan: Plan, run_directory: Path, say: Say = print, command: str = "") ->
         NonFiniteError: training diverged.
         Interrupted: Ctrl-C; a call with the same arguments goes on.
     """
-    if (run_directory / SUMMARY).exists():
-        say(f"{run_directory} is complete already.")
-        return dict(read_json(run_directory / SUMMARY))
+    with sole_user(run_directory):
+        if (run_directory / SUMMARY).exists():
+            say(f"{run_directory} is complete already.")
+            return dict(read_json(run_directory / SUMMARY))
+        return _run(plan, run_directory, say, command)
+
+
+def _run(plan: Plan, run_directory: Path, say: Say, command: str) -> dict[str, Any]:
     start = time.monotonic()
     config, dataset = plan.config, plan.dataset
     environment = _environment(config, run_directory, say)
@@ -156,7 +160,7 @@ def run(plan: Plan, run_directory: Path, say: Say = print, command: str = "") ->
     checkpoints = Checkpoints(run_directory / "state", config.output.keep_checkpoints)
     if checkpoints.restore_latest(state):
         say(f"Resumed        at step {state.position.step} of {plan.steps}")
-    _train(state, plan, checkpoints, run_directory, say)
+    _train(state, plan, checkpoints, run_directory)
 
     if weights_digest(target) != target_weights:
         raise AdvGANError("the target's weights changed during training: this is a bug of advgan, and the run is void")
@@ -251,7 +255,8 @@ def _introduction(plan: Plan, environment: runtime.Environment, run_directory: P
     counts = (len(dataset.training), len(dataset.validation), len(dataset.test))
     return [
         f"Run            {run_directory}",
-        f"Device         {environment['device']}, {environment['cores']} cores, TensorFlow {environment['tensorflow']}, {exact}",
+        f"Device         {environment['device']}, {environment['cores']} cores, "
+        f"TensorFlow {environment['tensorflow']}, {exact}",
         "Data           {}: {:,} training, {:,} validation, {:,} test images of {}x{}x{}".format(
             config.data.dataset, *counts, height, width, channels
         ),
@@ -278,7 +283,7 @@ def _provide_target(
     return float(read_json(record)["seconds"])
 
 
-def _train(state: TrainingState, plan: Plan, checkpoints: Checkpoints, run_directory: Path, say: Say) -> None:
+def _train(state: TrainingState, plan: Plan, checkpoints: Checkpoints, run_directory: Path) -> None:
     config = plan.config
     if state.position.finished:
         return

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: write beside, flush to disk, then rename."""
+"""Files that are written whole or not at all: write beside, flush to disk, then rename over."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from advgan.errors import AdvGANError
 
 
 def _flush(path: Path) -> None:
@@ -29,7 +31,7 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     try:
         write(beside)
         _flush(beside)
-        os.replace(beside, path)
+        beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
     _flush(path.parent)
@@ -51,6 +53,26 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
+def sole_user(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder while the block runs; the system lets go when a process is killed.
+
+    Raises:
+        AdvGANError: another process is in it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on this system
+        yield
+        return
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise AdvGANError(f"{folder} is in use by another process; wait for it, or start a new run") from None
+        yield
+
+
+@contextmanager
 def whole_directory(path: Path) -> Iterator[Path]:
     """Give a temporary folder that becomes ``path`` when the block ends well, and vanishes when it does not."""
     beside = path.with_name(f".{path.name}.partial")
@@ -63,7 +85,7 @@ def whole_directory(path: Path) -> Iterator[Path]:
         _flush(beside)
         if path.exists():
             shutil.rmtree(path)
-        os.replace(beside, path)
+        beside.replace(path)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     _flush(path.parent)

@@ -46,7 +46,7 @@ class Targeted:
         """Images that enter the success rate: neither labelled nor classified as the target class when clean."""
         return (labels != self.target_class) & (clean_predictions != self.target_class)
 
-    def reached(self, labels: Array, predictions: Array) -> Array:
+    def reached(self, labels: Array, predictions: Array) -> Array:  # noqa: ARG002
         """Whether the prediction on an adversarial image is what the attacker wants."""
         return predictions == self.target_class
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from pathlib import Path
 
 from advgan.config import Config, find_config, load_config
 from advgan.errors import AdvGANError, ConfigurationError
+from advgan.startup import import_tensorflow
 
 EXAMPLES = """examples:
   python -m advgan.train --config mnist.yaml
@@ -50,8 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
     run_directory = None
     try:
         config = None if options.config is None else load_config(find_config(options.config), options.overrides)
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
-        from advgan import experiment  # takes seconds, so after the configuration was checked
+        import_tensorflow()  # takes seconds, so after the configuration was checked
+        from advgan import experiment
 
         if options.resume is not None:
             if options.overrides:
@@ -78,7 +78,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _stopped(run_directory, "stopped")
     except OSError as error:
-        print(f"error: {error.filename or run_directory}: {error.strerror or error}", file=sys.stderr)
+        print(
+            f"error: {error.filename or run_directory}: {error.strerror or error}{_how(run_directory)}", file=sys.stderr
+        )
         return 2
     return 0
 
@@ -94,9 +96,12 @@ def _next(config: Config) -> str:
 
 
 def _stopped(run_directory: Path | None, message: str) -> int:
-    how = f"; go on with: python -m advgan.train --resume {run_directory}" if run_directory else ""
-    print(f"{message}{how}", file=sys.stderr)
+    print(f"{message}{_how(run_directory)}", file=sys.stderr)
     return 130
+
+
+def _how(run_directory: Path | None) -> str:
+    return f"; go on with: python -m advgan.train --resume {run_directory}" if run_directory else ""
 
 
 if __name__ == "__main__":

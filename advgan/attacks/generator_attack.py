@@ -50,7 +50,7 @@ class GeneratorAttack:
         return np.concatenate(_batched(self._classify, images))
 
     def __call__(self, images: np.ndarray) -> Attacked:
-        """Attack clean images: uint8 in 0..255 or floats in [0, 1], shape (n, height, width, channels), n at least 1."""
+        """Attack clean images: uint8 in 0..255 or floats in [0, 1], n at least 1."""
         adversarial, predictions = zip(*_batched(self._attack, images), strict=True)
         return Attacked(
             np.concatenate([part.numpy() for part in adversarial]),

@@ -47,7 +47,7 @@ def build_discriminator(
                 "discriminator.widths",
                 list(settings.widths),
                 f"images of {image_shape[0]}x{image_shape[1]} shrink to 1x1 at layer c{index} (C{filters}), where "
-                "instance normalization has a constant output; use fewer widths, larger images or another normalization",
+                "instance normalization has a constant output; use fewer widths, larger images or another norm",
             )
         x = keras.layers.Conv2D(
             filters, 4, strides=2, padding="same", use_bias=norm is None, dtype=dtype, name=f"c{index}"

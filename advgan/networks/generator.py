@@ -1,4 +1,4 @@
-"""The generator G: an image in, a perturbation of the same size out (Xiao et al. 2018, architecture of Johnson et al.)."""
+"""The generator G: an image in, a perturbation of the same size out (Xiao et al. 2018)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SMALLEST_IMAGE = 8
 def build_generator(
     image_shape: tuple[int, int, int], settings: GeneratorSettings, compute_dtype: str = "float32"
 ) -> Any:
-    """Build ``c3s1-8, d16, d32, r32 x 4, u16, u8, c3s1-C`` (the default), normalization and ReLU after each but the last.
+    """Build ``c3s1-8, d16, d32, r32 x 4, u16, u8, c3s1-C`` (the default): norm and ReLU after each but the last.
 
     The image is padded with zeros to a size that the stride-2 layers divide, and the output is cropped back, so any
     size from 8x8 up comes out as it went in.

@@ -71,9 +71,16 @@ class Checkpoints:
         return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit())
 
     def save(self, state: TrainingState) -> None:
-        """Write the state, then delete the oldest checkpoints beyond ``keep``."""
+        """Write the state, then delete the oldest checkpoints beyond ``keep``.
+
+        Raises:
+            OSError: the disk is full or the folder cannot be written; the checkpoints are then as they were.
+        """
         with whole_directory(self.folder / f"{state.position.step:08d}") as folder:
-            state.checkpoint().write(str(folder / "state"))
+            try:
+                state.checkpoint().write(str(folder / "state"))
+            except tf.errors.OpError as error:  # TensorFlow's own word for it
+                raise OSError(str(error.message).split("; ")[-1].split(" [Op:")[0]) from None
             write_json(folder / "position.json", dataclasses.asdict(state.position))
         for step in self.steps()[: -self.keep]:
             shutil.rmtree(self.folder / f"{step:08d}")
@@ -94,6 +101,6 @@ class Checkpoints:
         except (OSError, ValueError, TypeError, AssertionError, tf.errors.OpError) as error:
             reason = " ".join(str(error).split())[:200]
             raise AdvGANError(
-                f"the checkpoint {folder} cannot be restored ({reason}); delete that folder to go on from the one before"
+                f"the checkpoint {folder} cannot be restored ({reason}); delete it to go on from the one before"
             ) from None
         return True

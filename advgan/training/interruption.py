@@ -11,7 +11,7 @@ from types import FrameType
 from advgan.errors import AdvGANError
 
 
-class Interrupted(AdvGANError):
+class Interrupted(AdvGANError):  # noqa: N818 (it is not an error)
     """The user stopped a run; its state is saved."""
 
 
@@ -20,7 +20,7 @@ def asked_to_stop() -> Iterator[Callable[[], bool]]:
     """Give a function that tells whether a stop was asked for. A second Ctrl-C stops at once."""
     asked = False
 
-    def remember(number: int, frame: FrameType | None) -> None:
+    def remember(_number: int, _frame: FrameType | None) -> None:
         nonlocal asked
         if asked:
             raise KeyboardInterrupt

@@ -21,7 +21,7 @@ def adam(network: Any, learning_rate: float, schedule: Schedule, steps: int, bet
         steps: updates in the whole run.
         beta_1: Adam's first decay rate.
     """
-    schedules = {
+    schedules: dict[Schedule, Any] = {
         "constant": lambda: learning_rate,
         "cosine": lambda: keras.optimizers.schedules.CosineDecay(learning_rate, steps),
         "linear": lambda: keras.optimizers.schedules.PolynomialDecay(learning_rate, steps, end_learning_rate=0.0),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,8 @@ def prepare(settings: TrainingSettings) -> Environment:
     """
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
-        try:
+        with suppress(RuntimeError):  # the device is in use already in this process, with the setting it has
             tf.config.experimental.set_memory_growth(gpu, True)
-        except RuntimeError:
-            pass  # the device is in use already in this process, with the setting it has
     deterministic = settings.deterministic
     if deterministic == "auto":
         deterministic = not gpus and not settings.xla

@@ -52,7 +52,7 @@ def training_step(
         settings: threat model, loss weights, how D is trained.
 
     Returns:
-        Float32 scalars: every loss term, what D gets right, the share of the batch that reached the goal, gradient norms.
+        Float32 scalars: loss terms, what D gets right, gradient norms, the share of the batch that reached the goal.
     """
     generator, discriminator, target = networks
     attack, weights, goal = settings.attack, settings.loss, settings.attack.objective

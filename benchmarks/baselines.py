@@ -1,0 +1,81 @@
+"""FGSM and PGD-40 (Foolbox's defaults) on a run's own target, the same test images and the same definition of success.
+
+    python benchmarks/baselines.py checkpoints/mnist/0 --epsilons 0.1 0.15 0.2 0.3
+
+PGD-40 is Foolbox's LinfPGD: 40 steps of epsilon / 30, one random start. Needs foolbox (it is in the ``dev`` extra).
+Prints a table and, with --json FILE, writes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from advgan.startup import import_tensorflow
+
+import_tensorflow()
+
+import foolbox  # noqa: E402
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from advgan.config import Config  # noqa: E402
+from advgan.data.batches import slices  # noqa: E402
+from advgan.data.datasets import load_dataset, scaled  # noqa: E402
+from advgan.evaluation.scores import Rate  # noqa: E402
+from advgan.experiment import load_run_config  # noqa: E402
+from advgan.files import write_json  # noqa: E402
+from advgan.goals import Targeted  # noqa: E402
+from advgan.training.classifier import load_target  # noqa: E402
+
+BATCH_SIZE = 500
+
+
+def attack_success(config: Config, target: object, attack: foolbox.Attack, epsilon: float, label: str) -> Rate:
+    """The success rate of a Foolbox attack on the run's test images, by the run's goal."""
+    goal, test = config.attack.objective, load_dataset(config.data).test
+    model = foolbox.TensorFlowModel(target, bounds=(0, 1))
+    successes = eligible = 0
+    for part in tqdm(list(slices(len(test), BATCH_SIZE)), desc=label):
+        images, labels = tf.constant(scaled(test.images[part])), test.labels[part]
+        clean = np.argmax(model(images).numpy(), axis=-1)
+        if isinstance(goal, Targeted):
+            wanted = tf.fill([len(labels)], goal.target_class)
+            criterion = foolbox.criteria.TargetedMisclassification(wanted)
+        else:
+            criterion = foolbox.criteria.Misclassification(tf.constant(labels))
+        _, clipped, _ = attack(model, images, criterion, epsilons=epsilon)
+        answers = np.argmax(model(clipped).numpy(), axis=-1)
+        counted = goal.eligible(labels, clean)
+        successes += int(goal.reached(labels, answers)[counted].sum())
+        eligible += int(counted.sum())
+    return Rate.of(successes, eligible)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--epsilons", type=float, nargs="+", default=[0.1, 0.15, 0.2, 0.3])
+    parser.add_argument("--seed", type=int, default=0, help="of PGD's random start")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    config = load_run_config(options.run)
+    target = load_target(options.run / "target.keras")
+    results = []
+    for epsilon in options.epsilons:
+        for name, attack in (("FGSM", foolbox.attacks.FGSM()), ("PGD-40", foolbox.attacks.LinfPGD())):
+            tf.random.set_seed(options.seed)
+            start = time.monotonic()
+            rate = attack_success(config, target, attack, epsilon, f"{name} at {epsilon}")
+            results.append({"attack": name, "epsilon": epsilon, "seconds": time.monotonic() - start, **vars(rate)})
+            print(f"epsilon {epsilon:<6} {name:<7} {rate}   {results[-1]['seconds']:.1f} s", flush=True)
+    if options.json:
+        write_json(options.json, {"run": str(options.run), "seed": options.seed, "results": results})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

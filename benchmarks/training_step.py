@@ -1,0 +1,145 @@
+"""How fast the training loop is, beside the bare step.
+
+    python benchmarks/training_step.py --config mnist.yaml
+
+Measures, in one process and in turns: the bare training step on one batch that is ready in memory; the input pipeline
+alone (draw the order, gather, scale); the whole loop, with its records, progress and checkpoints. Prints images per
+second of each, shares of time, and the peak memory of the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from advgan.startup import import_tensorflow
+
+import_tensorflow()
+
+import tensorflow as tf  # noqa: E402
+
+from advgan.config import Config, find_config, load_config  # noqa: E402
+from advgan.data.batches import epoch_order  # noqa: E402
+from advgan.data.datasets import Dataset, load_dataset, scaled  # noqa: E402
+from advgan.networks.classifiers.architectures import build_classifier  # noqa: E402
+from advgan.training.checkpoints import Checkpoints  # noqa: E402
+from advgan.training.loop import build_state, total_steps, train  # noqa: E402
+from advgan.training.progress import Progress  # noqa: E402
+from advgan.training.records import Records  # noqa: E402
+from advgan.training.runtime import peak_memory, prepare  # noqa: E402
+from advgan.training.step import StepSettings, training_step  # noqa: E402
+
+
+class Clock(Progress):
+    """Notes when the loop reports, so that its start (tracing) and its end (validation) are left out."""
+
+    def __init__(self, total: int) -> None:
+        super().__init__("loop", total, shown=False)
+        self.times: list[tuple[int, float]] = []
+
+    def advance(self, steps: int, status: str) -> None:
+        super().advance(steps, status)
+        self.times.append((self.done, time.perf_counter()))
+
+    def seconds_per_step(self) -> float:
+        (first, start), (last, end) = self.times[0], self.times[-1]
+        return (end - start) / (last - first)
+
+
+def bare_step(config: Config, dataset: Dataset, target: Any) -> Callable[[int], float]:
+    """A function that runs so many bare steps and returns the seconds of one."""
+    state = build_state(dataset.image_shape, target, config, 1000)
+    settings = StepSettings(config.attack, config.loss, config.discriminator, config.seed)
+    size = config.training.batch_size
+    images, labels = tf.constant(scaled(dataset.training.images[:size])), tf.constant(dataset.training.labels[:size])
+
+    @tf.function(jit_compile=config.training.xla)
+    def step_on(images: Any, labels: Any, step: Any) -> dict[str, Any]:
+        return training_step(state.networks, state.optimizers, images, labels, step, settings)
+
+    def measure(steps: int) -> float:
+        start = time.perf_counter()
+        for number in range(steps):
+            result = step_on(images, labels, tf.constant(number))
+        result["loss_adv"].numpy()
+        return (time.perf_counter() - start) / steps
+
+    measure(3)
+    return measure
+
+
+def input_pipeline(config: Config, dataset: Dataset) -> float:
+    """Seconds per batch of drawing the order, gathering and scaling."""
+    images, labels = tf.constant(dataset.training.images), tf.constant(dataset.training.labels)
+    size = config.training.batch_size
+
+    @tf.function
+    def gather(indices: Any) -> Any:
+        return tf.cast(tf.gather(images, indices), tf.float32) / 255.0, tf.gather(labels, indices)
+
+    gather(tf.constant(epoch_order(len(dataset.training), 0, 0)[:size]))
+    start = time.perf_counter()
+    order = epoch_order(len(dataset.training), 0, 1)
+    steps = len(order) // size
+    for step in range(steps):
+        batch, _ = gather(tf.constant(order[step * size : (step + 1) * size]))
+    batch.numpy()
+    return (time.perf_counter() - start) / steps
+
+
+def loop(config: Config, dataset: Dataset, target: Any) -> float:
+    """Seconds per step of the real loop over one epoch."""
+    steps = total_steps(len(dataset.training), config)
+    state, clock = build_state(dataset.image_shape, target, config, steps), Clock(steps)
+    with tempfile.TemporaryDirectory() as folder:
+        records = Records(Path(folder), 0)
+        train(state, dataset, config, Checkpoints(Path(folder) / "state", 2), records, clock, lambda report: None)
+        records.close()
+    return clock.seconds_per_step()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="mnist.yaml")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides")
+    parser.add_argument("--steps", type=int, default=60, help="bare steps per turn")
+    parser.add_argument("--turns", type=int, default=3)
+    options = parser.parse_args()
+    fixed = ["training.epochs=1", "data.validation_images=500", f"data.training_images={options.steps * 128}"]
+    config = load_config(find_config(options.config), [*options.overrides, *fixed])
+    dataset = load_dataset(config.data)
+    environment = prepare(config.training)
+    target = build_classifier(dataset.image_shape, dataset.number_of_classes, config.target)
+    target.trainable = False
+    bare, bare_times, loop_times = bare_step(config, dataset, target), [], []
+    for _ in range(options.turns):
+        bare_times.append(bare(options.steps))
+        loop_times.append(loop(config, dataset, target))
+    bare_times.append(bare(options.steps))
+    step, whole, pipeline = (
+        statistics.median(bare_times),
+        statistics.median(loop_times),
+        input_pipeline(config, dataset),
+    )
+    size = config.training.batch_size
+    print(f"{environment['device']}, {environment['cores']} cores, TensorFlow {environment['tensorflow']}")
+    print(f"bare step       {step * 1e3:7.1f} ms   {size / step:8.0f} images/s")
+    print(
+        f"whole loop      {whole * 1e3:7.1f} ms   {size / whole:8.0f} images/s   {step / whole:.1%} of the bare step's rate"
+    )
+    print(
+        f"input pipeline  {pipeline * 1e3:7.2f} ms   {pipeline / whole:.1%} of the loop's time; the step {step / whole:.1%}"
+    )
+    memory = peak_memory()
+    print(f"peak memory     {(memory or 0) / 1e9:7.2f} GB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""Generator, discriminator, normalization and classifiers: shapes, counts, and what keeps them alive."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from advgan.config import DataSettings, DiscriminatorSettings, GeneratorSettings, TargetSettings
+from advgan.data.datasets import load_dataset, scaled
+from advgan.errors import ConfigurationError
+from advgan.networks.classifiers.architectures import build_classifier
+from advgan.networks.discriminator import build_discriminator
+from advgan.networks.generator import build_generator
+from advgan.networks.normalization import normalization
+
+MNIST = (28, 28, 1)
+
+
+def digits(count: int) -> tf.Tensor:
+    return tf.constant(scaled(load_dataset(DataSettings()).test.images[:count]))
+
+
+def test_parameter_counts_at_mnist_size() -> None:
+    assert build_generator(MNIST, GeneratorSettings()).count_params() == 86_065
+    assert build_discriminator(MNIST, DiscriminatorSettings()).count_params() == 10_985
+
+
+@pytest.mark.parametrize(
+    ("architecture", "parameters"),
+    [("lenet", 217_706), ("model_a", 3_382_346), ("model_b", 710_218), ("model_c", 312_202), ("madrylab", 3_274_634)],
+)
+def test_classifiers_are_pinned_by_their_parameter_counts(architecture: str, parameters: int) -> None:
+    model = build_classifier(MNIST, 10, TargetSettings(architecture=architecture))
+    assert model.count_params() == parameters
+    assert model(tf.zeros([3, *MNIST])).shape == (3, 10)
+
+
+@pytest.mark.parametrize(
+    "size", [(8, 8, 1), (9, 9, 3), (10, 13, 2), (28, 28, 1), (30, 31, 4), (32, 32, 3), (33, 40, 5)]
+)
+@pytest.mark.parametrize("upsampling", ["transposed", "resize"])
+def test_generator_gives_back_the_size_it_got(size: tuple[int, int, int], upsampling: str) -> None:
+    generator = build_generator(size, GeneratorSettings(upsampling=upsampling))
+    output = generator(np.random.default_rng(0).random((2, *size), np.float32)).numpy()
+    assert output.shape == (2, *size)
+    assert np.abs(output).max() <= 1
+    assert np.ptp(output) > 0
+
+
+def test_generator_with_other_widths_and_blocks() -> None:
+    generator = build_generator((32, 32, 3), GeneratorSettings(widths=(4, 8, 16, 32), residual_blocks=1))
+    assert generator.output_shape == (None, 32, 32, 3)
+    assert len([layer for layer in generator.layers if layer.name.startswith("r1")]) == 7
+    flat = build_generator((28, 28, 1), GeneratorSettings(widths=(8,), residual_blocks=0))
+    assert flat.output_shape == (None, 28, 28, 1)
+
+
+def test_every_weight_of_the_generator_learns() -> None:
+    generator = build_generator((10, 13, 2), GeneratorSettings())
+    images = np.random.default_rng(0).random((4, 10, 13, 2), np.float32)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(tf.square(generator(images, training=True) - 0.3))
+    for weights, gradient in zip(
+        generator.trainable_variables, tape.gradient(loss, generator.trainable_variables), strict=True
+    ):
+        assert np.abs(gradient.numpy()).max() > 0, weights.name
+
+
+def test_too_small_images_are_refused_with_the_layer_named() -> None:
+    with pytest.raises(ConfigurationError, match="8x8 or larger"):
+        build_generator((7, 28, 1), GeneratorSettings())
+    with pytest.raises(ConfigurationError, match=r"1x1 at layer c2 \(C32\)"):
+        build_discriminator((8, 8, 1), DiscriminatorSettings())
+    with pytest.raises(ConfigurationError, match="shrink to 1x1"):
+        build_generator((8, 8, 1), GeneratorSettings(widths=(8, 8, 16, 32)))
+    build_discriminator((9, 9, 1), DiscriminatorSettings())
+    build_discriminator((8, 8, 1), DiscriminatorSettings(normalization="none"))
+
+
+@pytest.mark.parametrize("size", [(9, 9, 1), (28, 28, 1)])
+def test_discriminator_separates_two_images_and_learns(size: tuple[int, int, int]) -> None:
+    discriminator = build_discriminator(size, DiscriminatorSettings())
+    images = np.random.default_rng(1).random((2, *size), np.float32)
+    with tf.GradientTape() as tape:
+        scores = discriminator(images, training=True)
+        loss = tf.reduce_mean(tf.square(scores - 1.0))
+    assert abs(float(scores[0, 0] - scores[1, 0])) > 1e-4
+    for weights, gradient in zip(
+        discriminator.trainable_variables, tape.gradient(loss, discriminator.trainable_variables), strict=True
+    ):
+        assert np.abs(gradient.numpy()).max() > 1e-7, weights.name
+
+
+def test_discriminator_maps_at_mnist_size() -> None:
+    discriminator = build_discriminator(MNIST, DiscriminatorSettings())
+    maps = [discriminator.get_layer(f"c{index}").output.shape[1:3] for index in range(3)]
+    assert [tuple(shape) for shape in maps] == [(14, 14), (7, 7), (4, 4)]
+
+
+def reference(kind: str, x: np.ndarray, groups: int) -> np.ndarray:
+    """Normalization from its definition, float64, scale 1 and shift 0."""
+    x = x.astype(np.float64)
+    n, height, width, channels = x.shape
+    if kind == "batch":
+        mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
+        return (x - mean) / np.sqrt(variance + 1e-5)
+    parts = {"instance": channels, "layer": 1, "group": groups}[kind]
+    y = x.reshape(n, height, width, parts, channels // parts)
+    mean, variance = y.mean((1, 2, 4), keepdims=True), y.var((1, 2, 4), keepdims=True)
+    return ((y - mean) / np.sqrt(variance + 1e-5)).reshape(x.shape)
+
+
+@pytest.mark.parametrize("kind", ["instance", "batch", "layer", "group"])
+def test_normalization_equals_its_definition(kind: str) -> None:
+    x = np.random.default_rng(2).normal(3.0, 2.0, (4, 5, 6, 8)).astype(np.float32)
+    layer = normalization(kind, groups=2, name="norm")
+    np.testing.assert_allclose(layer(x, training=True).numpy(), reference(kind, x, 2), atol=2e-5)
+
+
+def test_no_normalization_gives_convolutions_a_bias() -> None:
+    assert normalization("none", groups=4, name="norm") is None
+    generator = build_generator(MNIST, GeneratorSettings(normalization="none"))
+    assert generator.get_layer("d1").use_bias
+    assert not build_generator(MNIST, GeneratorSettings()).get_layer("d1").use_bias
+
+
+def test_bfloat16_is_for_convolutions_only() -> None:
+    tf.keras.utils.set_random_seed(0)
+    generator = build_generator(MNIST, GeneratorSettings(), "bfloat16")
+    tf.keras.utils.set_random_seed(0)
+    exact = build_generator(MNIST, GeneratorSettings())
+    assert generator.get_layer("d1").compute_dtype == "bfloat16"
+    assert generator.get_layer("d1_norm").compute_dtype == "float32"
+    assert all(weights.dtype == "float32" for weights in generator.trainable_variables)
+    output = generator(digits(16))
+    assert output.dtype == tf.float32
+    difference = np.abs(output.numpy() - exact(digits(16)).numpy())
+    assert 0 < difference.max() < 0.1
+
+
+def test_batch_normalization_in_a_target_is_convolution_without_bias_norm_activation() -> None:
+    model = build_classifier(MNIST, 10, TargetSettings(batch_normalization=True))
+    kinds = [type(layer).__name__ for layer in model.layers[:4]]
+    assert kinds == ["Conv2D", "BatchNormalization", "ReLU", "MaxPooling2D"]
+    assert not model.layers[0].use_bias
+    assert model.count_params() == 217_706 - 64 + 2 * 4 * 32  # two biases of 32 out, two norms of 4 x 32 in
+
+
+def test_weight_decay_is_in_the_models_losses() -> None:
+    model = build_classifier(MNIST, 10, TargetSettings(weight_decay=0.01))
+    kernels = [weights.numpy() for weights in model.trainable_variables if weights.shape.rank != 1]
+    assert len(kernels) == 4
+    expected = sum(0.01 * np.square(kernel.astype(np.float64)).sum() for kernel in kernels)
+    assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_target_that_does_not_fit_the_images_is_refused_with_the_layer_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"model_c.*8x8.*layer") as refusal:
+        build_classifier((8, 8, 1), 10, TargetSettings(architecture="model_c"))
+    assert "\n" not in str(refusal.value)

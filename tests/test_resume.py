@@ -1,0 +1,204 @@
+"""A run killed at any moment and resumed ends with the same bits as one that was never stopped."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorflow as tf
+
+from advgan.config import Config, parse_config
+from advgan.errors import AdvGANError
+from advgan.experiment import load_run_config, new_run_directory, train_and_evaluate
+from advgan.files import read_json
+from advgan.training.checkpoints import TrainingState
+
+SETTINGS: dict[str, Any] = {
+    "data": {"training_images": 640, "validation_images": 100, "test_images": 100},
+    "target": {"architecture": "model_c", "epochs": 12, "batch_size": 64},  # with dropout, and long enough to be killed
+    "discriminator": {"noise": 0.05},
+    "training": {"epochs": 3, "batch_size": 64},
+    "output": {"checkpoint_every": 4, "keep_checkpoints": 2, "log_every": 3},
+}
+STEPS = 30
+
+
+def weights_of(run: Path) -> dict[str, str]:
+    summary = read_json(run / "summary.json")
+    return {key: value for key, value in summary.items() if key.endswith("_sha256")}
+
+
+def rows_of(run: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "advgan.train", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def stop_when(process: subprocess.Popen[str], condition: Callable[[], bool], number: int) -> str:
+    while not condition():
+        assert process.poll() is None, f"ended before it could be stopped: {process.stdout and process.stdout.read()}"
+        time.sleep(0.02)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=120)
+    return output
+
+
+def test_a_run_killed_three_times_ends_with_the_same_bits(tmp_path: Path) -> None:
+    """Killed in the target's training and in two epochs, once by Ctrl-C; each time resumed in a new process."""
+    settings = tmp_path / "small.yaml"
+    settings.write_text(json.dumps(SETTINGS))
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    straight.mkdir()
+    stopped.mkdir()
+    finish(start(straight, "--config", str(settings)))
+    run = stopped / "checkpoints" / "small" / "0"
+
+    process = start(stopped, "--config", str(settings))
+    output = stop_when(process, lambda: bool((run / "environment.json").exists()), signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (run / "target.keras").exists()
+    assert "Target         clean accuracy" not in output
+
+    def reached(step: int) -> Callable[[], bool]:
+        return lambda: (run / "state" / f"{step:08d}").exists()
+
+    process = start(stopped, "--resume")
+    stop_when(process, reached(8), signal.SIGKILL)
+    assert not (run / "summary.json").exists()
+
+    process = start(stopped, "--resume", "checkpoints/small/0")
+    output = stop_when(process, reached(16), signal.SIGINT)
+    assert process.returncode == 130, output
+    assert "python -m advgan.train --resume checkpoints/small/0" in output
+    assert "Traceback" not in output
+
+    output = finish(start(stopped, "--resume"))
+    assert "Resumed        at step" in output
+    reference = straight / "checkpoints" / "small" / "0"
+    assert weights_of(run) == weights_of(reference)
+    assert [row for row in rows_of(run) if row["kind"] == "epoch"] == [
+        row for row in rows_of(reference) if row["kind"] == "epoch"
+    ]
+    assert len(rows_of(run)) >= len(rows_of(reference))
+    assert (run / "result.png").read_bytes() == (reference / "result.png").read_bytes()
+    assert "is complete already" in finish(start(stopped, "--resume"))
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path]:
+    """A run that kept all its checkpoints."""
+    settings = {
+        **SETTINGS,
+        "target": {"architecture": "lenet", "epochs": 1, "batch_size": 64},
+        "output": {**SETTINGS["output"], "directory": str(tmp_path_factory.mktemp("runs")), "keep_checkpoints": 100},
+    }
+    config = parse_config(settings)
+    run = new_run_directory(config)
+    train_and_evaluate(config, run)
+    return config, run
+
+
+def rewound(run: Path, step: int, folder: Path) -> Path:
+    """A copy of a run as it was when its newest checkpoint was that of ``step``."""
+    copy = folder / "copy"
+    shutil.copytree(run, copy)
+    for checkpoint in (copy / "state").iterdir():
+        if int(checkpoint.name) > step:
+            shutil.rmtree(checkpoint)
+    (copy / "summary.json").unlink()
+    return copy
+
+
+@pytest.mark.parametrize("step", [4, 10, 20])
+def test_resuming_from_any_checkpoint_gives_the_same_bits(
+    finished_run: tuple[Config, Path], step: int, tmp_path: Path
+) -> None:
+    config, run = finished_run
+    again = rewound(run, step, tmp_path)
+    train_and_evaluate(config, again)
+    assert weights_of(again) == weights_of(run)
+    assert rows_of(again) == rows_of(run)
+
+
+@pytest.mark.parametrize("left_out", ["generator_optimizer", "discriminator_optimizer"])
+def test_the_comparison_notices_when_an_optimizer_is_left_out(
+    finished_run: tuple[Config, Path], left_out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, run = finished_run
+    again = rewound(run, 10, tmp_path)
+
+    def incomplete(state: TrainingState) -> tf.train.Checkpoint:
+        parts = {
+            "generator": state.networks.generator,
+            "discriminator": state.networks.discriminator,
+            "generator_optimizer": state.optimizers.generator,
+            "discriminator_optimizer": state.optimizers.discriminator,
+            "best_generator": state.best_generator,
+        }
+        return tf.train.Checkpoint(**{name: part for name, part in parts.items() if name != left_out})
+
+    class Lenient:
+        """Reads what there is, as a program would that does not check."""
+
+        def __init__(self, checkpoint: tf.train.Checkpoint) -> None:
+            self.checkpoint = checkpoint
+
+        def read(self, path: str) -> "Lenient":
+            self.checkpoint.read(path).expect_partial()
+            return self
+
+        def assert_consumed(self) -> None:
+            pass
+
+        def write(self, path: str) -> None:
+            self.checkpoint.write(path)
+
+    monkeypatch.setattr(TrainingState, "checkpoint", lambda state: Lenient(incomplete(state)))
+    train_and_evaluate(config, again)
+    assert weights_of(again) != weights_of(run)
+
+
+def test_an_incomplete_checkpoint_is_refused(finished_run: tuple[Config, Path], tmp_path: Path) -> None:
+    config, run = finished_run
+    again = rewound(run, 10, tmp_path)
+    data = next((again / "state" / "00000010").glob("state.data*"))
+    data.write_bytes(data.read_bytes()[:1000])
+    with pytest.raises(AdvGANError, match="00000010 cannot be restored") as refusal:
+        train_and_evaluate(config, again)
+    assert "\n" not in str(refusal.value)
+
+
+def test_what_a_killed_write_leaves_is_ignored(finished_run: tuple[Config, Path], tmp_path: Path) -> None:
+    config, run = finished_run
+    again = rewound(run, 10, tmp_path)
+    (again / "state" / ".00000012.partial").mkdir()
+    with (again / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "steps", "epo')
+    train_and_evaluate(config, again)
+    assert weights_of(again) == weights_of(run)
+    assert rows_of(again) == rows_of(run)
+
+
+def test_a_run_keeps_the_configuration_it_was_started_with(finished_run: tuple[Config, Path]) -> None:
+    config, run = finished_run
+    assert load_run_config(run) == config

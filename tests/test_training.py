@@ -1,0 +1,251 @@
+"""Training on a small slice of real MNIST: what it reaches, what it leaves alone, what it writes, when it stops."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from advgan.attacks.generator_attack import GeneratorAttack
+from advgan.config import Config, parse_config
+from advgan.data.datasets import load_dataset, scaled
+from advgan.errors import NonFiniteError
+from advgan.experiment import latest_run, new_run_directory, train_and_evaluate
+from advgan.training import loop
+from advgan.training.classifier import (
+    load_or_train_target,
+    load_target,
+    target_digest,
+    train_classifier,
+    weights_digest,
+)
+from advgan.training.records import read_rows
+from advgan.training.runtime import prepare
+
+keras = tf.keras
+
+
+def small(folder: Path, **changes: dict[str, Any]) -> Config:
+    settings: dict[str, dict[str, Any]] = {
+        "data": {"training_images": 6000, "validation_images": 500, "test_images": 1000},
+        "target": {"epochs": 3, "batch_size": 64, "learning_rate": 2e-3},
+        "training": {"epochs": 3, "batch_size": 64},
+        "output": {"directory": str(folder)},
+    }
+    for section, values in changes.items():
+        settings[section] = {**settings.get(section, {}), **values}
+    return parse_config(settings)
+
+
+def tiny(folder: Path, **changes: dict[str, Any]) -> Config:
+    data = {"training_images": 512, "validation_images": 100, "test_images": 150}
+    merged = {"data": data, "target": {"epochs": 1}, "training": {"epochs": 2}, **changes}
+    return small(folder, **{key: {**merged.get(key, {}), **changes.get(key, {})} for key in merged})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, dict[str, Any], list[str]]:
+    config = small(tmp_path_factory.mktemp("runs"))
+    run = new_run_directory(config)
+    said: list[str] = []
+    return config, run, train_and_evaluate(config, run, say=said.append), said
+
+
+def test_the_main_job_fools_a_good_classifier(trained: tuple[Config, Path, dict[str, Any], list[str]]) -> None:
+    _, _, summary, _ = trained
+    test = summary["test"]
+    assert test["clean_accuracy"]["rate"] > 0.94
+    assert test["success"]["rate"] > 0.9
+    assert test["success"]["n"] == test["clean_accuracy"]["successes"]
+    assert test["largest_linf"] <= 0.3 + 1e-6
+    assert abs(test["success_8_bit"]["rate"] - test["success"]["rate"]) < 0.02
+
+
+def test_the_summary_agrees_with_an_independent_count(trained: tuple[Config, Path, dict[str, Any], list[str]]) -> None:
+    config, run, summary, _ = trained
+    dataset = load_dataset(config.data)
+    images, labels = scaled(dataset.test.images), dataset.test.labels
+    generator, target = keras.models.load_model(run / "generator.keras"), keras.models.load_model(run / "target.keras")
+    adversarial = np.clip(images + np.float32(0.3) * generator.predict(images, batch_size=77, verbose=0), 0, 1)
+    clean_answers = target.predict(images, verbose=0).argmax(1)
+    answers = target.predict(adversarial, verbose=0).argmax(1)
+    right = clean_answers == labels
+    assert summary["test"]["success"]["n"] == right.sum()
+    assert abs(summary["test"]["success"]["successes"] - (answers[right] != labels[right]).sum()) <= 1
+    assert weights_digest(target) == summary["target_weights_sha256"]
+
+
+def test_a_run_leaves_what_it_promises(trained: tuple[Config, Path, dict[str, Any], list[str]]) -> None:
+    config, run, summary, said = trained
+    for name in (
+        "config.yaml",
+        "target.keras",
+        "generator-last.keras",
+        "discriminator.keras",
+        "result.png",
+        "curves.png",
+    ):
+        assert (run / name).stat().st_size > 0, name
+    assert [path.name for path in sorted((run / "samples").iterdir())] == [f"epoch-00{i}.png" for i in (1, 2, 3)]
+    assert len(list((run / "state").iterdir())) == config.output.keep_checkpoints
+    rows = read_rows(run / "metrics.jsonl")
+    epochs = [row for row in rows if row["kind"] == "epoch"]
+    assert [row["epoch"] for row in epochs] == [1, 2, 3]
+    assert max(row["validation_success"] for row in epochs) == summary["validation_success"]
+    assert epochs[summary["best_epoch"] - 1]["validation_success"] == summary["validation_success"]
+    steps = [row for row in rows if row["kind"] == "steps"]
+    assert {"loss_adv", "loss_gan", "loss_hinge", "discriminator_accuracy_adversarial"} <= steps[0].keys()
+    assert summary["environment"]["tensorflow"] == tf.__version__
+    assert summary["steps"] == 3 * (6000 // 64)
+    assert latest_run(Path(config.output.directory)) == run
+    text = "\n".join(said)
+    assert "untargeted" in text and "semi-white-box" in text and "attack success rate" in text
+
+
+def test_tensorboard_has_scalars_and_pictures(trained: tuple[Config, Path, dict[str, Any], list[str]]) -> None:
+    _, run, _, _ = trained
+    tags: dict[str, list[int]] = {}
+    for file in (run / "tensorboard").iterdir():
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                tags.setdefault(value.tag, []).append(event.step)
+    assert tags["samples"] == tags["epoch/validation_success"] == [93, 186, 279]
+    assert tags["steps/loss_adv"][:2] == [10, 20]
+
+
+def test_epochs_equal_the_mean_of_their_steps(trained: tuple[Config, Path, dict[str, Any], list[str]]) -> None:
+    _, run, _, _ = trained
+    rows = read_rows(run / "metrics.jsonl")
+    steps = [row for row in rows if row["kind"] == "steps" and row["epoch"] == 1]
+    counts = np.diff([0, *(row["step"] for row in steps)])
+    assert counts.sum() == 93
+    mean = np.average([row["loss_adv"] for row in steps], weights=counts)
+    assert next(row for row in rows if row["kind"] == "epoch")["loss_adv"] == pytest.approx(mean)
+
+
+def test_a_targeted_attack_reaches_its_class(trained: tuple[Config, Path, dict[str, Any], list[str]]) -> None:
+    config, _, untargeted, _ = trained
+    targeted = parse_config({**config.model_dump(), "attack": {"goal": "targeted", "target_class": 7}})
+    run = new_run_directory(targeted)
+    said: list[str] = []
+    summary = train_and_evaluate(targeted, run, say=said.append)
+    assert summary["test"]["success"]["rate"] > 0.9
+    assert summary["test"]["success"]["n"] < untargeted["test"]["success"]["n"]
+    assert summary["target_weights_sha256"] == untargeted["target_weights_sha256"]
+    assert any("loaded" in line for line in said)  # the target came from the cache
+
+
+def test_training_stops_at_the_chosen_success_rate(tmp_path: Path) -> None:
+    config = tiny(tmp_path, training={"epochs": 4, "stop_at_success": 0.001})
+    summary = train_and_evaluate(config, new_run_directory(config))
+    assert summary["steps"] == 512 // 64
+
+
+def test_divergence_stops_the_run_and_names_term_and_step(tmp_path: Path) -> None:
+    config = tiny(tmp_path, loss={"beta": 3e38, "c": 0.0})
+    run = new_run_directory(config)
+    with pytest.raises(NonFiniteError, match=r"loss_generator is not finite at step 1\b"):
+        train_and_evaluate(config, run)
+    assert not (run / "generator.keras").exists()
+    assert not (run / "state").exists() or not list((run / "state").iterdir())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attack": {"output": "clipped"}},
+        {"generator": {"upsampling": "resize", "normalization": "batch", "schedule": "linear"}},
+        {
+            "generator": {"normalization": "layer"},
+            "discriminator": {"normalization": "group", "steps": 3, "noise": 0.1},
+        },
+        {"generator": {"normalization": "none"}, "discriminator": {"normalization": "none"}},
+        {"loss": {"adversarial": "f2", "kappa": 0.5}, "training": {"compute_dtype": "bfloat16"}},
+        {"training": {"xla": True}},
+        {"target": {"weight_decay": 1e-3, "batch_normalization": True, "architecture": "model_b"}},
+    ],
+    ids=["clipped", "resize-batch", "layer-group", "none", "f2-bfloat16", "xla", "model_b"],
+)
+def test_every_option_trains_and_keeps_the_bound(changes: dict[str, Any], tmp_path: Path) -> None:
+    training = {"epochs": 1, **changes.get("training", {})}
+    config = tiny(tmp_path, **{**changes, "training": training})
+    run = new_run_directory(config)
+    summary = train_and_evaluate(config, run)
+    assert summary["test"]["largest_linf"] <= 0.3 + 1e-6
+    assert summary["environment"]["deterministic"] is not config.training.xla
+    row = read_rows(run / "metrics.jsonl")[-1]
+    assert row["gradient_norm_generator"] > 0
+    assert row["gradient_norm_discriminator"] > 0
+
+
+def test_images_of_the_users_own(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 3, 400)
+    images = generator.integers(0, 90, (400, 13, 10, 3))
+    images[np.arange(400), :, :, labels] += 120
+    file = tmp_path / "colours.npz"
+    np.savez(file, x_train=images[:300].astype(np.uint8), y_train=labels[:300],
+             x_test=images[300:].astype(np.uint8), y_test=labels[300:])  # fmt: skip
+    config = tiny(
+        tmp_path,
+        data={"dataset": str(file), "training_images": 256, "validation_images": 44, "test_images": 100},
+        target={"architecture": "madrylab", "epochs": 4},
+    )
+    summary = train_and_evaluate(config, new_run_directory(config))
+    assert summary["test"]["clean_accuracy"]["rate"] == 1.0
+    assert summary["test"]["largest_linf"] <= 0.3 + 1e-6
+
+
+def test_the_target_is_cached_by_all_that_determines_it(tmp_path: Path) -> None:
+    config = tiny(tmp_path)
+    dataset, environment = load_dataset(config.data), prepare(config.training)
+    first = load_or_train_target(config, dataset, environment, tmp_path)
+    again = load_or_train_target(config, dataset, environment, tmp_path)
+    assert (first.cached, again.cached) == (False, True)
+    assert weights_digest(first.model) == weights_digest(again.model)
+    assert not again.model.trainable_variables
+    others = [
+        tiny(tmp_path, target={"epochs": 2}),
+        tiny(tmp_path, target={"seed": 1}),
+        tiny(tmp_path, data={"training_images": 511}),
+    ]
+    digests = {target_digest(other, load_dataset(other.data), environment) for other in others}
+    assert len(digests | {first.digest}) == 4
+    attack_only = tiny(tmp_path, attack={"epsilon": 0.1})
+    assert target_digest(attack_only, dataset, environment) == first.digest
+
+
+def test_weight_decay_shrinks_the_weights_of_a_target(tmp_path: Path) -> None:
+    dataset = load_dataset(tiny(tmp_path).data)
+
+    def size(weight_decay: float) -> float:
+        config = tiny(tmp_path, target={"weight_decay": weight_decay, "epochs": 3})
+        kernels = [w.numpy() for w in train_classifier(config, dataset).trainable_variables if w.shape.rank != 1]
+        return float(sum(np.square(kernel).sum() for kernel in kernels))
+
+    assert size(0.01) < 0.8 * size(0.0)
+
+
+def test_a_damaged_target_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "target.keras").write_bytes(b"not a model")
+    with pytest.raises(Exception, match="cannot be loaded") as refusal:
+        load_target(tmp_path / "target.keras")
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_health_of_the_discriminator_is_told_in_words() -> None:
+    alive = {"discriminator_gap": 0.5, "discriminator_accuracy_real": 0.9, "discriminator_accuracy_adversarial": 0.9}
+    assert loop.discriminator_health(alive) == ""
+    assert "dead" in loop.discriminator_health({**alive, "discriminator_gap": 0.0})
+    won = {"discriminator_gap": 1.0, "discriminator_accuracy_real": 1.0, "discriminator_accuracy_adversarial": 0.999}
+    assert "overwhelming" in loop.discriminator_health(won)
+
+
+def test_attacking_one_image_and_many_gives_the_same(trained: tuple[Config, Path, dict[str, Any], list[str]]) -> None:
+    config, run, _, _ = trained
+    generator, target = keras.models.load_model(run / "generator.keras"), keras.models.load_model(run / "target.keras")
+    attack = GeneratorAttack(generator, target, config.attack)
+    images = load_dataset(config.data).test.images[:501]
+    many, one = attack(images), attack(images[500:])
+    np.testing.assert_allclose(many.images[500:], one.images, atol=1e-5)
