@@ -6,13 +6,22 @@ Keys use the paper's symbols (alpha, beta, c, kappa, epsilon). Numbers may be wr
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
-from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    ValidationError,
+    model_validator,
+)
 
 from advgan.errors import ConfigurationError
 from advgan.goals import Goal, Targeted, Untargeted
@@ -20,25 +29,36 @@ from advgan.goals import Goal, Targeted, Untargeted
 
 def _number(value: object) -> object:
     """Accept what YAML reads as text: ``1e-4`` and ``8/255``."""
-    if isinstance(value, bool):
-        raise ValueError("should be a number, such as 0.3, 1e-4 or 8/255")
+    problem = ValueError("should be a number, such as 0.3, 1e-4 or 8/255")
     if isinstance(value, str):
+        numerator, slash, denominator = value.partition("/")
         try:
-            return float(Fraction(value.replace(" ", "")))
+            return float(numerator) / float(denominator) if slash else float(numerator)
         except (ValueError, ZeroDivisionError):
-            raise ValueError("should be a number, such as 0.3, 1e-4 or 8/255") from None
+            raise problem from None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise problem
     return value
 
 
+def _path(value: str) -> str:
+    """Expand ``~``; refuse what no system takes."""
+    if "\0" in value:
+        raise ValueError("should be a path")
+    return str(Path(value).expanduser())
+
+
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-PositiveInt = Annotated[StrictInt, Field(ge=1)]
-NonNegativeInt = Annotated[StrictInt, Field(ge=0)]
+PathText = Annotated[str, Field(min_length=1), AfterValidator(_path)]
+PositiveInt = Annotated[StrictInt, Field(ge=1, le=1_000_000_000)]
+Seed = Annotated[StrictInt, Field(ge=0, le=2**32 - 1)]
 NonNegative = Annotated[Number, Field(ge=0)]
 LearningRate = Annotated[Number, Field(gt=0, le=1)]
 Schedule = Literal["constant", "cosine", "linear"]
 Normalization = Literal["instance", "batch", "layer", "group", "none"]
 Architecture = Literal["lenet", "model_a", "model_b", "model_c", "madrylab"]
-Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=6)]
+Width = Annotated[StrictInt, Field(ge=1, le=4096)]
+Widths = Annotated[tuple[Width, ...], Field(min_length=1, max_length=6)]
 
 
 class Settings(BaseModel):
@@ -50,7 +70,7 @@ class Settings(BaseModel):
 class DataSettings(Settings):
     """The images."""
 
-    dataset: str = Field("mnist", min_length=1)
+    dataset: PathText = "mnist"
     """``mnist`` (ships with the package) or the path of an .npz file with x_train, y_train, x_test and y_test."""
     validation_images: PositiveInt = 5000
     """The last images of the training set; never trained on, used to choose the best generator."""
@@ -64,15 +84,15 @@ class TargetSettings(Settings):
     """The classifier under attack, trained when no checkpoint of it exists."""
 
     architecture: Architecture = "lenet"
-    epochs: PositiveInt = 2
+    epochs: PositiveInt = 3
     batch_size: PositiveInt = 128
     learning_rate: LearningRate = 1e-3
-    schedule: Schedule = "cosine"
+    schedule: Schedule = "constant"
     weight_decay: NonNegative = 0.0
     """L2: this times the sum of the squared kernel weights is part of the loss."""
     batch_normalization: bool = False
     """Convolution without bias, then batch normalization, then the activation."""
-    seed: NonNegativeInt | None = None
+    seed: Seed | None = None
     """The run's seed by default."""
 
 
@@ -80,7 +100,7 @@ class AttackSettings(Settings):
     """The threat model."""
 
     goal: Literal["untargeted", "targeted"] = "untargeted"
-    target_class: NonNegativeInt | None = None
+    target_class: Annotated[StrictInt, Field(ge=0)] | None = None
     """The class a targeted attack wants, from 0."""
     epsilon: Annotated[Number, Field(gt=0, le=1)] = 0.3
     """The largest change of a pixel (L_inf), pixels being in [0, 1]."""
@@ -125,6 +145,7 @@ class LossSettings(Settings):
 
 
 class _NetworkSettings(Settings):
+    section: ClassVar[str]
     widths: Widths = (8, 16, 32)
     """Filters of the first convolution and of each that follows with stride 2."""
     normalization: Normalization = "instance"
@@ -138,14 +159,19 @@ class _NetworkSettings(Settings):
     @model_validator(mode="after")
     def _groups_divide_widths(self) -> _NetworkSettings:
         if self.normalization == "group" and any(width % self.groups for width in self.widths):
-            raise ValueError(f"groups = {self.groups} should divide each of widths = {list(self.widths)}")
+            raise ConfigurationError(
+                f"{self.section}.groups",
+                self.groups,
+                f"should divide each of {self.section}.widths = {list(self.widths)}",
+            )
         return self
 
 
 class GeneratorSettings(_NetworkSettings):
     """G: c3s1-w0, d w1, d w2, ..., r x residual_blocks, ..., u w1, u w0, c3s1-C."""
 
-    residual_blocks: NonNegativeInt = 4
+    section = "generator"
+    residual_blocks: Annotated[StrictInt, Field(ge=0, le=1000)] = 4
     upsampling: Literal["transposed", "resize"] = "transposed"
     """Transposed convolution, or nearest-neighbour resize and convolution (no checkerboard)."""
     schedule: Schedule = "cosine"
@@ -154,6 +180,7 @@ class GeneratorSettings(_NetworkSettings):
 class DiscriminatorSettings(_NetworkSettings):
     """D: C w0, C w1, ..., one dense output; least squares."""
 
+    section = "discriminator"
     steps: PositiveInt = 1
     """Updates of D for each update of G, on the same batch."""
     noise: NonNegative = 0.0
@@ -185,7 +212,7 @@ class TrainingSettings(Settings):
 class OutputSettings(Settings):
     """What a run leaves behind, in ``<directory>/<name>/<number>``."""
 
-    directory: str = Field("checkpoints", min_length=1)
+    directory: PathText = "checkpoints"
     checkpoint_every: PositiveInt = 100
     """Steps between resumable checkpoints; one more is written at the end of each epoch."""
     keep_checkpoints: PositiveInt = 2
@@ -198,7 +225,7 @@ class Config(Settings):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "mnist"
     """The folder of the runs."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     data: DataSettings = DataSettings()
     target: TargetSettings = TargetSettings()
     attack: AttackSettings = AttackSettings()
@@ -230,10 +257,11 @@ def find_config(name: str) -> Path:
     shipped = [package / "configs", package.parent / "configs"]  # in a wheel; in a checkout
     for folder in (Path(), Path("configs"), *shipped):
         for candidate in (folder / name, folder / f"{name}.yaml"):
-            if candidate.is_file():
+            if candidate.exists() and not candidate.is_dir():
                 return candidate
     known = sorted(path.name for folder in shipped for path in folder.glob("*.yaml"))
-    nearest = _nearest(name, known)
+    near = difflib.get_close_matches(name, [*known, *(Path(file).stem for file in known)], n=1)
+    nearest = f"; did you mean {near[0]}?" if near else ""
     raise ConfigurationError(
         "--config", name, f"no such file, here, in ./configs or in the package, which has {', '.join(known)}{nearest}"
     )
@@ -246,16 +274,16 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
         ConfigurationError: the first problem found, with its key, value and allowed range.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError("--config", str(path), f"cannot be read: {error}") from None
-    except yaml.YAMLError as error:
+    except _YAML_ERRORS as error:
         raise ConfigurationError("--config", str(path), f"is not YAML: {' '.join(str(error).split())}") from None
     if content is None:
         content = {}
     if not isinstance(content, dict):
         raise ConfigurationError("--config", str(path), "should hold keys and values, such as seed: 0")
-    content.setdefault("name", path.stem)
+    content.setdefault("name", _name_from(path))
     for override in overrides:
         _override(content, override)
     return parse_config(content)
@@ -267,8 +295,11 @@ def parse_config(content: Mapping[str, Any]) -> Config:
     Raises:
         ConfigurationError: the first problem found, with its key, value and allowed range.
     """
+    # A section whose keys are all commented out is read as None.
+    sections = {name for name, field in Config.model_fields.items() if _is_section(field.annotation)}
+    filled = {key: {} if value is None and key in sections else value for key, value in content.items()}
     try:
-        return Config.model_validate(dict(content))
+        return Config.model_validate(filled)
     except ValidationError as error:
         raise _explain(error) from None
 
@@ -276,6 +307,35 @@ def parse_config(content: Mapping[str, Any]) -> Config:
 def dump_config(config: Config) -> str:
     """The resolved configuration as YAML; ``load_config`` reads it back to an equal one."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses what PyYAML lets pass: a key that is there twice, a key that is no word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            if not isinstance(key, str):
+                raise ConfigurationError(str(key_node.value), f"line {line}", "is not a key")
+            if key in seen:
+                raise ConfigurationError(key, f"line {line}", "the key is there twice; remove one")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_YAML_ERRORS = (yaml.YAMLError, ValueError, AttributeError, RecursionError)
+"""What PyYAML raises; the last three through bad dates, bad tags and deep nesting."""
+
+
+def _name_from(path: Path) -> str:
+    """A run's name from its configuration's file name, where the file gives none."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")
+    return name if name not in ("", "targets") else f"run{name}"
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Settings)
 
 
 def _override(content: dict[str, Any], override: str) -> None:
@@ -292,16 +352,30 @@ def _override(content: dict[str, Any], override: str) -> None:
         content = below
     try:
         content[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except _YAML_ERRORS:
         raise ConfigurationError("--set", override, "the value is not YAML") from None
+
+
+_MESSAGES = {
+    "bool_type": "should be on or off",
+    "bool_parsing": "should be on or off",
+    "int_type": "should be an integer, written as digits",
+    "int_parsing": "should be an integer, written as digits",
+    "tuple_type": "should be a list of 1 to 6 integers, such as [8, 16, 32]",
+    "too_short": "should be a list of 1 to 6 integers, such as [8, 16, 32]",
+    "too_long": "should be a list of 1 to 6 integers, such as [8, 16, 32]",
+    "model_type": "should be a section: keys and values below it",
+    "string_pattern_mismatch": "should be letters, digits, '.', '_' and '-', the first a letter or digit",
+}
+"""Plainer words than pydantic's, by the type of its error."""
 
 
 def _known_keys(model: type[Settings] = Config, prefix: str = "") -> list[str]:
     keys = []
     for name, field in model.model_fields.items():
         keys.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
-            keys += _known_keys(field.annotation, f"{prefix}{name}.")
+        if _is_section(field.annotation):
+            keys += _known_keys(cast(type[Settings], field.annotation), f"{prefix}{name}.")
     return keys
 
 
@@ -330,9 +404,12 @@ def _explain(error: ValidationError) -> ConfigurationError:
     if first["type"] == "extra_forbidden":
         section = ".".join(parts[:-1])
         siblings = [name for name in known if name.rpartition(".")[0] == section]
-        nearest = _nearest(key, known) or f"; known here: {', '.join(siblings)}"
+        settings = [name for name in known if "." in name or not section]
+        nearest = _nearest(key, settings) or f"; known here: {', '.join(siblings)}"
         return ConfigurationError(key, first["input"], f"unknown key{nearest}")
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    message = _MESSAGES.get(first["type"], first["msg"].removeprefix("Value error, ").removeprefix("Input "))
+    if key == "training.deterministic":
+        message = "should be auto, on or off"
     return ConfigurationError(key, first["input"], _allowed(key, message))
 
 
@@ -341,9 +418,7 @@ def _allowed(key: str, message: str) -> str:
     settings: type[Settings] = Config
     *sections, last = [part for part in key.split(".") if not part.isdigit()] or [""]
     for section in sections:
-        annotation = settings.model_fields[section].annotation
-        assert isinstance(annotation, type) and issubclass(annotation, Settings)
-        settings = annotation
+        settings = cast(type[Settings], settings.model_fields[section].annotation)
     field = settings.model_fields.get(last)
     bounds = []
     for rule in _rules(field.annotation, field.metadata) if field else []:

@@ -17,7 +17,7 @@ class ConfigurationError(AdvGANError):
     def __init__(self, key: str, value: object, problem: str) -> None:
         self.key = key
         self.value = value
-        super().__init__(f"{key} = {value!r}: {problem}" if key else problem)
+        super().__init__(f"{key} = {value!r}: {problem}")
 
 
 class NonFiniteError(AdvGANError):

@@ -164,11 +164,12 @@ def _run(plan: Plan, run_directory: Path, say: Say, command: str) -> dict[str, A
 
     if weights_digest(target) != target_weights:
         raise AdvGANError("the target's weights changed during training: this is a bug of advgan, and the run is void")
-    score = score_attack(state.best_generator, target, dataset.test, config.attack)
+    best = GeneratorAttack(state.best_generator, target, config.attack)
+    score = score_attack(best, dataset.test)
     write_whole(run_directory / "generator.keras", state.best_generator.save)
     write_whole(run_directory / "generator-last.keras", state.networks.generator.save)
     write_whole(run_directory / "discriminator.keras", state.networks.discriminator.save)
-    _draw_results(state, plan, run_directory)
+    _draw_results(best, dataset, run_directory)
     summary = {
         "command": command,
         "commit": runtime.commit(),
@@ -296,7 +297,7 @@ def _train(state: TrainingState, plan: Plan, checkpoints: Checkpoints, run_direc
 
     def on_epoch(report: EpochReport) -> None:
         title = f"Validation images after epoch {report.epoch}: success {report.values['validation_success']:.2%}"
-        figure = sample_grid(attack, sample, config.attack, title)
+        figure = sample_grid(attack, sample, title)
         save_figure(figure, pictures / f"epoch-{report.epoch:03d}.png")
         records.add_image("samples", report.step, as_pixels(figure))
         best = " (best so far)" if report.improved else ""
@@ -308,17 +309,15 @@ def _train(state: TrainingState, plan: Plan, checkpoints: Checkpoints, run_direc
             progress.say(f"note: {report.discriminator_health}")
 
     try:
-        train(state, plan.dataset, config, checkpoints, records, progress, on_epoch)
+        train(state, attack, plan.dataset, config, checkpoints, records, progress, on_epoch)
     finally:
         progress.close()
         records.close()
 
 
-def _draw_results(state: TrainingState, plan: Plan, run_directory: Path) -> None:
-    config = plan.config
-    attack = GeneratorAttack(state.best_generator, state.networks.target, config.attack)
-    title = f"Test images, epsilon {config.attack.epsilon:.3g}, {config.attack.objective}"
-    figure = sample_grid(attack, one_of_each_class(plan.dataset.test), config.attack, title)
+def _draw_results(attack: GeneratorAttack, dataset: Dataset, run_directory: Path) -> None:
+    title = f"Test images, epsilon {attack.settings.epsilon:.3g}, {attack.settings.objective}"
+    figure = sample_grid(attack, one_of_each_class(dataset.test), title)
     save_figure(figure, run_directory / "result.png")
     rows = read_rows(run_directory / "metrics.jsonl")
     kinds = {kind: [row for row in rows if row["kind"] == kind] for kind in ("steps", "epoch")}

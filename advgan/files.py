@@ -48,8 +48,15 @@ def write_json(path: Path, content: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read a JSON file.
+
+    Raises:
+        AdvGANError: it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise AdvGANError(f"{path} is damaged ({error})") from None
 
 
 @contextmanager
@@ -74,18 +81,20 @@ def sole_user(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def whole_directory(path: Path) -> Iterator[Path]:
-    """Give a temporary folder that becomes ``path`` when the block ends well, and vanishes when it does not."""
-    beside = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
+    """Give a temporary folder that becomes ``path`` when the block ends well, and vanishes when it does not.
+
+    A folder that is there already is complete, so it stays, and the new one goes.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    shutil.rmtree(beside, ignore_errors=True)  # left by a killed process of the same number
     beside.mkdir(parents=True)
     try:
         yield beside
         for file in beside.iterdir():
             _flush(file)
         _flush(beside)
-        if path.exists():
-            shutil.rmtree(path)
-        beside.replace(path)
+        if not path.exists():
+            beside.replace(path)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     _flush(path.parent)

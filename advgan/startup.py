@@ -14,6 +14,10 @@ def import_tensorflow() -> None:
     applies. The run says in one line of its own which device it uses.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if sys.stderr is None:  # closed: nothing to keep clean
+        import tensorflow  # noqa: F401
+
+        return
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as chatter:
@@ -22,7 +26,7 @@ def import_tensorflow() -> None:
             import tensorflow as tf
 
             tf.config.list_physical_devices("GPU")
-        except BaseException:
+        except Exception:
             chatter.seek(0)
             os.write(kept, chatter.read())
             raise

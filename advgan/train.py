@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -58,6 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
                 raise ConfigurationError(
                     "--set", options.overrides[0], "a resumed run keeps its settings; start a new run"
                 )
+            if options.resume and options.config:
+                raise ConfigurationError("--config", options.config, "a resumed run keeps its settings; leave this out")
             run_directory = Path(options.resume) if options.resume else experiment.latest_run(_runs(config))
             config = experiment.load_run_config(run_directory)
         assert config is not None
@@ -77,10 +80,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return _stopped(run_directory, "stopped")
+    except BrokenPipeError:  # whoever read stdout has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
     except OSError as error:
-        print(
-            f"error: {error.filename or run_directory}: {error.strerror or error}{_how(run_directory)}", file=sys.stderr
-        )
+        problem = f"{error.filename or run_directory or 'output'}: {error.strerror or error}"
+        print(f"error: {problem}{_how(run_directory)}", file=sys.stderr)
         return 2
     return 0
 

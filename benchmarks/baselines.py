@@ -40,7 +40,10 @@ def attack_success(config: Config, target: object, attack: foolbox.Attack, epsil
     model = foolbox.TensorFlowModel(target, bounds=(0, 1))
     successes = eligible = 0
     for part in tqdm(list(slices(len(test), BATCH_SIZE)), desc=label):
-        images, labels = tf.constant(scaled(test.images[part])), test.labels[part].astype(np.int64)  # as argmax gives: eagerpy cannot mix integer types under NumPy 2
+        images, labels = (
+            tf.constant(scaled(test.images[part])),
+            test.labels[part].astype(np.int64),
+        )  # as argmax gives: eagerpy cannot mix integer types under NumPy 2
         clean = np.argmax(model(images).numpy(), axis=-1)
         if isinstance(goal, Targeted):
             wanted = tf.fill([len(labels)], tf.constant(goal.target_class, tf.int64))

@@ -24,6 +24,7 @@ import_tensorflow()
 
 import tensorflow as tf  # noqa: E402
 
+from advgan.attacks.generator_attack import GeneratorAttack  # noqa: E402
 from advgan.config import Config, find_config, load_config  # noqa: E402
 from advgan.data.batches import epoch_order  # noqa: E402
 from advgan.data.datasets import Dataset, load_dataset, scaled  # noqa: E402
@@ -44,10 +45,12 @@ class Clock(Progress):
         self.times: list[tuple[int, float]] = []
 
     def advance(self, steps: int, status: str) -> None:
+        """Count and note the time."""
         super().advance(steps, status)
         self.times.append((self.done, time.perf_counter()))
 
     def seconds_per_step(self) -> float:
+        """Between the first report and the last."""
         (first, start), (last, end) = self.times[0], self.times[-1]
         return (end - start) / (last - first)
 
@@ -99,7 +102,10 @@ def loop(config: Config, dataset: Dataset, target: Any) -> float:
     state, clock = build_state(dataset.image_shape, target, config, steps), Clock(steps)
     with tempfile.TemporaryDirectory() as folder:
         records = Records(Path(folder), 0)
-        train(state, dataset, config, Checkpoints(Path(folder) / "state", 2), records, clock, lambda report: None)
+        attack = GeneratorAttack(state.networks.generator, target, config.attack)
+        train(
+            state, attack, dataset, config, Checkpoints(Path(folder) / "state", 2), records, clock, lambda _report: None
+        )
         records.close()
     return clock.seconds_per_step()
 
@@ -130,12 +136,8 @@ def main() -> int:
     size = config.training.batch_size
     print(f"{environment['device']}, {environment['cores']} cores, TensorFlow {environment['tensorflow']}")
     print(f"bare step       {step * 1e3:7.1f} ms   {size / step:8.0f} images/s")
-    print(
-        f"whole loop      {whole * 1e3:7.1f} ms   {size / whole:8.0f} images/s   {step / whole:.1%} of the bare step's rate"
-    )
-    print(
-        f"input pipeline  {pipeline * 1e3:7.2f} ms   {pipeline / whole:.1%} of the loop's time; the step {step / whole:.1%}"
-    )
+    print(f"whole loop      {whole * 1e3:7.1f} ms   {size / whole:8.0f} images/s   {step / whole:.1%} of the bare rate")
+    print(f"input pipeline  {pipeline * 1e3:7.2f} ms   {pipeline / whole:.1%} of the time; the step {step / whole:.1%}")
     memory = peak_memory()
     print(f"peak memory     {(memory or 0) / 1e9:7.2f} GB")
     return 0

@@ -295,11 +295,11 @@ def test_a_section_that_is_no_section_is_refused(tmp_path: Path) -> None:
         (["training.xla=on", "training.deterministic=on"], ["training.xla = 'on': ", "training.deterministic"]),
         (
             ["generator.normalization=group", "generator.groups=3"],
-            ["generator", "groups = 3", "divide", "[8, 16, 32]"],
+            ["generator.groups = 3", "divide", "[8, 16, 32]"],
         ),
         (
             ["discriminator.normalization=group", "discriminator.widths=[8, 10]"],
-            ["discriminator", "groups = 4", "divide", "[8, 10]"],
+            ["discriminator.groups = 4", "divide", "[8, 10]"],
         ),
     ],
 )

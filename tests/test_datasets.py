@@ -209,18 +209,18 @@ def as_floats(arrays: Arrays, key: str, worst: float) -> None:
         (lambda arrays: as_floats(arrays, "x_train", np.nan), r"x_train holds values outside \[0, 1\]"),
         (lambda arrays: as_floats(arrays, "x_test", np.inf), r"x_test holds values outside \[0, 1\]"),
         (replacing("x_test", lambda x: x / 255), "x_test is float32, x_train uint8"),
-        (replacing("x_train", lambda x: x[:0]), r"x_train has shape \(0, 8, 9, 1\)"),
-        (replacing("x_test", lambda x: x[:0]), r"x_test has shape \(0, 8, 9, 1\)"),
+        (replacing("x_train", lambda x: x[:0]), "x_train is empty"),
+        (replacing("x_test", lambda x: x[:0]), "x_test is empty"),
         (replacing("x_train", lambda x: x.reshape(20, -1)), r"x_train has shape \(20, 72\)"),
         (replacing("x_test", lambda x: x[..., None]), r"x_test has shape \(6, 8, 9, 1, 1\)"),
         (replacing("x_test", lambda x: x[:, :7]), r"x_test has images of \(7, 9, 1\), x_train of \(8, 9, 1\)"),
         (replacing("y_train", lambda y: y[:-1]), "y_train should be 20 class indices"),
         (replacing("y_test", lambda y: np.append(y, 0)), "y_test should be 6 class indices"),
-        (replacing("y_test", lambda y: y[:0]), "y_test should be 6 class indices"),
+        (replacing("y_test", lambda y: y[:0]), "y_test is empty"),
         (replacing("y_train", lambda y: y - 1), "y_train should be 20 class indices, integers from 0"),
         (replacing("y_train", lambda y: y.astype(np.float32)), "y_train should be 20 class indices"),
         (replacing("y_train", lambda y: np.eye(4, dtype=int)[y]), "y_train should be 20 class indices"),
-        (replacing("y_test", lambda y: y + 2**32), "y_test should be 6 class indices"),
+        (replacing("y_test", lambda y: y + 2**32), "class indices should be below 100,000"),
         (replacing("x_train", lambda x: x.astype(object)), "is not a readable .npz file"),
         (replacing("y_test", lambda y: y.astype(object)), "is not a readable .npz file"),
     ],
@@ -299,7 +299,7 @@ def test_a_pickle_in_an_archive_is_never_run(tmp_path: Path) -> None:
             return Path.touch, (witness,)
 
     arrays = {**numbered_arrays(), "y_train": np.array([Trap()] * 20, object)}
-    refused(Path(archive(tmp_path / "own.npz", arrays)), "allow_pickle=False")
+    refused(Path(archive(tmp_path / "own.npz", arrays)), "it holds objects, not numbers")
     assert not witness.exists()
 
 

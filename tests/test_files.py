@@ -146,14 +146,13 @@ def test_a_folder_appears_whole(tmp_path: Path) -> None:
     assert [child.name for child in path.parent.iterdir()] == ["digest"]
 
 
-def test_a_new_folder_replaces_the_old_one_with_all_that_was_in_it(tmp_path: Path) -> None:
+def test_a_folder_that_is_there_already_stays_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "digest"
     path.mkdir()
-    (path / "stale.txt").write_text("old")
+    (path / "target.keras").write_text("complete")
     with whole_directory(path) as beside:
-        (beside / "target.keras").write_text("new")
-        assert contents(path) == {"stale.txt": "old"}
-    assert contents(tmp_path) == {"digest/target.keras": "new"}
+        (beside / "target.keras").write_text("later")
+    assert contents(tmp_path) == {"digest/target.keras": "complete"}
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -174,6 +173,7 @@ def test_what_a_killed_process_left_does_not_get_into_the_new_folder(tmp_path: P
     path = tmp_path / "digest"
     with whole_directory(path) as beside:
         left = beside
+    path.rmdir()
     left.mkdir()
     (left / "half.keras").write_text("half of the n")
     with whole_directory(path) as beside:

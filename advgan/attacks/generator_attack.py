@@ -29,10 +29,11 @@ class GeneratorAttack:
     Args:
         generator: from images in [0, 1] to tanh outputs in [-1, 1] of the same shape.
         classifier: from images in [0, 1] to logits.
-        settings: epsilon and the form of the output.
+        settings: the goal, epsilon and the form of the output.
     """
 
     def __init__(self, generator: Any, classifier: Any, settings: AttackSettings) -> None:
+        self.settings = settings
         signature = [tf.TensorSpec([None, *generator.input_shape[1:]], tf.float32)]
 
         def classify(images: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from advgan.errors import AdvGANError, ConfigurationError
 
 MNIST_FILE = Path(__file__).parent / "mnist.npz"
 MNIST_SHA256 = "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64"
+MOST_CLASSES = 100_000
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -100,11 +102,14 @@ def _archive(path: Path) -> tuple[dict[str, np.ndarray], str]:
     if not path.is_file():
         raise ConfigurationError("data.dataset", str(path), "is neither mnist nor an .npz file that exists")
     try:
+        if not zipfile.is_zipfile(path):
+            raise ConfigurationError("data.dataset", str(path), "is not an .npz file (numpy.savez makes one)")
         with np.load(path, allow_pickle=False) as archive:
             missing = [key for key in KEYS if key not in archive]
             arrays = {} if missing else {key: archive[key] for key in KEYS}
-    except (OSError, ValueError, zipfile.BadZipFile, TypeError) as error:
-        raise ConfigurationError("data.dataset", str(path), f"is not a readable .npz file: {error}") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = "it holds objects, not numbers" if "pickle" in str(error) else error
+        raise ConfigurationError("data.dataset", str(path), f"is not a readable .npz file: {reason}") from None
     if missing:
         raise ConfigurationError(
             "data.dataset", str(path), f"lacks {', '.join(missing)}; it should hold {', '.join(KEYS)}"
@@ -118,11 +123,16 @@ def _checked(arrays: dict[str, np.ndarray], source: str) -> dict[str, np.ndarray
     def refuse(key: str, problem: str) -> ConfigurationError:
         return ConfigurationError("data.dataset", source, f"{key} {problem}")
 
+    for key in KEYS:
+        if not isinstance(arrays[key], np.ndarray):
+            raise refuse(key, "is not an array")
+        if arrays[key].size == 0:
+            raise refuse(key, "is empty")
     for part in ("train", "test"):
         images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if images.ndim == 3:
             images = images[..., np.newaxis]
-        if images.ndim != 4 or 0 in images.shape:
+        if images.ndim != 4:
             raise refuse(f"x_{part}", f"has shape {images.shape}; it should be (n, height, width, channels)")
         if images.dtype != np.uint8:
             if images.dtype.kind != "f":
@@ -134,7 +144,11 @@ def _checked(arrays: dict[str, np.ndarray], source: str) -> dict[str, np.ndarray
             labels = labels[:, 0]
         if labels.dtype.kind not in "iu" or labels.shape != (len(images),) or labels.min() < 0:
             raise refuse(f"y_{part}", f"should be {len(images)} class indices, integers from 0")
+        if labels.max() >= MOST_CLASSES:
+            raise refuse(f"y_{part}", f"has class {labels.max()}; class indices should be below {MOST_CLASSES:,}")
         arrays[f"x_{part}"], arrays[f"y_{part}"] = images, labels.astype(np.int32)
+    if arrays["y_train"].max() == arrays["y_train"].min():
+        raise refuse("y_train", "has one class only; an attack needs two or more")
     if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
         raise refuse("x_test", f"has images of {arrays['x_test'].shape[1:]}, x_train of {arrays['x_train'].shape[1:]}")
     if arrays["x_train"].dtype != arrays["x_test"].dtype:

@@ -9,7 +9,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from advgan.attacks.generator_attack import GeneratorAttack
-from advgan.config import AttackSettings
 from advgan.data.datasets import Split, scaled
 from advgan.files import write_whole
 from advgan.goals import Targeted
@@ -24,15 +23,15 @@ def one_of_each_class(split: Split, most: int = 10) -> Split:
     return Split(split.images[first], split.labels[first])
 
 
-def sample_grid(attack: GeneratorAttack, sample: Split, settings: AttackSettings, title: str) -> Figure:
+def sample_grid(attack: GeneratorAttack, sample: Split, title: str) -> Figure:
     """Draw each image clean, its signed perturbation (grey is none) and adversarial, with the predictions.
 
     Args:
-        attack: the generator against its classifier.
+        attack: the generator against its classifier, with its goal and epsilon.
         sample: a few images, one column each.
-        settings: goal and epsilon.
         title: above the grid.
     """
+    settings = attack.settings
     clean = scaled(sample.images)
     adversarial, predictions = attack(sample.images)
     clean_predictions = attack.classify(sample.images)

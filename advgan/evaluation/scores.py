@@ -10,7 +10,6 @@ import numpy as np
 import tensorflow as tf
 
 from advgan.attacks.generator_attack import GeneratorAttack
-from advgan.config import AttackSettings
 from advgan.data.batches import slices
 from advgan.data.datasets import Split, scaled
 from advgan.perturbation import measure, to_8_bits
@@ -69,21 +68,18 @@ def accuracy(classifier: Any, split: Split) -> Rate:
     return Rate.of(correct, len(split))
 
 
-def score_attack(generator: Any, classifier: Any, split: Split, settings: AttackSettings) -> AttackScore:
+def score_attack(attack: GeneratorAttack, split: Split) -> AttackScore:
     """Attack every image of a split once and count.
 
     Args:
-        generator: from images in [0, 1] to tanh outputs of the same shape.
-        classifier: from images in [0, 1] to logits.
+        attack: a generator against a classifier, with its goal and epsilon.
         split: images and labels; the last batch counts whatever its size.
-        settings: goal and epsilon.
     """
-    goal, labels = settings.objective, split.labels
-    attack = GeneratorAttack(generator, classifier, settings)
+    goal, labels = attack.settings.objective, split.labels
     clean_predictions = attack.classify(split.images)
     adversarial, predictions = attack(split.images)
     clean_images = scaled(split.images)
-    predictions_8_bit = attack.classify(to_8_bits(clean_images, adversarial, settings.epsilon))
+    predictions_8_bit = attack.classify(to_8_bits(clean_images, adversarial, attack.settings.epsilon))
     eligible = goal.eligible(labels, clean_predictions)
     norms = measure(clean_images, adversarial)
 

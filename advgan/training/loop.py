@@ -75,6 +75,7 @@ def total_steps(training_images: int, config: Config) -> int:
 
 def train(
     state: TrainingState,
+    attack: GeneratorAttack,
     dataset: Dataset,
     config: Config,
     checkpoints: Checkpoints,
@@ -84,13 +85,23 @@ def train(
 ) -> None:
     """Train from the state's position to the end, or to the chosen success rate; the state is changed in place.
 
+    Args:
+        state: networks, optimizers and position, fresh or restored.
+        attack: the state's generator against its target, for the validation.
+        dataset: the training and validation images are used.
+        config: the run's settings.
+        checkpoints: where the state goes.
+        records: where the numbers go.
+        progress: what the user sees.
+        on_epoch: called after each epoch, before its checkpoint.
+
     Raises:
         NonFiniteError: a loss term or gradient is NaN or infinite.
         Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last whole step was written first.
     """
     position = state.position
     step_on, per_epoch = _compiled_step(state, dataset.training, config), _steps_per_epoch(dataset, config)
-    validation_success = Validation(state.networks, dataset.validation, config)
+    validation_success = Validation(attack, dataset.validation)
     last_success = position.best_success
     clock = time.monotonic()
 
@@ -149,11 +160,10 @@ def discriminator_health(values: dict[str, float]) -> str:
 class Validation:
     """The success rate on the validation images; the target's answers on the clean ones are computed once."""
 
-    def __init__(self, networks: Networks, split: Split, config: Config) -> None:
-        self._split = split
-        self._goal = config.attack.objective
-        self._attack = GeneratorAttack(networks.generator, networks.target, config.attack)
-        self._eligible = self._goal.eligible(split.labels, self._attack.classify(split.images))
+    def __init__(self, attack: GeneratorAttack, split: Split) -> None:
+        self._attack, self._split = attack, split
+        self._goal = attack.settings.objective
+        self._eligible = self._goal.eligible(split.labels, attack.classify(split.images))
 
     def __call__(self) -> float:
         """The generator's present success rate, in [0, 1]; 0 where no image is eligible."""

@@ -37,12 +37,12 @@ def build_classifier(image_shape: tuple[int, int, int], number_of_classes: int, 
     for layer in layers:
         try:
             model.add(layer)
-        except ValueError as error:
+        except ValueError:
             raise ConfigurationError(
                 "target.architecture",
                 settings.architecture,
-                f"does not fit images of {image_shape[0]}x{image_shape[1]}: at layer {layer.name}, "
-                f"{' '.join(str(error).split())[:160]}",
+                f"does not fit images of {image_shape[0]}x{image_shape[1]}: nothing is left of them at layer "
+                f"{layer.name}; use another architecture or larger images",
             ) from None
     model.add(_Layers(settings).dense(number_of_classes, name="logits"))
     return model
@@ -54,12 +54,14 @@ class _Layers:
     def __init__(self, settings: TargetSettings) -> None:
         self.batch_normalization = settings.batch_normalization
         self.weight_decay = settings.weight_decay
+        self.convolutions = self.pools = 0
 
     def _regularizer(self) -> Any:
         return keras.regularizers.L2(self.weight_decay) if self.weight_decay else None
 
     def convolution(self, filters: int, kernel: int, strides: int = 1, padding: str = "valid") -> list[Any]:
         """Convolution and ReLU, with batch normalization between them by option."""
+        self.convolutions += 1
         convolution = keras.layers.Conv2D(
             filters,
             kernel,
@@ -67,6 +69,7 @@ class _Layers:
             padding=padding,
             use_bias=not self.batch_normalization,
             kernel_regularizer=self._regularizer(),
+            name=f"convolution_{self.convolutions}",
         )
         norm = [keras.layers.BatchNormalization()] if self.batch_normalization else []
         return [convolution, *norm, keras.layers.ReLU()]
@@ -78,7 +81,8 @@ class _Layers:
         return keras.layers.Dropout(rate)
 
     def pool(self) -> Any:
-        return keras.layers.MaxPooling2D(2)
+        self.pools += 1
+        return keras.layers.MaxPooling2D(2, name=f"pool_{self.pools}")
 
     def flatten(self) -> Any:
         return keras.layers.Flatten()
