@@ -132,7 +132,7 @@ class LossSettings(Settings):
     """Confidence: the margin the attack asks for."""
     alpha: NonNegative = 0.2
     beta: NonNegative = 0.1
-    c: NonNegative = 5.0
+    c: NonNegative = 6.0
     """The L2 norm of a perturbation below which the hinge costs nothing."""
 
     @model_validator(mode="after")
@@ -174,6 +174,7 @@ class GeneratorSettings(_NetworkSettings):
     residual_blocks: Annotated[StrictInt, Field(ge=0, le=1000)] = 4
     upsampling: Literal["transposed", "resize"] = "transposed"
     """Transposed convolution, or nearest-neighbour resize and convolution (no checkerboard)."""
+    learning_rate: LearningRate = 3e-3
     schedule: Schedule = "cosine"
 
 

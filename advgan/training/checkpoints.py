@@ -98,7 +98,7 @@ class Checkpoints:
         try:
             state.checkpoint().read(str(folder / "state")).assert_consumed()
             state.position = Position(**read_json(folder / "position.json"))
-        except (OSError, ValueError, TypeError, AssertionError, tf.errors.OpError) as error:
+        except Exception as error:  # TensorFlow and Keras raise nearly anything when a file is damaged
             reason = " ".join(str(error).split())[:200]
             raise AdvGANError(
                 f"the checkpoint {folder} cannot be restored ({reason}); delete it to go on from the one before"

@@ -114,12 +114,12 @@ def train(
     with asked_to_stop() as stop_asked:
         while not position.finished:
             order = epoch_order(len(dataset.training), config.seed, position.epoch)
-            window = _Window(position)
-            while position.step < (position.epoch + 1) * per_epoch:
+            window, last_step = _Window(position), (position.epoch + 1) * per_epoch
+            while position.step < last_step:
                 start = (position.step - position.epoch * per_epoch) * config.training.batch_size
                 indices = tf.constant(order[start : start + config.training.batch_size])
                 window.add(step_on(indices, tf.constant(position.step + 1)))
-                checkpoint_due = position.step % config.output.checkpoint_every == 0
+                checkpoint_due = position.step % config.output.checkpoint_every == 0 and position.step < last_step
                 if position.step % config.output.log_every == 0 or checkpoint_due or stop_asked():
                     steps, means = window.flush()
                     records.add("steps", position.epoch + 1, position.step, means)
