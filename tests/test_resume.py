@@ -23,7 +23,8 @@ from advgan.training.checkpoints import TrainingState
 SETTINGS: dict[str, Any] = {
     "data": {"training_images": 640, "validation_images": 100, "test_images": 100},
     "target": {"architecture": "model_c", "epochs": 12, "batch_size": 64},  # with dropout, and long enough to be killed
-    "discriminator": {"noise": 0.05},
+    "generator": {"widths": [4, 8], "residual_blocks": 1},
+    "discriminator": {"widths": [4, 8], "noise": 0.05},
     "training": {"epochs": 3, "batch_size": 64},
     "output": {"checkpoint_every": 4, "keep_checkpoints": 2, "log_every": 3},
 }
