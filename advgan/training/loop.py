@@ -100,7 +100,8 @@ def train(
         Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last whole step was written first.
     """
     position = state.position
-    step_on, per_epoch = _compiled_step(state, dataset.training, config), _steps_per_epoch(dataset, config)
+    step_on = _compiled_step(state, dataset.training, config)
+    per_epoch = steps_per_epoch(len(dataset.training), config.training.batch_size)
     validation_success = Validation(attack, dataset.validation)
     last_success = position.best_success
     clock = time.monotonic()
@@ -120,14 +121,14 @@ def train(
                 indices = tf.constant(order[start : start + config.training.batch_size])
                 window.add(step_on(indices, tf.constant(position.step + 1)))
                 checkpoint_due = position.step % config.output.checkpoint_every == 0 and position.step < last_step
-                if position.step % config.output.log_every == 0 or checkpoint_due or stop_asked():
+                stopping = stop_asked()
+                if position.step % config.output.log_every == 0 or checkpoint_due or stopping:
                     steps, means = window.flush()
                     records.add("steps", position.epoch + 1, position.step, means)
                     progress.advance(steps, _status(means, last_success))
-                if checkpoint_due:
+                if checkpoint_due or stopping:
                     save()
-                if stop_asked():
-                    save()
+                if stopping:
                     raise Interrupted(f"stopped at step {position.step}; nothing is lost")
             steps, means = window.flush()
             if steps:
@@ -212,10 +213,6 @@ def _compiled_step(state: TrainingState, split: Split, config: Config) -> Callab
 
 def _scaled(images: Any) -> Any:
     return tf.cast(images, tf.float32) / 255.0 if images.dtype == tf.uint8 else images
-
-
-def _steps_per_epoch(dataset: Dataset, config: Config) -> int:
-    return steps_per_epoch(len(dataset.training), config.training.batch_size)
 
 
 def _close_epoch(
