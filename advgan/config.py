@@ -45,7 +45,10 @@ def _path(value: str) -> str:
     """Expand ``~``; refuse what no system takes."""
     if "\0" in value:
         raise ValueError("should be a path")
-    return str(Path(value).expanduser())
+    try:
+        return str(Path(value).expanduser())
+    except RuntimeError:
+        raise ValueError("should be a path; there is no such user") from None
 
 
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
@@ -182,7 +185,7 @@ class DiscriminatorSettings(_NetworkSettings):
     """D: C w0, C w1, ..., one dense output; least squares."""
 
     section = "discriminator"
-    steps: PositiveInt = 1
+    steps: Annotated[StrictInt, Field(ge=1, le=31)] = 1
     """Updates of D for each update of G, on the same batch."""
     noise: NonNegative = 0.0
     """Standard deviation of the Gaussian noise added to what D sees, in pixel units; weakens D."""

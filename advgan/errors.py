@@ -1,8 +1,14 @@
 """Errors whose message is meant for the user: one line that says what is wrong and how to mend it."""
 
+import reprlib
+
 
 class AdvGANError(Exception):
     """A problem the user can mend. The doors print its message on one line and exit with code 2."""
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200
 
 
 class ConfigurationError(AdvGANError):
@@ -17,7 +23,7 @@ class ConfigurationError(AdvGANError):
     def __init__(self, key: str, value: object, problem: str) -> None:
         self.key = key
         self.value = value
-        super().__init__(f"{key} = {value!r}: {problem}")
+        super().__init__(f"{key} = {_SHORT.repr(value)}: {problem}")
 
 
 class NonFiniteError(AdvGANError):
@@ -26,12 +32,19 @@ class NonFiniteError(AdvGANError):
     Args:
         term: the first term that was not finite, as named in ``metrics.jsonl``.
         step: the optimizer step (counted from 1) at which it happened.
+        setting: what to lower.
     """
 
-    def __init__(self, term: str, step: int) -> None:
+    def __init__(
+        self, term: str, step: int, setting: str = "generator.learning_rate or discriminator.learning_rate"
+    ) -> None:
         self.term = term
         self.step = step
         super().__init__(
             f"{term} is not finite at step {step}: the run stopped before saving it; "
-            "lower generator.learning_rate or discriminator.learning_rate, then start a new run"
+            f"lower {setting}, then start a new run"
         )
+
+
+class Interrupted(AdvGANError):  # noqa: N818 (it is not an error)
+    """The user stopped a run; its state is saved."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from advgan.errors import AdvGANError
+
+PARTIAL = ".partial"
+"""How the names of unfinished folders end."""
 
 
 def _flush(path: Path) -> None:
@@ -74,7 +78,7 @@ def sole_user(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise AdvGANError(f"{folder} is in use by another process; wait for it, or start a new run") from None
         yield
 
@@ -85,16 +89,19 @@ def whole_directory(path: Path) -> Iterator[Path]:
 
     A folder that is there already is complete, so it stays, and the new one goes.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    shutil.rmtree(beside, ignore_errors=True)  # left by a killed process of the same number
-    beside.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent))
+    beside.chmod(0o755)  # mkdtemp keeps others out
     try:
         yield beside
         for file in beside.iterdir():
             _flush(file)
         _flush(beside)
-        if not path.exists():
+        try:
             beside.replace(path)
+        except OSError:
+            if not path.exists():
+                raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     _flush(path.parent)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from advgan.config import Config, find_config, load_config
-from advgan.errors import AdvGANError, ConfigurationError
+from advgan.errors import AdvGANError, ConfigurationError, Interrupted
 from advgan.startup import import_tensorflow
 
 EXAMPLES = """examples:
@@ -52,7 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = None if options.config is None else load_config(find_config(options.config), options.overrides)
         import_tensorflow()  # takes seconds, so after the configuration was checked
-        from advgan import experiment
+        from advgan import experiment, report
+        from advgan.plan import check
 
         if options.resume is not None:
             if options.overrides:
@@ -64,18 +65,16 @@ def main(arguments: list[str] | None = None) -> int:
             run_directory = Path(options.resume) if options.resume else experiment.latest_run(_runs(config))
             config = experiment.load_run_config(run_directory)
         assert config is not None
-        plan = experiment.check(config)
+        plan = check(config)
         if options.dry_run:
-            print("\n".join(experiment.describe(plan)))
+            print("\n".join(report.layers(plan)))
             return 0
         run_directory = run_directory or experiment.new_run_directory(config)
         experiment.run(plan, run_directory, command=command)
-        print(f"Next: {_next(config)}")
+        print(f"Next: {report.what_next(config, run_directory)}")
+    except Interrupted as stop:
+        return _stopped(run_directory, str(stop))
     except AdvGANError as error:
-        from advgan.training.interruption import Interrupted
-
-        if isinstance(error, Interrupted):
-            return _stopped(run_directory, str(error))
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -92,12 +91,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _runs(config: Config | None) -> Path:
     return Path("checkpoints") if config is None else Path(config.output.directory) / config.name
-
-
-def _next(config: Config) -> str:
-    if config.attack.goal == "untargeted":
-        return "python -m advgan.train --config mnist_targeted.yaml   (make every digit a 3)"
-    return f"python -m advgan.train --config {config.name}.yaml --set attack.epsilon=0.2   (a smaller perturbation)"
 
 
 def _stopped(run_directory: Path | None, message: str) -> int:

@@ -24,7 +24,7 @@ from tqdm import tqdm  # noqa: E402
 
 from advgan.config import Config  # noqa: E402
 from advgan.data.batches import slices  # noqa: E402
-from advgan.data.datasets import load_dataset, scaled  # noqa: E402
+from advgan.data.datasets import Split, load_dataset, scaled  # noqa: E402
 from advgan.evaluation.scores import Rate  # noqa: E402
 from advgan.experiment import load_run_config  # noqa: E402
 from advgan.files import write_json  # noqa: E402
@@ -34,9 +34,11 @@ from advgan.training.classifier import load_target  # noqa: E402
 BATCH_SIZE = 500
 
 
-def attack_success(config: Config, target: object, attack: foolbox.Attack, epsilon: float, label: str) -> Rate:
+def attack_success(
+    config: Config, test: Split, target: object, attack: foolbox.Attack, epsilon: float, label: str
+) -> Rate:
     """The success rate of a Foolbox attack on the run's test images, by the run's goal."""
-    goal, test = config.attack.objective, load_dataset(config.data).test
+    goal = config.attack.objective
     model = foolbox.TensorFlowModel(target, bounds=(0, 1))
     successes = eligible = 0
     for part in tqdm(list(slices(len(test), BATCH_SIZE)), desc=label):
@@ -66,13 +68,16 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     config = load_run_config(options.run)
-    target = load_target(options.run / "target.keras")
-    results = []
+    target = load_target(options.run / "target.keras", "is this a run?")
+    test, results = load_dataset(config.data).test, []
+    attacks = {"FGSM": foolbox.attacks.FGSM(), "PGD-40": foolbox.attacks.LinfPGD()}
+    if isinstance(config.attack.objective, Targeted):
+        del attacks["FGSM"]  # Foolbox's has no targeted form
     for epsilon in options.epsilons:
-        for name, attack in (("FGSM", foolbox.attacks.FGSM()), ("PGD-40", foolbox.attacks.LinfPGD())):
+        for name, attack in attacks.items():
             tf.random.set_seed(options.seed)
             start = time.monotonic()
-            rate = attack_success(config, target, attack, epsilon, f"{name} at {epsilon}")
+            rate = attack_success(config, test, target, attack, epsilon, f"{name} at {epsilon}")
             results.append({"attack": name, "epsilon": epsilon, "seconds": time.monotonic() - start, **vars(rate)})
             print(f"epsilon {epsilon:<6} {name:<7} {rate}   {results[-1]['seconds']:.1f} s", flush=True)
     if options.json:

@@ -15,20 +15,20 @@ import pytest
 import tensorflow as tf
 
 from advgan.config import Config, parse_config
-from advgan.errors import AdvGANError
+from advgan.errors import AdvGANError, Interrupted
 from advgan.experiment import load_run_config, new_run_directory, train_and_evaluate
-from advgan.files import read_json
+from advgan.files import read_json, sole_user, write_json
 from advgan.training.checkpoints import TrainingState
+from advgan.training.records import Records
 
 SETTINGS: dict[str, Any] = {
-    "data": {"training_images": 640, "validation_images": 100, "test_images": 100},
-    "target": {"architecture": "model_c", "epochs": 12, "batch_size": 64},  # with dropout, and long enough to be killed
+    "data": {"training_images": 3200, "validation_images": 100, "test_images": 100},
+    "target": {"architecture": "model_c", "epochs": 3, "batch_size": 64},  # with dropout, and long enough to be killed
     "generator": {"widths": [4, 8], "residual_blocks": 1},
     "discriminator": {"widths": [4, 8], "noise": 0.05},
     "training": {"epochs": 3, "batch_size": 64},
     "output": {"checkpoint_every": 4, "keep_checkpoints": 2, "log_every": 3},
 }
-STEPS = 30
 
 
 def weights_of(run: Path) -> dict[str, str]:
@@ -39,6 +39,16 @@ def weights_of(run: Path) -> dict[str, str]:
 def rows_of(run: Path) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def summaries_of(run: Path) -> list[tuple[str, int]]:
+    """What TensorBoard has: (tag, step)."""
+    found = []
+    for file in (run / "tensorboard").iterdir():
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            found += [(value.tag, event.step) for value in event.summary.value]
+    assert {"samples", "epoch/validation_success", "steps/loss_adv"} <= {tag for tag, _ in found}
+    return sorted(found)
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -75,20 +85,20 @@ def test_a_run_killed_three_times_ends_with_the_same_bits(tmp_path: Path) -> Non
     run = stopped / "checkpoints" / "small" / "0"
 
     process = start(stopped, "--config", str(settings))
-    output = stop_when(process, lambda: bool((run / "environment.json").exists()), signal.SIGKILL)
+    output = stop_when(process, lambda: bool((run / "processes.json").exists()), signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert not (run / "target.keras").exists()
     assert "Target         clean accuracy" not in output
 
     def reached(step: int) -> Callable[[], bool]:
-        return lambda: (run / "state" / f"{step:08d}").exists()
+        return lambda: any(path.name.isdigit() and int(path.name) >= step for path in (run / "state").glob("*"))
 
     process = start(stopped, "--resume")
     stop_when(process, reached(8), signal.SIGKILL)
     assert not (run / "summary.json").exists()
 
     process = start(stopped, "--resume", "checkpoints/small/0")
-    output = stop_when(process, reached(16), signal.SIGINT)
+    output = stop_when(process, reached(70), signal.SIGINT)
     assert process.returncode == 130, output
     assert "python -m advgan.train --resume checkpoints/small/0" in output
     assert "Traceback" not in output
@@ -130,7 +140,7 @@ def rewound(run: Path, step: int, folder: Path) -> Path:
     return copy
 
 
-@pytest.mark.parametrize("step", [4, 10, 20])
+@pytest.mark.parametrize("step", [4, 50, 60])
 def test_resuming_from_any_checkpoint_gives_the_same_bits(
     finished_run: tuple[Config, Path], step: int, tmp_path: Path
 ) -> None:
@@ -139,6 +149,7 @@ def test_resuming_from_any_checkpoint_gives_the_same_bits(
     train_and_evaluate(config, again)
     assert weights_of(again) == weights_of(run)
     assert rows_of(again) == rows_of(run)
+    assert summaries_of(again) == summaries_of(run)
 
 
 @pytest.mark.parametrize("left_out", ["generator_optimizer", "discriminator_optimizer"])
@@ -146,7 +157,7 @@ def test_the_comparison_notices_when_an_optimizer_is_left_out(
     finished_run: tuple[Config, Path], left_out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, run = finished_run
-    again = rewound(run, 10, tmp_path)
+    again = rewound(run, 56, tmp_path)
 
     def incomplete(state: TrainingState) -> tf.train.Checkpoint:
         parts = {
@@ -181,23 +192,69 @@ def test_the_comparison_notices_when_an_optimizer_is_left_out(
 
 def test_an_incomplete_checkpoint_is_refused(finished_run: tuple[Config, Path], tmp_path: Path) -> None:
     config, run = finished_run
-    again = rewound(run, 10, tmp_path)
-    data = next((again / "state" / "00000010").glob("state.data*"))
+    again = rewound(run, 56, tmp_path)
+    data = next((again / "state" / "00000056").glob("state.data*"))
     data.write_bytes(data.read_bytes()[:1000])
-    with pytest.raises(AdvGANError, match="00000010 cannot be restored") as refusal:
+    with pytest.raises(AdvGANError, match="00000056 cannot be restored") as refusal:
         train_and_evaluate(config, again)
     assert "\n" not in str(refusal.value)
 
 
 def test_what_a_killed_write_leaves_is_ignored(finished_run: tuple[Config, Path], tmp_path: Path) -> None:
     config, run = finished_run
-    again = rewound(run, 10, tmp_path)
-    (again / "state" / ".00000012.partial").mkdir()
+    again = rewound(run, 56, tmp_path)
+    (again / "state" / ".00000060.partial").mkdir()
     with (again / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "steps", "epo')
     train_and_evaluate(config, again)
     assert weights_of(again) == weights_of(run)
     assert rows_of(again) == rows_of(run)
+
+
+def test_a_resume_with_other_data_or_settings_is_refused(finished_run: tuple[Config, Path], tmp_path: Path) -> None:
+    config, run = finished_run
+    again = rewound(run, 56, tmp_path)
+    with pytest.raises(AdvGANError, match="started with other settings"):
+        train_and_evaluate(config.model_copy(update={"seed": 1}), again)
+    processes = read_json(again / "processes.json")
+    processes[0]["data_sha256"] = "0" * 64
+    write_json(again / "processes.json", processes)
+    with pytest.raises(AdvGANError, match="mnist has changed since"):
+        train_and_evaluate(config, again)
+
+
+def test_a_run_in_use_is_refused(finished_run: tuple[Config, Path]) -> None:
+    config, run = finished_run
+    with sole_user(run), pytest.raises(AdvGANError, match="in use by another process"):
+        train_and_evaluate(config, run)
+
+
+def test_a_stop_is_asked_for_in_the_middle_and_at_the_end_of_an_epoch(
+    finished_run: tuple[Config, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is lost and no epoch is written twice."""
+    config, run = finished_run
+    again = rewound(run, 4, tmp_path)
+    original = Records.add
+
+    def add_and_interrupt(records: Records, kind: str, epoch: int, step: int, values: dict[str, float]) -> None:
+        original(records, kind, epoch, step, values)
+        if kind == "epoch" or step in (24, 75):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    stops = 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Records, "add", add_and_interrupt)
+        while not (again / "summary.json").exists():
+            try:
+                train_and_evaluate(config, again)
+            except Interrupted:
+                stops += 1
+    assert stops == 4
+    assert weights_of(again) == weights_of(run)
+    assert [row for row in rows_of(again) if row["kind"] == "epoch"] == [
+        row for row in rows_of(run) if row["kind"] == "epoch"
+    ]
 
 
 def test_a_run_keeps_the_configuration_it_was_started_with(finished_run: tuple[Config, Path]) -> None:

@@ -170,7 +170,7 @@ def test_images_that_do_not_fit_the_target_are_refused_with_the_layer(
 ) -> None:
     settings = with_settings(f"data.dataset={images_of(9, 9)}", *TINY_BATCHES)
     message = refusal(here, capsys, ["--config", "mnist.yaml", *settings])
-    assert message.startswith("target.architecture = 'lenet': does not fit images of 9x9: nothing is left of them at")
+    assert message.startswith("target.architecture = 'lenet': does not fit images of 9x9: at layer convolution_2, ")
 
 
 def test_a_missing_configuration_is_refused_with_those_that_ship(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from advgan import plan
 from advgan.attacks.generator_attack import GeneratorAttack
 from advgan.config import Config, dump_config, parse_config
 from advgan.data.datasets import load_dataset, scaled
@@ -104,7 +105,7 @@ def test_a_run_leaves_what_it_promises(trained: tuple[Config, Path, dict[str, An
     assert epochs[summary["best_epoch"] - 1]["validation_success"] == summary["validation_success"]
     steps = [row for row in rows if row["kind"] == "steps"]
     assert {"loss_adv", "loss_gan", "loss_hinge", "discriminator_accuracy_adversarial"} <= steps[0].keys()
-    assert summary["environment"]["tensorflow"] == tf.__version__
+    assert summary["processes"][0]["environment"]["tensorflow"] == tf.__version__
     assert summary["steps"] == 3 * (6000 // 64)
     assert latest_run(Path(config.output.directory)) == run
     text = "\n".join(said)
@@ -180,10 +181,25 @@ def test_every_option_trains_and_keeps_the_bound(changes: dict[str, Any], tmp_pa
     run = new_run_directory(config)
     summary = train_and_evaluate(config, run)
     assert summary["test"]["largest_linf"] <= 0.3 + 1e-6
-    assert summary["environment"]["deterministic"]
+    assert summary["processes"][0]["environment"]["deterministic"]
     row = read_rows(run / "metrics.jsonl")[-1]
     assert row["gradient_norm_generator"] > 0
     assert row["gradient_norm_discriminator"] > 0
+
+
+def test_memory_growth_is_set_before_the_first_network_starts_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+    configuration = tf.config.experimental
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [f"{kind}:0"])
+    monkeypatch.setattr(configuration, "set_memory_growth", lambda device, on: happened.append(f"{device} {on}"))
+    monkeypatch.setattr(configuration, "get_device_details", lambda _: {"device_name": "a GPU"})
+    monkeypatch.setattr(plan, "build_generator", lambda *_: happened.append("network"))
+    environment = plan.check(tiny(tmp_path)).environment
+    assert happened == ["GPU:0 True", "network"]
+    assert environment["device"] == "a GPU"
+    assert environment["deterministic"] is False
 
 
 def test_xla_trains_in_a_process_of_its_own(tmp_path: Path) -> None:
@@ -195,7 +211,7 @@ def test_xla_trains_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert finished.returncode == 0, finished.stderr
     assert "not bit-identical" in finished.stdout
     summary = read_json(tmp_path / "xla" / "0" / "summary.json")
-    assert summary["environment"]["deterministic"] is False
+    assert summary["processes"][0]["environment"]["deterministic"] is False
     assert summary["test"]["largest_linf"] <= 0.3 + 1e-6
 
 
@@ -249,8 +265,8 @@ def test_weight_decay_shrinks_the_weights_of_a_target(tmp_path: Path) -> None:
 
 def test_a_damaged_target_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "target.keras").write_bytes(b"not a model")
-    with pytest.raises(Exception, match="cannot be loaded") as refusal:
-        load_target(tmp_path / "target.keras")
+    with pytest.raises(Exception, match=r"cannot be loaded .*; train it again") as refusal:
+        load_target(tmp_path / "target.keras", "train it again")
     assert "\n" not in str(refusal.value)
 
 

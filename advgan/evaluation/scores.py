@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from advgan.attacks.generator_attack import GeneratorAttack
+from advgan.attacks.generator_attack import BATCH_SIZE, GeneratorAttack
 from advgan.data.batches import slices
 from advgan.data.datasets import Split, scaled
 from advgan.perturbation import measure, to_8_bits
@@ -62,7 +62,7 @@ class AttackScore:
 def accuracy(classifier: Any, split: Split) -> Rate:
     """The share of images classified correctly; the last batch counts whatever its size."""
     correct = 0
-    for part in slices(len(split), 500):
+    for part in slices(len(split), BATCH_SIZE):
         logits = classifier(tf.constant(scaled(split.images[part])), training=False)
         correct += int((np.argmax(logits.numpy(), axis=-1) == split.labels[part]).sum())
     return Rate.of(correct, len(split))

@@ -16,7 +16,7 @@ from typing import Any
 import tensorflow as tf
 
 from advgan.errors import AdvGANError
-from advgan.files import read_json, whole_directory, write_json
+from advgan.files import PARTIAL, read_json, whole_directory, write_json
 from advgan.training.step import Networks, Optimizers
 
 
@@ -63,6 +63,8 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder = folder
         self.keep = keep
+        for left in folder.glob(f".*{PARTIAL}"):  # by a killed process
+            shutil.rmtree(left)
 
     def steps(self) -> list[int]:
         """The steps that have a complete checkpoint, ascending."""
@@ -83,7 +85,9 @@ class Checkpoints:
                 raise OSError(str(error.message).split("; ")[-1].split(" [Op:")[0]) from None
             write_json(folder / "position.json", dataclasses.asdict(state.position))
         for step in self.steps()[: -self.keep]:
-            shutil.rmtree(self.folder / f"{step:08d}")
+            doomed = self.folder / f".{step:08d}{PARTIAL}"
+            (self.folder / f"{step:08d}").replace(doomed)  # a folder that has a number for a name is complete
+            shutil.rmtree(doomed)
 
     def restore_latest(self, state: TrainingState) -> bool:
         """Put the newest checkpoint into the state; False when there is none.

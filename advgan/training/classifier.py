@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from advgan.config import Config
-from advgan.data.batches import epoch_order, steps_per_epoch
+from advgan.data.batches import epoch_order, gather_batch, steps_per_epoch
 from advgan.data.datasets import Dataset
 from advgan.errors import AdvGANError, NonFiniteError
 from advgan.files import read_json, whole_directory, write_json, write_whole
@@ -74,7 +76,9 @@ def load_or_train_target(
     folder = cache / digest
     if (folder / "record.json").exists():
         seconds = read_json(folder / "record.json")["seconds"]
-        return Target(load_target(folder / "target.keras"), digest, seconds, cached=True)
+        model = load_target(folder / "target.keras", f"delete the folder {folder} to train it again")
+        return Target(model, digest, seconds, cached=True)
+    shutil.rmtree(folder, ignore_errors=True)  # without its record it is not ours
     start = time.monotonic()
     model = train_classifier(config, dataset, progress_shown)
     seconds = time.monotonic() - start
@@ -85,19 +89,21 @@ def load_or_train_target(
     return Target(_frozen(model), digest, seconds, cached=False)
 
 
-def load_target(path: Path) -> Any:
+def load_target(path: Path, remedy: str) -> Any:
     """Load a classifier from a ``.keras`` file, frozen.
+
+    Args:
+        path: the file.
+        remedy: what the user should do when it cannot be loaded.
 
     Raises:
         AdvGANError: the file is damaged, or was written by another Keras generation.
     """
     try:
         return _frozen(keras.models.load_model(path, compile=False))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except Exception as error:  # Keras, zipfile and h5py raise nearly anything when a file is damaged
         reason = " ".join(str(error).split())[:160]
-        raise AdvGANError(
-            f"{path} cannot be loaded ({reason}); delete the folder {path.parent} to train it again"
-        ) from None
+        raise AdvGANError(f"{path} cannot be loaded ({reason}); {remedy}") from None
 
 
 def weights_digest(model: Any) -> str:
@@ -124,12 +130,9 @@ def train_classifier(config: Config, dataset: Dataset, progress_shown: bool = Tr
 
     @tf.function
     def step_on(indices: Any) -> Any:
-        batch = tf.gather(images, indices)
-        batch = tf.cast(batch, tf.float32) / 255.0 if images.dtype == tf.uint8 else batch
+        batch, classes = gather_batch(images, labels, indices)
         with tf.GradientTape() as tape:
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-                tf.gather(labels, indices), model(batch, training=True)
-            )
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, model(batch, training=True))
             loss = tf.reduce_mean(losses) + tf.add_n([*model.losses, tf.constant(0.0)])
         gradients = tape.gradient(loss, model.trainable_variables)
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
@@ -139,14 +142,17 @@ def train_classifier(config: Config, dataset: Dataset, progress_shown: bool = Tr
     try:
         for epoch in range(settings.epochs):
             order = epoch_order(len(dataset.training), seed, epoch)
+            waiting: list[Any] = []
             for step in range(per_epoch):
                 indices = order[step * settings.batch_size : (step + 1) * settings.batch_size]
-                loss = step_on(tf.constant(indices))
-                done = epoch * per_epoch + step + 1
-                if done % STEPS_PER_REPORT == 0 or step + 1 == per_epoch:
-                    if not np.isfinite(loss.numpy()):
-                        raise NonFiniteError("the target's cross-entropy", done)
-                    progress.advance(done - progress.done, f"cross-entropy {float(loss):.3f}")
+                waiting.append(step_on(tf.constant(indices)))
+                if len(waiting) == STEPS_PER_REPORT or step + 1 == per_epoch:
+                    values = [float(loss) for loss in waiting]
+                    for number, value in enumerate(values, start=progress.done + 1):
+                        if not math.isfinite(value):
+                            raise NonFiniteError("the target's loss", number, "target.learning_rate")
+                    progress.advance(len(values), f"loss {values[-1]:.3f}")
+                    waiting = []
     finally:
         progress.close()
     return model

@@ -8,12 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from advgan.errors import AdvGANError
-
-
-class Interrupted(AdvGANError):  # noqa: N818 (it is not an error)
-    """The user stopped a run; its state is saved."""
-
 
 @contextmanager
 def asked_to_stop() -> Iterator[Callable[[], bool]]:

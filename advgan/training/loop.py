@@ -12,13 +12,13 @@ import tensorflow as tf
 
 from advgan.attacks.generator_attack import GeneratorAttack
 from advgan.config import Config
-from advgan.data.batches import epoch_order, steps_per_epoch
+from advgan.data.batches import epoch_order, gather_batch, steps_per_epoch
 from advgan.data.datasets import Dataset, Split
-from advgan.errors import NonFiniteError
+from advgan.errors import AdvGANError, Interrupted, NonFiniteError
 from advgan.networks.discriminator import build_discriminator
 from advgan.networks.generator import build_generator
 from advgan.training.checkpoints import Checkpoints, Position, TrainingState
-from advgan.training.interruption import Interrupted, asked_to_stop
+from advgan.training.interruption import asked_to_stop
 from advgan.training.optimizers import adam
 from advgan.training.progress import Progress
 from advgan.training.records import Records
@@ -120,8 +120,9 @@ def train(
                 start = (position.step - position.epoch * per_epoch) * config.training.batch_size
                 indices = tf.constant(order[start : start + config.training.batch_size])
                 window.add(step_on(indices, tf.constant(position.step + 1)))
+                position.step += 1
                 checkpoint_due = position.step % config.output.checkpoint_every == 0 and position.step < last_step
-                stopping = stop_asked()
+                stopping = stop_asked() and position.step < last_step  # else once the epoch is closed
                 if position.step % config.output.log_every == 0 or checkpoint_due or stopping:
                     steps, means = window.flush()
                     records.add("steps", position.epoch + 1, position.step, means)
@@ -140,6 +141,8 @@ def train(
             records.add("epoch", report.epoch, report.step, report.values)
             on_epoch(report)
             save()
+            if stop_asked() and not position.finished:
+                raise Interrupted(f"stopped after epoch {report.epoch}; nothing is lost")
 
 
 def discriminator_health(values: dict[str, float]) -> str:
@@ -165,11 +168,16 @@ class Validation:
         self._attack, self._split = attack, split
         self._goal = attack.settings.objective
         self._eligible = self._goal.eligible(split.labels, attack.classify(split.images))
+        if not self._eligible.any():
+            raise AdvGANError(
+                f"none of the {len(split)} validation images (the last of the training set) counts for a goal that is "
+                f"{self._goal}; shuffle the training set, or raise data.validation_images"
+            )
 
     def __call__(self) -> float:
-        """The generator's present success rate, in [0, 1]; 0 where no image is eligible."""
+        """The generator's present success rate, in [0, 1]."""
         reached = self._goal.reached(self._split.labels, self._attack(self._split.images).predictions)
-        return float(reached[self._eligible].mean()) if self._eligible.any() else 0.0
+        return float(reached[self._eligible].mean())
 
 
 class _Window:
@@ -181,7 +189,6 @@ class _Window:
 
     def add(self, metrics: dict[str, Any]) -> None:
         self._rows.append(metrics)
-        self._position.step += 1
 
     def flush(self) -> tuple[int, dict[str, float]]:
         """The number of steps and their means; adds them to the epoch's sums."""
@@ -205,14 +212,10 @@ def _compiled_step(state: TrainingState, split: Split, config: Config) -> Callab
 
     @tf.function(jit_compile=config.training.xla)
     def step_on(indices: Any, step: Any) -> dict[str, Any]:
-        batch = _scaled(tf.gather(images, indices))
-        return training_step(state.networks, state.optimizers, batch, tf.gather(labels, indices), step, settings)
+        batch = gather_batch(images, labels, indices)
+        return training_step(state.networks, state.optimizers, *batch, step, settings)
 
     return step_on
-
-
-def _scaled(images: Any) -> Any:
-    return tf.cast(images, tf.float32) / 255.0 if images.dtype == tf.uint8 else images
 
 
 def _close_epoch(

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from typing import TextIO
 
 from tqdm import tqdm
 
-Say = Callable[[str], None]
-"""Receives the lines a run has to tell."""
 SECONDS_BETWEEN_LINES = 15.0
 
 
@@ -21,6 +18,7 @@ class Progress:
         self, label: str, total: int, start: int = 0, shown: bool = True, stream: TextIO | None = None
     ) -> None:
         stream = stream or sys.stderr
+        shown = shown and stream is not None  # closed
         self._label, self._total = label, total
         self.done = start
         self._stream = stream if shown else None

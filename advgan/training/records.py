@@ -33,6 +33,9 @@ class Records:
         self._file = self.path.open("a", encoding="utf-8")
         for row in rows:
             self._summarize(row)
+            picture = run_directory / "samples" / f"epoch-{row['epoch']:03d}.png"
+            if row["kind"] == "epoch" and picture.exists():
+                self.add_image("samples", row["step"], tf.io.decode_png(picture.read_bytes(), channels=3).numpy())
 
     def add(self, kind: str, epoch: int, step: int, values: dict[str, float]) -> None:
         """Write one row; ``kind`` is ``steps`` (a mean over the last few steps) or ``epoch``."""

@@ -17,6 +17,14 @@ from advgan.config import TrainingSettings
 
 keras = tf.keras
 Environment = dict[str, Any]
+DECISIVE_VARIABLES = (
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "OMP_NUM_THREADS",
+    "TF_XLA_FLAGS",
+)
+"""Environment variables that can change the bits of a result."""
 
 
 def prepare(settings: TrainingSettings) -> Environment:
@@ -41,6 +49,7 @@ def prepare(settings: TrainingSettings) -> Environment:
         "cores": _cores(),
         "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads() or _cores(),
         "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads() or _cores(),
+        "variables": {name: os.environ[name] for name in DECISIVE_VARIABLES if name in os.environ},
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,

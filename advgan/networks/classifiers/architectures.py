@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from advgan.config import Architecture, TargetSettings
+from advgan.convolution import ShapeError, output_size
 from advgan.errors import ConfigurationError
 
 keras = tf.keras
@@ -33,19 +34,23 @@ def build_classifier(image_shape: tuple[int, int, int], number_of_classes: int, 
         ConfigurationError: the architecture does not fit images of this size.
     """
     layers = _ARCHITECTURES[settings.architecture](_Layers(settings))
-    model = keras.Sequential([keras.Input(image_shape)], name=settings.architecture)
+    height, width, _ = image_shape
     for layer in layers:
+        kernel = getattr(layer, "kernel_size", None) or getattr(layer, "pool_size", None)
+        if kernel is None:
+            continue
         try:
-            model.add(layer)
-        except ValueError:
+            height = output_size(height, kernel[0], layer.strides[0], layer.padding)
+            width = output_size(width, kernel[1], layer.strides[1], layer.padding)
+        except ShapeError as error:
             raise ConfigurationError(
                 "target.architecture",
                 settings.architecture,
-                f"does not fit images of {image_shape[0]}x{image_shape[1]}: nothing is left of them at layer "
-                f"{layer.name}; use another architecture or larger images",
+                f"does not fit images of {image_shape[0]}x{image_shape[1]}: at layer {layer.name}, {error}; "
+                "use another architecture or larger images",
             ) from None
-    model.add(_Layers(settings).dense(number_of_classes, name="logits"))
-    return model
+    logits = _Layers(settings).dense(number_of_classes, name="logits")
+    return keras.Sequential([keras.Input(image_shape), *layers, logits], name=settings.architecture)
 
 
 class _Layers:
