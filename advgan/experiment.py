@@ -194,7 +194,8 @@ def _train(state: TrainingState, plan: Plan, checkpoints: Checkpoints, run_direc
     if state.position.finished:
         return
     attack = GeneratorAttack(state.networks.generator, state.networks.target, config.attack)
-    sample = one_of_each_class(plan.dataset.validation)
+    validation = plan.dataset.validation
+    sample = one_of_each_class(validation, attack.classify(validation.images))
     pictures = run_directory / "samples"
     pictures.mkdir(exist_ok=True)
     records = Records(run_directory, state.position.step)
@@ -222,7 +223,8 @@ def _train(state: TrainingState, plan: Plan, checkpoints: Checkpoints, run_direc
 
 def _draw_results(attack: GeneratorAttack, dataset: Dataset, run_directory: Path) -> None:
     title = f"Test images, epsilon {attack.settings.epsilon:.3g}, {attack.settings.objective}"
-    figure = sample_grid(attack, one_of_each_class(dataset.test), title)
+    sample = one_of_each_class(dataset.test, attack.classify(dataset.test.images))
+    figure = sample_grid(attack, sample, title)
     save_figure(figure, run_directory / "result.png")
     rows = read_rows(run_directory / "metrics.jsonl")
     kinds = {kind: [row for row in rows if row["kind"] == kind] for kind in ("steps", "epoch")}

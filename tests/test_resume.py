@@ -27,7 +27,7 @@ SETTINGS: dict[str, Any] = {
     "generator": {"widths": [4, 8], "residual_blocks": 1},
     "discriminator": {"widths": [4, 8], "noise": 0.05},
     "training": {"epochs": 3, "batch_size": 64},
-    "output": {"checkpoint_every": 4, "keep_checkpoints": 2, "log_every": 3},
+    "output": {"checkpoint_every": 10, "keep_checkpoints": 2, "log_every": 3},
 }
 
 
@@ -94,7 +94,7 @@ def test_a_run_killed_three_times_ends_with_the_same_bits(tmp_path: Path) -> Non
         return lambda: any(path.name.isdigit() and int(path.name) >= step for path in (run / "state").glob("*"))
 
     process = start(stopped, "--resume")
-    stop_when(process, reached(8), signal.SIGKILL)
+    stop_when(process, reached(10), signal.SIGKILL)
     assert not (run / "summary.json").exists()
 
     process = start(stopped, "--resume", "checkpoints/small/0")
@@ -140,7 +140,7 @@ def rewound(run: Path, step: int, folder: Path) -> Path:
     return copy
 
 
-@pytest.mark.parametrize("step", [4, 50, 60])
+@pytest.mark.parametrize("step", [10, 50, 60])
 def test_resuming_from_any_checkpoint_gives_the_same_bits(
     finished_run: tuple[Config, Path], step: int, tmp_path: Path
 ) -> None:
@@ -157,7 +157,7 @@ def test_the_comparison_notices_when_an_optimizer_is_left_out(
     finished_run: tuple[Config, Path], left_out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, run = finished_run
-    again = rewound(run, 56, tmp_path)
+    again = rewound(run, 70, tmp_path)
 
     def incomplete(state: TrainingState) -> tf.train.Checkpoint:
         parts = {
@@ -192,18 +192,18 @@ def test_the_comparison_notices_when_an_optimizer_is_left_out(
 
 def test_an_incomplete_checkpoint_is_refused(finished_run: tuple[Config, Path], tmp_path: Path) -> None:
     config, run = finished_run
-    again = rewound(run, 56, tmp_path)
-    data = next((again / "state" / "00000056").glob("state.data*"))
+    again = rewound(run, 70, tmp_path)
+    data = next((again / "state" / "00000070").glob("state.data*"))
     data.write_bytes(data.read_bytes()[:1000])
-    with pytest.raises(AdvGANError, match="00000056 cannot be restored") as refusal:
+    with pytest.raises(AdvGANError, match="00000070 cannot be restored") as refusal:
         train_and_evaluate(config, again)
     assert "\n" not in str(refusal.value)
 
 
 def test_what_a_killed_write_leaves_is_ignored(finished_run: tuple[Config, Path], tmp_path: Path) -> None:
     config, run = finished_run
-    again = rewound(run, 56, tmp_path)
-    (again / "state" / ".00000060.partial").mkdir()
+    again = rewound(run, 70, tmp_path)
+    (again / "state" / ".00000080.x.partial").mkdir()
     with (again / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "steps", "epo')
     train_and_evaluate(config, again)
@@ -213,7 +213,7 @@ def test_what_a_killed_write_leaves_is_ignored(finished_run: tuple[Config, Path]
 
 def test_a_resume_with_other_data_or_settings_is_refused(finished_run: tuple[Config, Path], tmp_path: Path) -> None:
     config, run = finished_run
-    again = rewound(run, 56, tmp_path)
+    again = rewound(run, 70, tmp_path)
     with pytest.raises(AdvGANError, match="started with other settings"):
         train_and_evaluate(config.model_copy(update={"seed": 1}), again)
     processes = read_json(again / "processes.json")
@@ -234,7 +234,7 @@ def test_a_stop_is_asked_for_in_the_middle_and_at_the_end_of_an_epoch(
 ) -> None:
     """Nothing is lost and no epoch is written twice."""
     config, run = finished_run
-    again = rewound(run, 4, tmp_path)
+    again = rewound(run, 10, tmp_path)
     original = Records.add
 
     def add_and_interrupt(records: Records, kind: str, epoch: int, step: int, values: dict[str, float]) -> None:

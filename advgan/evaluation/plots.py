@@ -11,20 +11,29 @@ from matplotlib.figure import Figure
 from advgan.attacks.generator_attack import GeneratorAttack
 from advgan.data.datasets import Split, scaled
 from advgan.files import write_whole
-from advgan.goals import Targeted
 
-REACHED, MISSED = "#1a7f37", "#b42318"
+REACHED, MISSED, UNCOUNTED = "#1a7f37", "#b42318", "#57606a"
 
 
-def one_of_each_class(split: Split, most: int = 10) -> Split:
-    """The first image of each class, for at most ``most`` classes: a sample that never changes during a run."""
-    classes = np.unique(split.labels)[:most]
-    first = [int(np.argmax(split.labels == label)) for label in classes]
+def one_of_each_class(split: Split, predictions: np.ndarray, most: int = 10) -> Split:
+    """The first image of each class that is classified correctly, for at most ``most`` classes.
+
+    The target being frozen, the sample never changes during a run.
+
+    Args:
+        split: images and labels, n of them.
+        predictions: the target's answers on the clean images, shape (n,).
+        most: how many classes.
+    """
+    right = predictions == split.labels
+    first = [int(np.argmax(right & (split.labels == label))) for label in np.unique(split.labels[right])[:most]]
     return Split(split.images[first], split.labels[first])
 
 
 def sample_grid(attack: GeneratorAttack, sample: Split, title: str) -> Figure:
     """Draw each image clean, its signed perturbation (grey is none) and adversarial, with the predictions.
+
+    A prediction is green where the attack succeeded, red where it failed, grey where the image does not count.
 
     Args:
         attack: the generator against its classifier, with its goal and epsilon.
@@ -36,7 +45,8 @@ def sample_grid(attack: GeneratorAttack, sample: Split, title: str) -> Figure:
     adversarial, predictions = attack(sample.images)
     clean_predictions = attack.classify(sample.images)
     change = adversarial - clean
-    reached = settings.objective.reached(sample.labels, predictions)
+    goal = settings.objective
+    reached, eligible = goal.reached(sample.labels, predictions), goal.eligible(sample.labels, clean_predictions)
     columns = len(sample)
 
     figure = Figure(figsize=(1.05 * columns + 1.5, 4.3), dpi=110, layout="constrained")
@@ -53,8 +63,7 @@ def sample_grid(attack: GeneratorAttack, sample: Split, title: str) -> Figure:
         else:
             axes[1, column].imshow(np.clip(0.5 + change[column, ..., :3] / (2 * settings.epsilon), 0, 1))
         _show(axes[2, column], adversarial[column])
-        wanted = isinstance(settings.objective, Targeted) and sample.labels[column] == settings.objective.target_class
-        colour = "#57606a" if wanted else REACHED if reached[column] else MISSED
+        colour = UNCOUNTED if not eligible[column] else REACHED if reached[column] else MISSED
         axes[2, column].set_title(f"{predictions[column]}", fontsize=10, color=colour, fontweight="bold")
     for axis in axes.flat:
         axis.set_xticks([])
