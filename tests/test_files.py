@@ -178,4 +178,4 @@ def test_what_a_killed_process_left_does_not_get_into_the_new_folder(tmp_path: P
     (left / "half.keras").write_text("half of the n")
     with whole_directory(path) as beside:
         (beside / "target.keras").write_text("new")
-    assert contents(tmp_path) == {"digest/target.keras": "new"}
+    assert contents(path) == {"target.keras": "new"}
