@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
 import subprocess
@@ -15,7 +16,6 @@ import tensorflow as tf
 import advgan
 from advgan.config import TrainingSettings
 
-keras = tf.keras
 Environment = dict[str, Any]
 DECISIVE_VARIABLES = (
     "TF_NUM_INTRAOP_THREADS",
@@ -52,7 +52,7 @@ def prepare(settings: TrainingSettings) -> Environment:
         "variables": {name: os.environ[name] for name in DECISIVE_VARIABLES if name in os.environ},
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
-        "keras": keras.__version__,
+        "keras": importlib.metadata.version("keras"),
         "numpy": np.__version__,
         "advgan": advgan.__version__,
     }
