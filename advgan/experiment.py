@@ -9,24 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from advgan import report
-from advgan.attacks.generator_attack import GeneratorAttack
-from advgan.config import Config, dump_config, load_config
-from advgan.data.datasets import Dataset
+from advgan.attacks.advgan_attack import AdvGANAttack
+from advgan.config import Config, dump_config
+from advgan.data.datasets import Dataset, scaled
 from advgan.errors import AdvGANError
 from advgan.evaluation.plots import as_pixels, one_of_each_class, sample_grid, save_figure, training_curves
 from advgan.evaluation.scores import accuracy, score_attack
 from advgan.files import read_json, sole_user, write_json, write_text, write_whole
 from advgan.plan import Plan, check
+from advgan.runs import CONFIG, GENERATOR, TARGET, load_network
+from advgan.runs import load_run_config as load_run_config  # the doors find it here
 from advgan.training import runtime
 from advgan.training.checkpoints import Checkpoints, TrainingState
-from advgan.training.classifier import load_or_train_target, load_target, weights_digest
+from advgan.training.classifier import load_or_train_target, weights_digest
 from advgan.training.loop import EpochReport, build_state, train
 from advgan.training.progress import Progress
 from advgan.training.records import Records, read_rows
 
 Say = Callable[[str], None]
-CONFIG, SUMMARY, PROCESSES = "config.yaml", "summary.json", "processes.json"
-TARGET, TARGET_RECORD = "target.keras", "target.json"
+SUMMARY, PROCESSES, TARGET_RECORD = "summary.json", "processes.json", "target.json"
 
 
 def new_run_directory(config: Config) -> Path:
@@ -63,19 +64,6 @@ def latest_run(runs: Path) -> Path:
     if not found:
         raise AdvGANError(f"there is no run to resume in {runs}; start one with --config and without --resume")
     return max(found, key=lambda path: path.stat().st_mtime).parent
-
-
-def load_run_config(run_directory: Path) -> Config:
-    """The configuration that a run was started with.
-
-    Raises:
-        AdvGANError: the folder holds no run.
-    """
-    if not (run_directory / CONFIG).is_file():
-        raise AdvGANError(
-            f"{run_directory} is not a run: it holds no {CONFIG}; a run is a folder such as checkpoints/mnist/0"
-        )
-    return load_config(run_directory / CONFIG)
 
 
 def train_and_evaluate(config: Config, run_directory: Path, say: Say = print, command: str = "") -> dict[str, Any]:
@@ -123,7 +111,7 @@ def _run(plan: Plan, run_directory: Path, say: Say, command: str) -> dict[str, A
         say(line)
 
     target_seconds = _provide_target(plan, run_directory, say)
-    target = load_target(run_directory / TARGET, f"delete {run_directory / TARGET_RECORD} to put it there again")
+    target = load_network(run_directory / TARGET, f"delete {run_directory / TARGET_RECORD} to put it there again")
     target_weights = weights_digest(target)
     say(f"Target         clean accuracy {accuracy(target, dataset.test)} test images")
 
@@ -135,9 +123,9 @@ def _run(plan: Plan, run_directory: Path, say: Say, command: str) -> dict[str, A
 
     if weights_digest(target) != target_weights:
         raise AdvGANError("the target's weights changed during training: this is a bug of advgan, and the run is void")
-    best = GeneratorAttack(state.best_generator, target, config.attack)
+    best = AdvGANAttack(state.best_generator, target, config.attack)
     score = score_attack(best, dataset.test)
-    write_whole(run_directory / "generator.keras", state.best_generator.save)
+    write_whole(run_directory / GENERATOR, state.best_generator.save)
     write_whole(run_directory / "generator-last.keras", state.networks.generator.save)
     write_whole(run_directory / "discriminator.keras", state.networks.discriminator.save)
     _draw_results(best, dataset, run_directory)
@@ -193,9 +181,9 @@ def _train(state: TrainingState, plan: Plan, checkpoints: Checkpoints, run_direc
     config = plan.config
     if state.position.finished:
         return
-    attack = GeneratorAttack(state.networks.generator, state.networks.target, config.attack)
+    attack = AdvGANAttack(state.networks.generator, state.networks.target, config.attack)
     validation = plan.dataset.validation
-    sample = one_of_each_class(validation, attack.classify(validation.images))
+    sample = one_of_each_class(validation, attack.classify(scaled(validation.images)))
     pictures = run_directory / "samples"
     pictures.mkdir(exist_ok=True)
     records = Records(run_directory, state.position.step)
@@ -221,9 +209,9 @@ def _train(state: TrainingState, plan: Plan, checkpoints: Checkpoints, run_direc
         records.close()
 
 
-def _draw_results(attack: GeneratorAttack, dataset: Dataset, run_directory: Path) -> None:
-    title = f"Test images, epsilon {attack.settings.epsilon:.3g}, {attack.settings.objective}"
-    sample = one_of_each_class(dataset.test, attack.classify(dataset.test.images))
+def _draw_results(attack: AdvGANAttack, dataset: Dataset, run_directory: Path) -> None:
+    title = f"Test images, epsilon {attack.epsilon:.3g}, {attack.goal}"
+    sample = one_of_each_class(dataset.test, attack.classify(scaled(dataset.test.images)))
     figure = sample_grid(attack, sample, title)
     save_figure(figure, run_directory / "result.png")
     rows = read_rows(run_directory / "metrics.jsonl")

@@ -1,6 +1,7 @@
 """The one place that bounds a perturbation: epsilon ball, pixel box, 8-bit rounding, and their norms.
 
-Images are float32 in [0, 1], shape (n, height, width, channels); epsilon is in the same units.
+Images are float32 in [0, 1], shape (n, height, width, channels), unless other bounds are given. Epsilon is a share of
+the pixel range: 8/255 is 8 levels of 255 whatever the bounds.
 """
 
 from __future__ import annotations
@@ -13,27 +14,35 @@ import numpy as np
 import tensorflow as tf
 
 Tensor = Any
+Bounds = tuple[float, float]
+"""The smallest and the largest value of a pixel."""
+UNIT: Bounds = (0.0, 1.0)
 FLOAT_TOLERANCE = 1e-6
-"""How far |x_A - x| may exceed epsilon through float32 rounding, measured in float64."""
+"""How far |x_A - x| may exceed epsilon through float32 rounding, measured in float64, as a share of the pixel range."""
 
 
-def perturb(images: Tensor, generator_output: Tensor, epsilon: float, form: str = "tanh") -> tuple[Tensor, Tensor]:
-    """Apply a generator's output to images: ``x_A = clip(x + p, 0, 1)``.
+def perturb(
+    images: Tensor, generator_output: Tensor, epsilon: float, form: str = "tanh", bounds: Bounds = UNIT
+) -> tuple[Tensor, Tensor]:
+    """Apply a generator's output to images: ``x_A = clip(x + p, 0, 1)``, or between other bounds.
 
     Args:
-        images: clean images x, shape (n, height, width, channels), in [0, 1].
+        images: clean images x, shape (n, height, width, channels), within the bounds.
         generator_output: G(x) after its tanh, same shape, in [-1, 1].
-        epsilon: the largest change of a pixel (L_inf).
-        form: ``tanh`` scales, ``p = epsilon * G(x)``; ``clipped`` cuts, ``p = clip(G(x), -epsilon, epsilon)``.
+        epsilon: the largest change of a pixel (L_inf), a share of the pixel range.
+        form: ``tanh`` scales, ``p = epsilon * G(x)``; ``clipped`` cuts, ``p = clip(G(x), -epsilon, epsilon)``; p is
+            then stretched from [0, 1] to the pixel range.
+        bounds: of the images.
 
     Returns:
-        p before the pixel box, and x_A.
+        p before the pixel box, and x_A, both in the images' units.
     """
+    low, high = bounds
     if form == "tanh":
-        perturbation = epsilon * generator_output
+        perturbation = epsilon * (high - low) * generator_output
     else:
-        perturbation = tf.clip_by_value(generator_output, -epsilon, epsilon)
-    return perturbation, tf.clip_by_value(images + perturbation, 0.0, 1.0)
+        perturbation = (high - low) * tf.clip_by_value(generator_output, -epsilon, epsilon)
+    return perturbation, tf.clip_by_value(images + perturbation, low, high)
 
 
 def to_8_bits(images: np.ndarray, adversarial: np.ndarray, epsilon: float) -> np.ndarray:

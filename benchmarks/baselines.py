@@ -26,10 +26,9 @@ from advgan.config import Config  # noqa: E402
 from advgan.data.batches import slices  # noqa: E402
 from advgan.data.datasets import Split, load_dataset, scaled  # noqa: E402
 from advgan.evaluation.scores import Rate  # noqa: E402
-from advgan.experiment import load_run_config  # noqa: E402
 from advgan.files import write_json  # noqa: E402
 from advgan.goals import Targeted  # noqa: E402
-from advgan.training.classifier import load_target  # noqa: E402
+from advgan.runs import TARGET, load_network, load_run_config  # noqa: E402
 
 BATCH_SIZE = 500
 
@@ -68,7 +67,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     config = load_run_config(options.run)
-    target = load_target(options.run / "target.keras", "is this a run?")
+    target = load_network(options.run / TARGET, "is this a run?")
     test, results = load_dataset(config.data).test, []
     attacks = {"FGSM": foolbox.attacks.FGSM(), "PGD-40": foolbox.attacks.LinfPGD()}
     if isinstance(config.attack.objective, Targeted):

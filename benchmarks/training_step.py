@@ -24,7 +24,7 @@ import_tensorflow()
 
 import tensorflow as tf  # noqa: E402
 
-from advgan.attacks.generator_attack import GeneratorAttack  # noqa: E402
+from advgan.attacks.advgan_attack import AdvGANAttack  # noqa: E402
 from advgan.config import Config, find_config, load_config  # noqa: E402
 from advgan.data.batches import epoch_order, gather_batch  # noqa: E402
 from advgan.data.datasets import Dataset, load_dataset, scaled  # noqa: E402
@@ -102,7 +102,7 @@ def loop(config: Config, dataset: Dataset, target: Any) -> float:
     state, clock = build_state(dataset.image_shape, target, config, steps), Clock(steps)
     with tempfile.TemporaryDirectory() as folder:
         records = Records(Path(folder), 0)
-        attack = GeneratorAttack(state.networks.generator, target, config.attack)
+        attack = AdvGANAttack(state.networks.generator, target, config.attack)
         train(
             state, attack, dataset, config, Checkpoints(Path(folder) / "state", 2), records, clock, lambda _report: None
         )

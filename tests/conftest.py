@@ -1,5 +1,30 @@
-"""What the tests share: small real data, and TensorFlow without its chatter."""
+"""What the tests share: small real data, one small trained run, and TensorFlow without its chatter."""
+
+from __future__ import annotations
 
 import os
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run on a slice of MNIST: a fair classifier and a generator that often fools it."""
+    from advgan.config import parse_config
+    from advgan.experiment import new_run_directory, train_and_evaluate
+
+    config = parse_config(
+        {
+            "data": {"training_images": 2000, "validation_images": 200, "test_images": 200},
+            "target": {"epochs": 2, "batch_size": 32},
+            "generator": {"widths": [4, 8, 16], "residual_blocks": 1},
+            "training": {"epochs": 2, "batch_size": 64},
+            "output": {"directory": str(tmp_path_factory.mktemp("runs"))},
+        }
+    )
+    run = new_run_directory(config)
+    train_and_evaluate(config, run, say=lambda _: None)
+    return run

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from advgan.attacks import generator_attack
-from advgan.attacks.generator_attack import GeneratorAttack
+from advgan.attacks import advgan_attack
+from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.config import AttackSettings, DataSettings
 from advgan.data.datasets import Dataset, Split, load_dataset
 from advgan.evaluation.scores import AttackScore, Rate, accuracy, score_attack
@@ -148,7 +148,7 @@ def test_scores_are_those_counted_in_numpy(
     target: int | None,
 ) -> None:
     expected = expected_score(digits, templates, weight, bias, target)
-    score = score_attack(GeneratorAttack(one_pixel_generator(weight, bias), classifier, settings(target)), digits)
+    score = score_attack(AdvGANAttack(one_pixel_generator(weight, bias), classifier, settings(target)), digits)
     assert (score.success.successes, score.success.n) == (expected["success"], expected["n"])
     assert (score.success_8_bit.successes, score.success_8_bit.n) == (expected["success_8_bit"], expected["n"])
     assert (score.clean_accuracy.successes, score.clean_accuracy.n) == (expected["clean"], COUNT)
@@ -162,10 +162,10 @@ def test_scores_are_those_counted_in_numpy(
 
 def test_the_last_partial_batch_counts(digits: Split, classifier: Any) -> None:
     generator = one_pixel_generator(-3.0, 1.5)
-    whole = score_attack(GeneratorAttack(generator, classifier, settings()), digits)
-    head = score_attack(GeneratorAttack(generator, classifier, settings()), digits.first(500))
+    whole = score_attack(AdvGANAttack(generator, classifier, settings()), digits)
+    head = score_attack(AdvGANAttack(generator, classifier, settings()), digits.first(500))
     tail = score_attack(
-        GeneratorAttack(generator, classifier, settings()), Split(digits.images[500:], digits.labels[500:])
+        AdvGANAttack(generator, classifier, settings()), Split(digits.images[500:], digits.labels[500:])
     )
     assert tail.clean_accuracy.n == 23
     assert tail.success.successes > 0
@@ -176,7 +176,7 @@ def test_the_last_partial_batch_counts(digits: Split, classifier: Any) -> None:
 
 @pytest.fixture(scope="module")
 def reference_score(digits: Split, classifier: Any) -> Iterator[AttackScore]:
-    yield score_attack(GeneratorAttack(one_pixel_generator(-3.0, 1.5), classifier, settings(8)), digits)
+    yield score_attack(AdvGANAttack(one_pixel_generator(-3.0, 1.5), classifier, settings(8)), digits)
 
 
 @pytest.mark.parametrize("batch_size", [7, 522, 523, 10_000])
@@ -187,8 +187,8 @@ def test_scores_do_not_depend_on_the_batch_size(
     batch_size: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(generator_attack, "BATCH_SIZE", batch_size)
-    score = score_attack(GeneratorAttack(one_pixel_generator(-3.0, 1.5), classifier, settings(8)), digits)
+    monkeypatch.setattr(advgan_attack, "BATCH_SIZE", batch_size)
+    score = score_attack(AdvGANAttack(one_pixel_generator(-3.0, 1.5), classifier, settings(8)), digits)
     assert score.success == reference_score.success
     assert score.success_8_bit == reference_score.success_8_bit
     assert score.accuracy_under_attack == reference_score.accuracy_under_attack
@@ -198,7 +198,7 @@ def test_scores_do_not_depend_on_the_batch_size(
 
 @pytest.mark.parametrize("target", [None, 0, 8])
 def test_a_generator_of_zeros_never_succeeds(digits: Split, classifier: Any, target: int | None) -> None:
-    score = score_attack(GeneratorAttack(one_pixel_generator(0.0, 0.0), classifier, settings(target)), digits)
+    score = score_attack(AdvGANAttack(one_pixel_generator(0.0, 0.0), classifier, settings(target)), digits)
     assert score.clean_accuracy.rate < 1  # it would, if images already wrong counted
     assert (score.success.successes, score.success_8_bit.successes) == (0, 0)
     assert 0 < score.success.n < COUNT
@@ -209,10 +209,10 @@ def test_a_generator_of_zeros_never_succeeds(digits: Split, classifier: Any, tar
 def test_targeted_scores_leave_out_images_that_already_are_of_the_target_class(digits: Split, classifier: Any) -> None:
     clean = classifier(digits.images.astype(np.float32) / 255).numpy().argmax(axis=1)
     of_class_8 = int(((digits.labels == 8) | (clean == 8)).sum())
-    score = score_attack(GeneratorAttack(one_pixel_generator(-3.0, 1.5), classifier, settings(8)), digits)
+    score = score_attack(AdvGANAttack(one_pixel_generator(-3.0, 1.5), classifier, settings(8)), digits)
     assert score.success.n == COUNT - of_class_8
     only_8 = digits.labels == 8
-    attack = GeneratorAttack(one_pixel_generator(-3.0, 1.5), classifier, settings(8))
+    attack = AdvGANAttack(one_pixel_generator(-3.0, 1.5), classifier, settings(8))
     nothing = score_attack(attack, Split(digits.images[only_8], digits.labels[only_8]))
     assert nothing.success == Rate(0, 0, 0.0, 0.0, 0.0)
     assert nothing.mean_l2 == 0.0
@@ -229,14 +229,14 @@ def test_both_networks_are_in_inference_mode(
     generator = one_pixel_generator(-3.0, 1.5)
     forgetful = keras.Sequential([generator, keras.layers.Dropout(0.9)])
     forgetful.build((None, 28, 28, 1))
-    plain = score_attack(GeneratorAttack(generator, classifier, settings()), digits)
-    assert score_attack(GeneratorAttack(forgetful, with_dropout, settings()), digits) == plain
+    plain = score_attack(AdvGANAttack(generator, classifier, settings()), digits)
+    assert score_attack(AdvGANAttack(forgetful, with_dropout, settings()), digits) == plain
 
 
 def test_float_images_score_like_the_same_images_in_8_bits(digits: Split, classifier: Any) -> None:
     generator = one_pixel_generator(-3.0, 1.5)
     floats = Split(digits.images.astype(np.float32) / np.float32(255), digits.labels)
-    attack = GeneratorAttack(generator, classifier, settings())
+    attack = AdvGANAttack(generator, classifier, settings())
     assert score_attack(attack, floats) == score_attack(attack, digits)
 
 

@@ -10,16 +10,16 @@ import pytest
 import tensorflow as tf
 
 from advgan import plan
-from advgan.attacks.generator_attack import GeneratorAttack
+from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.config import Config, dump_config, parse_config
 from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import NonFiniteError
 from advgan.experiment import latest_run, new_run_directory, train_and_evaluate
 from advgan.files import read_json
+from advgan.runs import load_network
 from advgan.training import loop
 from advgan.training.classifier import (
     load_or_train_target,
-    load_target,
     target_digest,
     train_classifier,
     weights_digest,
@@ -266,7 +266,7 @@ def test_weight_decay_shrinks_the_weights_of_a_target(tmp_path: Path) -> None:
 def test_a_damaged_target_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "target.keras").write_bytes(b"not a model")
     with pytest.raises(Exception, match=r"cannot be loaded .*; train it again") as refusal:
-        load_target(tmp_path / "target.keras", "train it again")
+        load_network(tmp_path / "target.keras", "train it again")
     assert "\n" not in str(refusal.value)
 
 
@@ -281,7 +281,7 @@ def test_the_health_of_the_discriminator_is_told_in_words() -> None:
 def test_attacking_one_image_and_many_gives_the_same(trained: tuple[Config, Path, dict[str, Any], list[str]]) -> None:
     config, run, _, _ = trained
     generator, target = keras.models.load_model(run / "generator.keras"), keras.models.load_model(run / "target.keras")
-    attack = GeneratorAttack(generator, target, config.attack)
-    images = load_dataset(config.data).test.images[:501]
-    many, one = attack(images), attack(images[500:])
-    np.testing.assert_allclose(many.images[500:], one.images, atol=1e-5)
+    attack = AdvGANAttack(generator, target, config.attack)
+    images = scaled(load_dataset(config.data).test.images[:501])
+    many, one = attack.generate(images), attack.generate(images[500:])
+    np.testing.assert_allclose(many[500:], one, atol=1e-5)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from advgan.attacks.generator_attack import GeneratorAttack
+from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.data.datasets import Split, scaled
 from advgan.files import write_whole
 
@@ -30,7 +30,7 @@ def one_of_each_class(split: Split, predictions: np.ndarray, most: int = 10) -> 
     return Split(split.images[first], split.labels[first])
 
 
-def sample_grid(attack: GeneratorAttack, sample: Split, title: str) -> Figure:
+def sample_grid(attack: AdvGANAttack, sample: Split, title: str) -> Figure:
     """Draw each image clean, its signed perturbation (grey is none) and adversarial, with the predictions.
 
     A prediction is green where the attack succeeded, red where it failed, grey where the image does not count.
@@ -40,13 +40,12 @@ def sample_grid(attack: GeneratorAttack, sample: Split, title: str) -> Figure:
         sample: a few images, one column each.
         title: above the grid.
     """
-    settings = attack.settings
-    clean = scaled(sample.images)
-    adversarial, predictions = attack(sample.images)
-    clean_predictions = attack.classify(sample.images)
+    epsilon, clean = attack.epsilon, scaled(sample.images)
+    adversarial = attack.generate(clean)
+    clean_predictions, predictions = attack.classify(clean), attack.classify(adversarial)
     change = adversarial - clean
-    goal = settings.objective
-    reached, eligible = goal.reached(sample.labels, predictions), goal.eligible(sample.labels, clean_predictions)
+    reached = attack.goal.reached(sample.labels, predictions)
+    eligible = attack.goal.eligible(sample.labels, clean_predictions)
     columns = len(sample)
 
     figure = Figure(figsize=(1.05 * columns + 1.5, 4.3), dpi=110, layout="constrained")
@@ -58,10 +57,10 @@ def sample_grid(attack: GeneratorAttack, sample: Split, title: str) -> Figure:
         _show(axes[0, column], clean[column])
         axes[0, column].set_title(f"{clean_predictions[column]}", fontsize=10)
         if change.shape[-1] == 1:
-            limits = {"vmin": -settings.epsilon, "vmax": settings.epsilon}
+            limits = {"vmin": -epsilon, "vmax": epsilon}
             signed = axes[1, column].imshow(change[column, ..., 0], cmap="RdBu_r", **limits)
         else:
-            axes[1, column].imshow(np.clip(0.5 + change[column, ..., :3] / (2 * settings.epsilon), 0, 1))
+            axes[1, column].imshow(np.clip(0.5 + change[column, ..., :3] / (2 * epsilon), 0, 1))
         _show(axes[2, column], adversarial[column])
         colour = UNCOUNTED if not eligible[column] else REACHED if reached[column] else MISSED
         axes[2, column].set_title(f"{predictions[column]}", fontsize=10, color=colour, fontweight="bold")
@@ -72,8 +71,8 @@ def sample_grid(attack: GeneratorAttack, sample: Split, title: str) -> Figure:
         axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
     if signed is not None:
         bar = figure.colorbar(signed, ax=axes[1, :], fraction=0.02, pad=0.01)
-        bar.set_ticks([-settings.epsilon, 0, settings.epsilon])
-        bar.set_ticklabels([f"−{settings.epsilon:.3g}", "0", f"+{settings.epsilon:.3g}"])
+        bar.set_ticks([-epsilon, 0, epsilon])
+        bar.set_ticklabels([f"−{epsilon:.3g}", "0", f"+{epsilon:.3g}"])
         bar.ax.tick_params(labelsize=8)
     return figure
 

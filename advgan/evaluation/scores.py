@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from advgan.attacks.generator_attack import BATCH_SIZE, GeneratorAttack
+from advgan.attacks.advgan_attack import BATCH_SIZE, AdvGANAttack
 from advgan.data.batches import slices
 from advgan.data.datasets import Split, scaled
 from advgan.perturbation import measure, to_8_bits
@@ -68,18 +68,17 @@ def accuracy(classifier: Any, split: Split) -> Rate:
     return Rate.of(correct, len(split))
 
 
-def score_attack(attack: GeneratorAttack, split: Split) -> AttackScore:
+def score_attack(attack: AdvGANAttack, split: Split) -> AttackScore:
     """Attack every image of a split once and count.
 
     Args:
         attack: a generator against a classifier, with its goal and epsilon.
         split: images and labels; the last batch counts whatever its size.
     """
-    goal, labels = attack.settings.objective, split.labels
-    clean_predictions = attack.classify(split.images)
-    adversarial, predictions = attack(split.images)
-    clean_images = scaled(split.images)
-    predictions_8_bit = attack.classify(to_8_bits(clean_images, adversarial, attack.settings.epsilon))
+    goal, labels, clean_images = attack.goal, split.labels, scaled(split.images)
+    adversarial = attack.generate(clean_images)
+    clean_predictions, predictions = attack.classify(clean_images), attack.classify(adversarial)
+    predictions_8_bit = attack.classify(scaled(to_8_bits(clean_images, adversarial, attack.epsilon)))
     eligible = goal.eligible(labels, clean_predictions)
     norms = measure(clean_images, adversarial)
 

@@ -22,9 +22,10 @@ import tensorflow as tf
 from advgan.config import Config
 from advgan.data.batches import epoch_order, gather_batch, steps_per_epoch
 from advgan.data.datasets import Dataset
-from advgan.errors import AdvGANError, NonFiniteError
+from advgan.errors import NonFiniteError
 from advgan.files import read_json, whole_directory, write_json, write_whole
 from advgan.networks.classifiers.architectures import build_classifier
+from advgan.runs import load_network
 from advgan.training.optimizers import adam
 from advgan.training.progress import Progress
 from advgan.training.runtime import Environment
@@ -76,7 +77,7 @@ def load_or_train_target(
     folder = cache / digest
     if (folder / "record.json").exists():
         seconds = read_json(folder / "record.json")["seconds"]
-        model = load_target(folder / "target.keras", f"delete the folder {folder} to train it again")
+        model = load_network(folder / "target.keras", f"delete the folder {folder} to train it again")
         return Target(model, digest, seconds, cached=True)
     shutil.rmtree(folder, ignore_errors=True)  # without its record it is not ours
     start = time.monotonic()
@@ -86,24 +87,8 @@ def load_or_train_target(
     with whole_directory(folder) as beside:
         write_whole(beside / "target.keras", model.save)
         write_json(beside / "record.json", record)
-    return Target(_frozen(model), digest, seconds, cached=False)
-
-
-def load_target(path: Path, remedy: str) -> Any:
-    """Load a classifier from a ``.keras`` file, frozen.
-
-    Args:
-        path: the file.
-        remedy: what the user should do when it cannot be loaded.
-
-    Raises:
-        AdvGANError: the file is damaged, or was written by another Keras generation.
-    """
-    try:
-        return _frozen(keras.models.load_model(path, compile=False))
-    except Exception as error:  # Keras, zipfile and h5py raise nearly anything when a file is damaged
-        reason = " ".join(str(error).split())[:160]
-        raise AdvGANError(f"{path} cannot be loaded ({reason}); {remedy}") from None
+    model.trainable = False
+    return Target(model, digest, seconds, cached=False)
 
 
 def weights_digest(model: Any) -> str:
@@ -155,9 +140,4 @@ def train_classifier(config: Config, dataset: Dataset, progress_shown: bool = Tr
                     waiting = []
     finally:
         progress.close()
-    return model
-
-
-def _frozen(model: Any) -> Any:
-    model.trainable = False
     return model

@@ -10,10 +10,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from advgan.attacks.generator_attack import GeneratorAttack
+from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.config import Config
 from advgan.data.batches import epoch_order, gather_batch, steps_per_epoch
-from advgan.data.datasets import Dataset, Split
+from advgan.data.datasets import Dataset, Split, scaled
 from advgan.errors import AdvGANError, Interrupted, NonFiniteError
 from advgan.networks.discriminator import build_discriminator
 from advgan.networks.generator import build_generator
@@ -75,7 +75,7 @@ def total_steps(training_images: int, config: Config) -> int:
 
 def train(
     state: TrainingState,
-    attack: GeneratorAttack,
+    attack: AdvGANAttack,
     dataset: Dataset,
     config: Config,
     checkpoints: Checkpoints,
@@ -164,10 +164,10 @@ def discriminator_health(values: dict[str, float]) -> str:
 class Validation:
     """The success rate on the validation images; the target's answers on the clean ones are computed once."""
 
-    def __init__(self, attack: GeneratorAttack, split: Split) -> None:
-        self._attack, self._split = attack, split
-        self._goal = attack.settings.objective
-        self._eligible = self._goal.eligible(split.labels, attack.classify(split.images))
+    def __init__(self, attack: AdvGANAttack, split: Split) -> None:
+        self._attack, self._goal = attack, attack.goal
+        self._images, self._labels = scaled(split.images), split.labels
+        self._eligible = self._goal.eligible(self._labels, attack.classify(self._images))
         if not self._eligible.any():
             raise AdvGANError(
                 f"none of the {len(split)} validation images (the last of the training set) counts for a goal that is "
@@ -176,8 +176,8 @@ class Validation:
 
     def __call__(self) -> float:
         """The generator's present success rate, in [0, 1]."""
-        reached = self._goal.reached(self._split.labels, self._attack(self._split.images).predictions)
-        return float(reached[self._eligible].mean())
+        answers = self._attack.classify(self._attack.generate(self._images))
+        return float(self._goal.reached(self._labels, answers)[self._eligible].mean())
 
 
 class _Window:

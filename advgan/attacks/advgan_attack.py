@@ -1,0 +1,216 @@
+"""The attack as an object: a trained generator with its goal, epsilon and bounds, and the classifier it is tried on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from advgan.attacks.checks import checked_bounds, checked_images, class_indices
+from advgan.config import AttackSettings, parse_config
+from advgan.data.batches import slices
+from advgan.errors import AdvGANError
+from advgan.perturbation import UNIT, Bounds, perturb
+from advgan.runs import CONFIG, GENERATOR, TARGET, load_network, load_run_config
+
+keras = tf.keras
+BATCH_SIZE = 500
+"""Images that are worked on at a time: what bounds the memory."""
+
+
+class Attacked(NamedTuple):
+    """What an attack made of n images, as Foolbox's attacks return it."""
+
+    raw: np.ndarray
+    """x + p, before the pixel box; float32 of the images' shape, in their units."""
+    projected: np.ndarray
+    """x_A: the same within the bounds, so within epsilon of x; what is shown to a classifier."""
+    success: np.ndarray | None
+    """Whether the target answers on x_A what the goal asks for, booleans of shape (n,); None without a target."""
+
+
+class AdvGANAttack:
+    """Attack images with one forward pass of a trained generator, batch by batch.
+
+    Images are NumPy arrays (n, height, width, channels), floats within the bounds, n being 0 or more; uint8 too where
+    the bounds are 0 and 255. They come back as float32 in the same units.
+
+    Args:
+        generator: a Keras model from images in [0, 1] to tanh outputs in [-1, 1] of the same shape.
+        target: the classifier: a Keras model, which is called in inference mode, or any function from float32 images
+            within the bounds to scores (n, classes), logits or probabilities; None where no success is asked for.
+        settings: goal, epsilon (a share of the pixel range, whatever the bounds) and the form of the output.
+        bounds: the smallest and the largest pixel value, for the images and for the target.
+
+    Raises:
+        AdvGANError: these do not fit together.
+    """
+
+    def __init__(
+        self,
+        generator: Any,
+        target: Callable[[Any], Any] | None,
+        settings: AttackSettings,
+        bounds: Bounds = UNIT,
+    ) -> None:
+        taken, made = tuple(generator.input_shape), tuple(generator.output_shape)
+        if taken != made or len(taken) != 4 or None in taken[1:]:
+            raise AdvGANError(
+                f"the generator maps {taken} to {made}; it should map images of one size to the same shape"
+            )
+        self.epsilon, self.goal = settings.epsilon, settings.objective
+        self.target, self.bounds = target, checked_bounds(bounds)
+        self.image_shape = (taken[1], taken[2], taken[3])
+        self._signature = [tf.TensorSpec([None, *self.image_shape], tf.float32)]
+        low, high = self.bounds
+
+        def perturbed(images: Any) -> tuple[Any, Any]:
+            output = generator((images - low) / (high - low), training=False)
+            perturbation, adversarial = perturb(images, output, self.epsilon, settings.output, self.bounds)
+            return images + perturbation, adversarial
+
+        self._perturbed = tf.function(perturbed, input_signature=self._signature)
+        self._scores = None if target is None else self._inference(target)
+        self._classes = None if self._scores is None else self._count_classes(self._scores)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        target: Callable[[Any], Any] | None = None,
+        *,
+        bounds: Bounds | None = None,
+        epsilon: float | str | None = None,
+        goal: str | None = None,
+        target_class: int | None = None,
+        output: str | None = None,
+    ) -> AdvGANAttack:
+        """Load a finished run, which knows its threat model and its target, or a bare generator, which does not.
+
+        Args:
+            path: the folder of a run, such as ``checkpoints/mnist/0``, or the ``.keras`` file of a generator.
+            target: the classifier (see the class); a run's own by default, none for a bare generator.
+            bounds: pixel values of the images and of this target, 0 and 1 by default; a run's own target takes no
+                others.
+            epsilon, goal, target_class, output: for a bare generator, as in the configuration's section ``attack``;
+                epsilon is needed, and is a share of the pixel range: 0.3, 8/255 or "8/255".
+
+        Raises:
+            AdvGANError: nothing usable is there, or the arguments do not go with it.
+        """
+        path = Path(path)
+        named = {"epsilon": epsilon, "goal": goal, "target_class": target_class, "output": output}
+        given = {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in named.items()
+            if value is not None
+        }
+        if not path.exists():
+            raise AdvGANError(f"{path} does not exist; pass the folder of a run, or the .keras file of a generator")
+        if not path.is_dir():
+            if epsilon is None:
+                raise AdvGANError(f"{path} does not say its epsilon; pass it, such as epsilon=0.3")
+            settings = parse_config({"attack": given}).attack
+            return cls(_load(path), target, settings, bounds or UNIT)
+
+        settings = load_run_config(path).attack
+        if given:
+            raise AdvGANError(f"{next(iter(given))} is set in {path / CONFIG}; for another load {path / GENERATOR}")
+        if not (path / GENERATOR).exists():
+            raise AdvGANError(f"{path} is not finished; go on with: python -m advgan.train --resume {path}")
+        if target is None:
+            if bounds is not None and checked_bounds(bounds) != UNIT:
+                raise AdvGANError(f"bounds = {bounds}: {path / TARGET} takes images in [0, 1]; pass your target too")
+            target = _load(path / TARGET)
+        return cls(_load(path / GENERATOR), target, settings, bounds or UNIT)
+
+    def __call__(self, x: Any, y: Any = None) -> Attacked:
+        """Attack images and say where it succeeded.
+
+        Args:
+            x: the clean images.
+            y: their classes, as indices or one-hot; by default what the target answers on the clean images.
+
+        Raises:
+            AdvGANError: images or labels that cannot be meant.
+        """
+        images, labels = self._checked(x, y)
+        raw, projected = np.empty(images.shape, np.float32), np.empty(images.shape, np.float32)
+        for part, batch in _batches(images):
+            raw[part], projected[part] = (made.numpy() for made in self._perturbed(batch))
+        if self._scores is None:
+            return Attacked(raw, projected, None)
+        labels = _answers(self._scores, images) if labels is None else labels
+        return Attacked(raw, projected, self.goal.reached(labels, _answers(self._scores, projected)))
+
+    def generate(self, x: Any, y: Any = None) -> np.ndarray:
+        """Attack images, as ``EvasionAttack.generate`` of ART does; the target is not asked.
+
+        Args:
+            x: the clean images.
+            y: their classes, as indices or one-hot; checked, and not needed otherwise.
+
+        Returns:
+            x_A: float32 of the images' shape, in their units.
+
+        Raises:
+            AdvGANError: images or labels that cannot be meant.
+        """
+        images, _ = self._checked(x, y)
+        adversarial = np.empty(images.shape, np.float32)
+        for part, batch in _batches(images):
+            adversarial[part] = self._perturbed(batch)[1].numpy()
+        return adversarial
+
+    def classify(self, x: Any) -> np.ndarray:
+        """The target's answers on images as they are: class indices, int32 of shape (n,).
+
+        Raises:
+            AdvGANError: there is no target, or the images cannot be meant.
+        """
+        images, _ = self._checked(x, None)
+        if self._scores is None:
+            raise AdvGANError("the attack has no target to ask; load it with target=, a Keras model or a function")
+        return _answers(self._scores, images)
+
+    def _checked(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        images = checked_images(x, self.image_shape, self.bounds)
+        return images, None if y is None else class_indices(y, len(images), self._classes)
+
+    def _inference(self, target: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """The target as a function of images alone; a Keras model is compiled, any other function is left as it is."""
+        if not isinstance(target, keras.layers.Layer):
+            return target
+        shape = getattr(target, "input_shape", (None, *self.image_shape))
+        if any(size not in (None, here) for size, here in zip(shape[1:], self.image_shape, strict=False)):
+            raise AdvGANError(f"the target takes images of shape {shape}, the generator {(None, *self.image_shape)}")
+
+        def scores(images: Any) -> Any:
+            return target(images, training=False)
+
+        return tf.function(scores, input_signature=self._signature)
+
+    def _count_classes(self, scores: Callable[[Any], Any]) -> int:
+        shape = np.shape(scores(tf.fill([1, *self.image_shape], self.bounds[0])))
+        if len(shape) != 2 or shape[0] != 1 or shape[1] < 2:
+            raise AdvGANError(f"the target answers one image with shape {shape}; it should be (1, classes)")
+        return int(shape[1])
+
+
+def _load(path: Path) -> Any:
+    return load_network(path, "pass a run, or a .keras file, written with the Keras that is installed here")
+
+
+def _batches(images: np.ndarray) -> Iterator[tuple[slice, Any]]:
+    for part in slices(len(images), BATCH_SIZE):
+        yield part, tf.constant(images[part].astype(np.float32, copy=False))
+
+
+def _answers(scores: Callable[[Any], Any], images: np.ndarray) -> np.ndarray:
+    answers = np.empty(len(images), np.int32)
+    for part, batch in _batches(images):
+        answers[part] = np.argmax(scores(batch), axis=-1)
+    return answers

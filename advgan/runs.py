@@ -1,0 +1,46 @@
+"""What a run's folder holds for whoever comes after it: its configuration and its networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from advgan.config import Config, load_config
+from advgan.errors import AdvGANError
+
+keras = tf.keras
+CONFIG, GENERATOR, TARGET = "config.yaml", "generator.keras", "target.keras"
+
+
+def load_run_config(run_directory: Path) -> Config:
+    """The configuration that a run was started with.
+
+    Raises:
+        AdvGANError: the folder holds no run.
+    """
+    if not (run_directory / CONFIG).is_file():
+        raise AdvGANError(
+            f"{run_directory} is not a run: it holds no {CONFIG}; a run is a folder such as checkpoints/mnist/0"
+        )
+    return load_config(run_directory / CONFIG)
+
+
+def load_network(path: Path, remedy: str) -> Any:
+    """Load a network from a ``.keras`` file, frozen.
+
+    Args:
+        path: the file.
+        remedy: what the user should do when it cannot be loaded.
+
+    Raises:
+        AdvGANError: the file is damaged, or was written by another Keras generation.
+    """
+    try:
+        network = keras.models.load_model(path, compile=False)
+    except Exception as error:  # Keras, zipfile and h5py raise nearly anything when a file is damaged
+        reason = " ".join(str(error).split())[:160]
+        raise AdvGANError(f"{path} cannot be loaded ({reason}); {remedy}") from None
+    network.trainable = False
+    return network
