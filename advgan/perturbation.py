@@ -45,6 +45,11 @@ def perturb(
     return perturbation, tf.clip_by_value(images + perturbation, low, high)
 
 
+def project(images: Tensor, candidates: Tensor, epsilon: float) -> Tensor:
+    """The nearest point to each candidate in the L_inf ball of radius epsilon around its image; all in [0, 1] units."""
+    return images + tf.clip_by_value(candidates - images, -epsilon, epsilon)
+
+
 def to_8_bits(images: np.ndarray, adversarial: np.ndarray, epsilon: float) -> np.ndarray:
     """Round adversarial images to the 256 levels of a picture file without leaving the epsilon ball.
 
