@@ -138,6 +138,10 @@ class LossSettings(Settings):
     beta: NonNegative = 0.1
     c: NonNegative = 6.0
     """The L2 norm of a perturbation below which the hinge costs nothing."""
+    temperature: NonNegative = 0.0
+    """Above 0, L_adv's maximum over the other classes starts as a soft one of this temperature; it falls to 0."""
+    cooling: Annotated[Number, Field(gt=0, le=1)] = 0.5
+    """The share of the run after which the temperature is 0."""
 
     @model_validator(mode="after")
     def _probability_margins_are_below_one(self) -> LossSettings:
