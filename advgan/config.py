@@ -62,6 +62,7 @@ Normalization = Literal["instance", "batch", "layer", "group", "none"]
 Architecture = Literal["lenet", "model_a", "model_b", "model_c", "madrylab"]
 Width = Annotated[StrictInt, Field(ge=1, le=4096)]
 Widths = Annotated[tuple[Width, ...], Field(min_length=1, max_length=6)]
+Kernel = Annotated[StrictInt, Field(ge=1, le=99)]
 
 
 class Settings(BaseModel):
@@ -137,6 +138,10 @@ class LossSettings(Settings):
     beta: NonNegative = 0.1
     c: NonNegative = 6.0
     """The L2 norm of a perturbation below which the hinge costs nothing."""
+    temperature: NonNegative = 0.0
+    """Above 0, L_adv's maximum over the other classes starts as a soft one of this temperature; it falls to 0."""
+    cooling: Annotated[Number, Field(gt=0, le=1)] = 0.5
+    """The share of the run after which the temperature is 0."""
 
     @model_validator(mode="after")
     def _probability_margins_are_below_one(self) -> LossSettings:
@@ -171,9 +176,11 @@ class _NetworkSettings(Settings):
 
 
 class GeneratorSettings(_NetworkSettings):
-    """G: c3s1-w0, d w1, d w2, ..., r x residual_blocks, ..., u w1, u w0, c3s1-C."""
+    """G: c3s1-w0, d w1, d w2, ..., r x residual_blocks, ..., u w1, u w0, c3s1-C (the 3 is the kernel)."""
 
     section = "generator"
+    kernel: Kernel = 3
+    """Height and width of every kernel, in pixels."""
     residual_blocks: Annotated[StrictInt, Field(ge=0, le=1000)] = 4
     upsampling: Literal["transposed", "resize"] = "transposed"
     """Transposed convolution, or nearest-neighbour resize and convolution (no checkerboard)."""
@@ -185,6 +192,10 @@ class DiscriminatorSettings(_NetworkSettings):
     """D: C w0, C w1, ..., one dense output; least squares."""
 
     section = "discriminator"
+    kernel: Kernel = 4
+    """Height and width of every kernel, in pixels; the stride is 2."""
+    padding: Literal["same", "valid"] = "same"
+    """Of every convolution; without padding (valid) a 28x28 image shrinks to 1x1, where instance norm is constant."""
     steps: Annotated[StrictInt, Field(ge=1, le=31)] = 1
     """Updates of D for each update of G, on the same batch."""
     noise: NonNegative = 0.0

@@ -278,22 +278,18 @@ def pad_to_multiple(size: int, multiple: int) -> tuple[int, int]:
     return _halves(-size % multiple)
 
 
-def require_normalizable_map(layer: str, height: int, width: int) -> None:
+def require_normalizable_map(height: int, width: int) -> None:
     """Refuse instance normalization of a 1x1 map: its only value equals its mean, so its output never changes.
-
-    Args:
-        layer: the layer's name, for the message.
 
     Raises:
         ShapeError: the map is 1x1.
     """
-    with naming_layer(layer):
-        _require_at_least_one(height=height, width=width)
-        if height * width == 1:
-            raise ShapeError(
-                "instance normalization of a 1x1 map gives the same value for every image: "
-                "use a larger image, fewer layers of stride 2, or another normalization"
-            )
+    _require_at_least_one(height=height, width=width)
+    if height * width == 1:
+        raise ShapeError(
+            "instance normalization of a 1x1 map gives the same value for every image: "
+            "use a larger image, fewer layers of stride 2, or another normalization"
+        )
 
 
 @contextmanager

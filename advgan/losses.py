@@ -15,23 +15,51 @@ from advgan.goals import Goal
 Tensor = Any
 
 
-def margin(scores: Tensor, classes: Tensor) -> Tensor:
+def margin(scores: Tensor, classes: Tensor, temperature: Tensor = 0.0) -> Tensor:
     """How far each image is from being classified as its class: ``max_{i != k} s_i - s_k``.
+
+    At a temperature T above 0 the maximum over the other classes becomes ``T log mean_{i != k} exp(s_i / T)``, which is
+    their mean for large T and their maximum for T = 0: all other classes receive some gradient, not the best one alone.
 
     Args:
         scores: logits or probabilities, shape (n, number of classes).
         classes: the class k of each image, integers of shape (n,).
+        temperature: T, a number or a scalar tensor, in the units of the scores.
 
     Returns:
         Shape (n,); negative where class k wins.
     """
     is_class = tf.one_hot(classes, tf.shape(scores)[-1], on_value=True, off_value=False)
     of_class = tf.reduce_sum(tf.where(is_class, scores, tf.zeros_like(scores)), axis=-1)
-    of_others = tf.reduce_max(tf.where(is_class, scores.dtype.min, scores), axis=-1)
+    others = tf.where(is_class, scores.dtype.min, scores)
+    of_others = tf.reduce_max(others, axis=-1)
+    if isinstance(temperature, tf.Tensor) or temperature > 0:
+        temperature = tf.cast(temperature, scores.dtype)
+        # The branch that is not taken must be finite too, or its gradient would be NaN.
+        safe = tf.maximum(temperature, 1e-3)
+        count = tf.cast(tf.shape(scores)[-1] - 1, scores.dtype)
+        mean = safe * (
+            tf.reduce_logsumexp(tf.where(is_class, scores.dtype.min, scores / safe), -1) - tf.math.log(count)
+        )
+        of_others = tf.where(temperature > 0, mean, of_others)
     return of_others - of_class
 
 
-def adversarial_loss(logits: Tensor, labels: Tensor, goal: Goal, kappa: float, form: str = "f6") -> Tensor:
+def falling_temperature(start: float, cooling: float, step: Tensor, steps: int) -> Tensor:
+    """A temperature that falls in a straight line from ``start`` to 0, which it reaches after a share of a run.
+
+    Args:
+        start: the temperature at the first step.
+        cooling: the share of the run after which it is 0, in (0, 1].
+        step: number of the step, from 1.
+        steps: steps in the whole run.
+    """
+    return start * tf.maximum(0.0, 1.0 - (tf.cast(step, tf.float32) - 1.0) / (cooling * steps))
+
+
+def adversarial_loss(
+    logits: Tensor, labels: Tensor, goal: Goal, kappa: float, form: str = "f6", temperature: Tensor = 0.0
+) -> Tensor:
     """L_adv, the Carlini-Wagner margin loss: batch mean of ``max(margin, -kappa)``.
 
     ``f6`` takes the margin on logits, ``f2`` on softmax probabilities (Carlini & Wagner 2017, section V-A). Untargeted,
@@ -43,9 +71,10 @@ def adversarial_loss(logits: Tensor, labels: Tensor, goal: Goal, kappa: float, f
         goal: untargeted or targeted.
         kappa: confidence; the loss stops pushing once the margin is -kappa.
         form: ``f6`` or ``f2``.
+        temperature: above 0, the maximum is softened, see ``margin``.
     """
     scores = logits if form == "f6" else tf.nn.softmax(logits)
-    margins = goal.margin_sign * margin(scores, goal.margin_class(labels))
+    margins = goal.margin_sign * margin(scores, goal.margin_class(labels), temperature)
     return tf.reduce_mean(tf.maximum(margins, -kappa))
 
 

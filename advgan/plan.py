@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from advgan.config import Config
 from advgan.data.datasets import Dataset, load_dataset
@@ -17,6 +17,14 @@ from advgan.training import runtime
 from advgan.training.loop import total_steps
 
 
+class UntrainedNetworks(NamedTuple):
+    """The Keras models that a configuration asks for."""
+
+    generator: Any
+    discriminator: Any
+    target: Any
+
+
 @dataclass(frozen=True)
 class Plan:
     """A configuration that was checked, its data, and untrained copies of the networks it asks for."""
@@ -24,10 +32,22 @@ class Plan:
     config: Config
     dataset: Dataset
     environment: runtime.Environment
-    generator: Any
-    discriminator: Any
-    target: Any
+    networks: UntrainedNetworks
     steps: int
+
+
+def build_networks(image_shape: tuple[int, int, int], number_of_classes: int, config: Config) -> UntrainedNetworks:
+    """Build the three networks for images of a shape.
+
+    Raises:
+        ConfigurationError: a layer does not fit the images; the message names it.
+    """
+    dtype = config.training.compute_dtype
+    return UntrainedNetworks(
+        build_generator(image_shape, config.generator, dtype),
+        build_discriminator(image_shape, config.discriminator, dtype),
+        build_classifier(image_shape, number_of_classes, config.target),
+    )
 
 
 def check(config: Config) -> Plan:
@@ -52,16 +72,8 @@ def check(config: Config) -> Plan:
             )
     _check_writable(Path(config.output.directory), config.name)
     environment = runtime.prepare(config.training)  # before the first network starts the device
-    dtype = config.training.compute_dtype
-    return Plan(
-        config,
-        dataset,
-        environment,
-        build_generator(dataset.image_shape, config.generator, dtype),
-        build_discriminator(dataset.image_shape, config.discriminator, dtype),
-        build_classifier(dataset.image_shape, classes, config.target),
-        total_steps(len(dataset.training), config),
-    )
+    networks = build_networks(dataset.image_shape, classes, config)
+    return Plan(config, dataset, environment, networks, total_steps(len(dataset.training), config))
 
 
 def _check_writable(folder: Path, name: str) -> None:

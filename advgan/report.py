@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from advgan.config import Config, dump_config
+from advgan.networks.description import NetworkDescription, describe
 from advgan.plan import Plan
 
 
@@ -18,19 +19,54 @@ def threat_model(config: Config) -> str:
     )
 
 
-def layers(plan: Plan) -> list[str]:
-    """The resolved configuration, every layer with its output shape and parameters, and the steps of the run."""
+def dry_run(plan: Plan) -> list[str]:
+    """The resolved configuration, every layer of the networks, and the steps of the run."""
     lines = ["# Resolved configuration", dump_config(plan.config)]
-    networks = (("Generator", plan.generator), ("Discriminator", plan.discriminator), ("Target", plan.target))
-    for title, network in networks:
-        lines.append(f"# {title}: {network.count_params():,} parameters")
-        for layer in network.layers:
-            shape = "x".join(str(size) for size in tuple(layer.output.shape)[1:])
-            lines.append(f"  {layer.name:<24}{type(layer).__name__:<22}{shape:>12}{layer.count_params():>12,}")
-        lines.append("")
+    for network in plan.networks:
+        lines += [*layer_table(describe(network)), ""]
     epochs = plan.config.training.epochs
     lines.append(f"# Steps: {epochs} epochs x {plan.steps // epochs} = {plan.steps}, then the test images")
     return lines
+
+
+def layer_table(network: NetworkDescription) -> list[str]:
+    """A network's layers, one per line, for one image, and their totals."""
+    rows = [
+        (
+            layer.name,
+            layer.kind,
+            _times(layer.kernel),
+            _times(layer.stride),
+            " ".join(f"{pixels:+d}" if pixels else "0" for pixels in layer.padding) if layer.padding else "",
+            _times(layer.output_shape),
+            f"{layer.trained_parameters:,}" + (f" + {layer.kept_parameters:,}" if layer.kept_parameters else ""),
+            f"{layer.operations:,}",
+            f"{layer.activation_bytes:,}",
+        )
+        for layer in network.layers
+    ]
+    head = ("layer", "kind", "kernel", "stride", "pad t b l r", "output", "parameters", "operations", "bytes")
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+
+    def line(row: tuple[str, ...]) -> str:
+        cells = [
+            f"{cell:<{width}}" if column < 2 else f"{cell:>{width}}"
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "  " + "  ".join(cells).rstrip()
+
+    kept = f" and {network.kept_parameters:,} kept (moving statistics)" if network.kept_parameters else ""
+    return [
+        f"# {network.name}: {_times(network.input_shape)} in, {_times(network.layers[-1].output_shape)} out; "
+        f"{network.trained_parameters:,} parameters trained{kept}; {network.operations:,} operations and "
+        f"{network.activation_bytes:,} bytes of activations for one image",
+        line(head),
+        *map(line, rows),
+    ]
+
+
+def _times(sizes: tuple[int, ...] | None) -> str:
+    return "x".join(map(str, sizes)) if sizes else ""
 
 
 def introduction(plan: Plan, run_directory: Path) -> list[str]:
@@ -38,9 +74,10 @@ def introduction(plan: Plan, run_directory: Path) -> list[str]:
     config, dataset, environment = plan.config, plan.dataset, plan.environment
     height, width, channels = dataset.image_shape
     widths, blocks = config.generator.widths, config.generator.residual_blocks
-    names = [f"c3s1-{widths[0]}", *(f"d{filters}" for filters in widths[1:])]
+    stride_1 = f"c{config.generator.kernel}s1"
+    names = [f"{stride_1}-{widths[0]}", *(f"d{filters}" for filters in widths[1:])]
     names += [f"r{widths[-1]} x{blocks}"] if blocks else []
-    names += [*(f"u{filters}" for filters in reversed(widths[:-1])), f"c3s1-{channels}"]
+    names += [*(f"u{filters}" for filters in reversed(widths[:-1])), f"{stride_1}-{channels}"]
     exact = "bit-identical repeats" if environment["deterministic"] else "not bit-identical"
     return [
         f"Run            {run_directory}",
@@ -49,10 +86,10 @@ def introduction(plan: Plan, run_directory: Path) -> list[str]:
         f"Data           {config.data.dataset}: {len(dataset.training):,} training, {len(dataset.validation):,} "
         f"validation, {len(dataset.test):,} test images of {height}x{width}x{channels}",
         f"Threat model   {threat_model(config)}",
-        f"Generator      {plan.generator.count_params():,} parameters: {', '.join(names)}",
-        f"Discriminator  {plan.discriminator.count_params():,} parameters: "
+        f"Generator      {plan.networks.generator.count_params():,} parameters: {', '.join(names)}",
+        f"Discriminator  {plan.networks.discriminator.count_params():,} parameters: "
         f"{', '.join(f'C{filters}' for filters in config.discriminator.widths)}",
-        f"Target         {plan.target.count_params():,} parameters: {config.target.architecture}",
+        f"Target         {plan.networks.target.count_params():,} parameters: {config.target.architecture}",
     ]
 
 

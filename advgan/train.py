@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from pathlib import Path
 
+from advgan.command_line import add_configuration, door, told_in_one_line
 from advgan.config import Config, find_config, load_config
 from advgan.errors import AdvGANError, ConfigurationError, Interrupted
 from advgan.startup import import_tensorflow
@@ -27,17 +27,8 @@ Each run gets a folder of its own, checkpoints/<name>/<number>. Exit code: 0 don
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m advgan.train",
-        description="Train an AdvGAN: a generator that makes adversarial images in one forward pass.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", metavar="FILE", help="the configuration, such as mnist.yaml")
-    parser.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help="change a setting; repeatable"
-    )
+    parser = door("train", "Train an AdvGAN: a generator that makes adversarial images in one forward pass.", EXAMPLES)
+    add_configuration(parser, required=False)
     parser.add_argument(
         "--resume", metavar="RUN", nargs="?", const="", help="go on with a run: its folder, or the latest when left out"
     )
@@ -48,6 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
     if options.config is None and options.resume is None:
         parser.error("--config FILE is needed, such as --config mnist.yaml (or --resume)")
     command = f"python -m advgan.train {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
+    return told_in_one_line(lambda: _train(options, command))
+
+
+def _train(options: argparse.Namespace, command: str) -> int:
     run_directory = None
     try:
         config = None if options.config is None else load_config(find_config(options.config), options.overrides)
@@ -67,25 +62,20 @@ def main(arguments: list[str] | None = None) -> int:
         assert config is not None
         plan = check(config)
         if options.dry_run:
-            print("\n".join(report.layers(plan)))
+            print("\n".join(report.dry_run(plan)))
             return 0
         run_directory = run_directory or experiment.new_run_directory(config)
         experiment.run(plan, run_directory, command=command)
         print(f"Next: {report.what_next(config, run_directory)}")
     except Interrupted as stop:
         return _stopped(run_directory, str(stop))
-    except AdvGANError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         return _stopped(run_directory, "stopped")
-    except BrokenPipeError:  # whoever read stdout has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
+    except BrokenPipeError:
+        raise
     except OSError as error:
         problem = f"{error.filename or run_directory or 'output'}: {error.strerror or error}"
-        print(f"error: {problem}{_how(run_directory)}", file=sys.stderr)
-        return 2
+        raise AdvGANError(f"{problem}{_how(run_directory)}") from None
     return 0
 
 

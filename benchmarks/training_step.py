@@ -58,7 +58,7 @@ class Clock(Progress):
 def bare_step(config: Config, dataset: Dataset, target: Any) -> Callable[[int], float]:
     """A function that runs so many bare steps and returns the seconds of one."""
     state = build_state(dataset.image_shape, target, config, 1000)
-    settings = StepSettings(config.attack, config.loss, config.discriminator, config.seed)
+    settings = StepSettings(config.attack, config.loss, config.discriminator, config.seed, steps=1)
     size = config.training.batch_size
     images, labels = tf.constant(scaled(dataset.training.images[:size])), tf.constant(dataset.training.labels[:size])
 

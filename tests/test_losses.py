@@ -16,7 +16,7 @@ from advgan.config import (
 )
 from advgan.data.datasets import load_dataset, scaled
 from advgan.goals import Goal, Targeted, Untargeted
-from advgan.losses import adversarial_loss, discriminator_loss, gan_loss, hinge_loss
+from advgan.losses import adversarial_loss, discriminator_loss, falling_temperature, gan_loss, hinge_loss, margin
 from advgan.networks.classifiers.architectures import build_classifier
 from advgan.networks.discriminator import build_discriminator
 from advgan.networks.generator import build_generator
@@ -133,6 +133,46 @@ def test_f2_is_a_difference_of_probabilities_and_f6_of_logits() -> None:
     assert float(adversarial_loss(logits, labels, Targeted(0), 0.0)) == pytest.approx(
         np.log(0.7 / 0.2)
     )  # f6 by default
+
+
+@pytest.mark.parametrize("goal", GOALS, ids=str)
+@pytest.mark.parametrize("temperature", [0.3, 2.0, 10.0])
+def test_a_temperature_softens_the_maximum_over_the_other_classes(goal: Goal, temperature: float) -> None:
+    logits, labels = some_logits()
+    kappa = 1.0
+
+    def reference(at: np.ndarray) -> float:
+        terms = []
+        for row, label in zip(at, labels, strict=True):
+            k = goal.target_class if isinstance(goal, Targeted) else label
+            others = np.delete(row, k)
+            difference = temperature * np.log(np.mean(np.exp(others / temperature))) - row[k]
+            terms.append(max(difference if isinstance(goal, Targeted) else -difference, -kappa))
+        return float(np.mean(terms))
+
+    value, gradient = value_and_gradient(
+        lambda at: adversarial_loss(at, tf.constant(labels), goal, kappa, temperature=tf.constant(temperature)), logits
+    )
+    assert value == pytest.approx(reference(logits), rel=1e-6)
+    np.testing.assert_allclose(gradient, central_differences(reference, logits), atol=1e-6)
+
+
+@pytest.mark.parametrize("magnitude", [1.0, 1e4])
+def test_a_temperature_of_0_is_the_maximum_itself_gradient_included(magnitude: float) -> None:
+    logits, labels = some_logits()
+    logits = (logits * magnitude).astype(np.float32)
+    for temperature in (0.0, tf.constant(0.0)):
+        value, gradient = value_and_gradient(
+            lambda at, now=temperature: tf.reduce_sum(margin(at, tf.constant(labels), now)), logits
+        )
+        expected = [np.delete(row, label).max() - row[label] for row, label in zip(logits, labels, strict=True)]
+        assert value == pytest.approx(np.sum(expected, dtype=np.float64), rel=1e-5)
+        assert set(np.unique(gradient)) == {-1.0, 0.0, 1.0}
+
+
+def test_the_temperature_falls_to_0_by_its_share_of_the_run() -> None:
+    at = [float(falling_temperature(10.0, 0.5, tf.constant(step), 100)) for step in (1, 26, 51, 52, 100)]
+    assert at == pytest.approx([10.0, 5.0, 0.0, 0.0, 0.0])
 
 
 @pytest.mark.parametrize("goal", GOALS, ids=str)
@@ -308,6 +348,7 @@ def test_training_step_updates_discriminator_then_generator_on_the_combined_loss
         LossSettings(kappa=kappa, alpha=alpha, beta=beta, c=c),
         DiscriminatorSettings(widths=(4, 8), steps=steps),
         seed=0,
+        steps=1,
     )
     optimizers = Optimizers(plain_descent(networks.generator, rate), plain_descent(networks.discriminator, rate))
     metrics = {

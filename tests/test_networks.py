@@ -68,12 +68,28 @@ def test_every_weight_of_the_generator_learns() -> None:
 def test_too_small_images_are_refused_with_the_layer_named() -> None:
     with pytest.raises(ConfigurationError, match="8x8 or larger"):
         build_generator((7, 28, 1), GeneratorSettings())
-    with pytest.raises(ConfigurationError, match=r"1x1 at layer c2 \(C32\)"):
+    with pytest.raises(ConfigurationError, match=r"images of 8x8: at layer c2 \(.*\): .* of a 1x1 map"):
         build_discriminator((8, 8, 1), DiscriminatorSettings())
-    with pytest.raises(ConfigurationError, match="shrink to 1x1"):
+    with pytest.raises(ConfigurationError, match=r"images of 8x8: at layer d3: .* of a 1x1 map"):
         build_generator((8, 8, 1), GeneratorSettings(widths=(8, 8, 16, 32)))
     build_discriminator((9, 9, 1), DiscriminatorSettings())
     build_discriminator((8, 8, 1), DiscriminatorSettings(normalization="none"))
+
+
+def test_the_unpadded_discriminator_of_public_implementations_is_refused() -> None:
+    """28 -> 13 -> 5 -> 1: instance normalization of one pixel is constant, and D never learns."""
+    with pytest.raises(ConfigurationError, match=r"at layer c2 \(4x4, stride 2, valid\): .* of a 1x1 map"):
+        build_discriminator(MNIST, DiscriminatorSettings(padding="valid"))
+    with pytest.raises(ConfigurationError, match=r"at layer c1 .*a kernel of 20 does not fit an input of 5"):
+        build_discriminator(MNIST, DiscriminatorSettings(padding="valid", kernel=20))
+    build_discriminator(MNIST, DiscriminatorSettings(padding="valid", normalization="none"))
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 4, 5])
+def test_other_kernels_keep_the_size_of_the_image(kernel: int) -> None:
+    generator = build_generator((10, 13, 2), GeneratorSettings(kernel=kernel))
+    assert generator(tf.zeros([2, 10, 13, 2])).shape == (2, 10, 13, 2)
+    assert build_discriminator(MNIST, DiscriminatorSettings(kernel=kernel))(tf.zeros([3, *MNIST])).shape == (3, 1)
 
 
 @pytest.mark.parametrize("size", [(9, 9, 1), (28, 28, 1)])

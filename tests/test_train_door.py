@@ -162,7 +162,7 @@ def test_images_that_leave_a_norm_a_single_pixel_are_refused_with_the_layer(
     settings = with_settings(f"data.dataset={images_of(8, 8)}", *TINY_BATCHES)
     message = refusal(here, capsys, ["--config", "mnist.yaml", *settings])
     assert message.startswith("discriminator.widths = [8, 16, 32]: ")
-    assert "images of 8x8 shrink to 1x1 at layer c2 (C32)" in message
+    assert "does not fit images of 8x8: at layer c2 (4x4, stride 2, same): instance normalization of a 1x1" in message
 
 
 def test_images_that_do_not_fit_the_target_are_refused_with_the_layer(
@@ -170,7 +170,7 @@ def test_images_that_do_not_fit_the_target_are_refused_with_the_layer(
 ) -> None:
     settings = with_settings(f"data.dataset={images_of(9, 9)}", *TINY_BATCHES)
     message = refusal(here, capsys, ["--config", "mnist.yaml", *settings])
-    assert message.startswith("target.architecture = 'lenet': does not fit images of 9x9: at layer convolution_2, ")
+    assert message.startswith("target.architecture = 'lenet': does not fit images of 9x9: at layer convolution_2: ")
 
 
 def test_a_missing_configuration_is_refused_with_those_that_ship(

@@ -7,8 +7,8 @@ from typing import Any
 import tensorflow as tf
 
 from advgan.config import DiscriminatorSettings
-from advgan.convolution import same_output_size
-from advgan.errors import ConfigurationError
+from advgan.convolution import naming_layer, output_size, require_normalizable_map
+from advgan.networks.fit import fitting
 from advgan.networks.normalization import normalization
 
 keras = tf.keras
@@ -20,12 +20,12 @@ def build_discriminator(
     """Build ``C8, C16, C32`` (the default) and one dense output.
 
     Each C is a 4x4 convolution of stride 2 with SAME padding and leaky ReLU 0.2; all but the first are normalized.
-    Without padding, a 28x28 image shrinks to 1x1 before the last instance norm, whose output is then a constant: D
-    would never learn.
+    Without padding, a 28x28 image shrinks to 13, 5 and 1 pixels before the last instance norm, whose output is then a
+    constant: D would never learn. Such a D is refused.
 
     Args:
         image_shape: height, width, channels.
-        settings: widths and normalization.
+        settings: widths, kernel, padding and normalization.
         compute_dtype: ``float32``, or ``bfloat16`` for the convolutions.
 
     Returns:
@@ -33,24 +33,24 @@ def build_discriminator(
         1 for clean, 0 for adversarial, no activation.
 
     Raises:
-        ConfigurationError: a normalized layer would see a single pixel.
+        ConfigurationError: an instance norm would see a single pixel, or a kernel exceeds its input.
     """
     height, width, _ = image_shape
     dtype = "float32" if compute_dtype == "float32" else f"mixed_{compute_dtype}"
     image = keras.Input(image_shape, name="image")
     x = image
+    kernel, padding = settings.kernel, settings.padding
     for index, filters in enumerate(settings.widths):
-        height, width = same_output_size(height, 2), same_output_size(width, 2)
         norm = normalization(settings.normalization, settings.groups, f"c{index}_norm") if index else None
-        if norm is not None and settings.normalization == "instance" and height == width == 1:
-            raise ConfigurationError(
-                "discriminator.widths",
-                list(settings.widths),
-                f"images of {image_shape[0]}x{image_shape[1]} shrink to 1x1 at layer c{index} (C{filters}), where "
-                "instance normalization has a constant output; use fewer widths, larger images or another norm",
-            )
+        with (
+            fitting(image_shape, "discriminator.widths", list(settings.widths)),
+            naming_layer(f"at layer c{index} ({kernel}x{kernel}, stride 2, {padding})"),
+        ):
+            height, width = (output_size(size, kernel, 2, padding) for size in (height, width))
+            if norm is not None and settings.normalization == "instance":
+                require_normalizable_map(height, width)
         x = keras.layers.Conv2D(
-            filters, 4, strides=2, padding="same", use_bias=norm is None, dtype=dtype, name=f"c{index}"
+            filters, kernel, strides=2, padding=padding, use_bias=norm is None, dtype=dtype, name=f"c{index}"
         )(x)
         x = x if norm is None else norm(x)
         x = keras.layers.LeakyReLU(0.2, dtype="float32", name=f"c{index}_relu")(x)

@@ -7,8 +7,9 @@ from typing import Any
 import tensorflow as tf
 
 from advgan.config import GeneratorSettings
-from advgan.convolution import pad_to_multiple
+from advgan.convolution import naming_layer, pad_to_multiple, require_normalizable_map
 from advgan.errors import ConfigurationError
+from advgan.networks.fit import fitting
 from advgan.networks.normalization import normalization
 
 keras = tf.keras
@@ -25,7 +26,7 @@ def build_generator(
 
     Args:
         image_shape: height, width, channels.
-        settings: widths, residual blocks, normalization, upsampling.
+        settings: widths, kernel, residual blocks, normalization, upsampling.
         compute_dtype: ``float32``, or ``bfloat16`` for the convolutions; the tanh at the end is float32 always.
 
     Returns:
@@ -42,14 +43,14 @@ def build_generator(
         )
     multiple = 2 ** (len(settings.widths) - 1)
     padding = (pad_to_multiple(height, multiple), pad_to_multiple(width, multiple))
-    smallest = [(size + sum(pad)) // multiple for size, pad in zip((height, width), padding, strict=True)]
-    if settings.normalization == "instance" and smallest == [1, 1]:
-        raise ConfigurationError(
-            "generator.widths",
-            list(settings.widths),
-            f"images of {height}x{width} shrink to 1x1, where instance normalization has a constant output; "
-            "use fewer widths, larger images or another normalization",
-        )
+    if settings.normalization == "instance":
+        deepest = "c0" if multiple == 1 else f"d{len(settings.widths) - 1}"
+        smallest = [(size + sum(pad)) // multiple for size, pad in zip((height, width), padding, strict=True)]
+        with (
+            fitting(image_shape, "generator.widths", list(settings.widths)),
+            naming_layer(f"at layer {deepest}"),
+        ):
+            require_normalizable_map(*smallest)
     layers = _Layers(settings, "float32" if compute_dtype == "float32" else f"mixed_{compute_dtype}")
 
     image = keras.Input(image_shape, name="image")
@@ -66,7 +67,7 @@ def build_generator(
         if settings.upsampling == "resize":
             x = keras.layers.UpSampling2D(2, interpolation="nearest", name=f"u{index}_resize")(x)
         x = layers.block(x, f"u{index}", layers.upsampling(f"u{index}", filters))
-    x = keras.layers.Conv2D(channels, 3, padding="same", dtype=layers.dtype, name="c1")(x)
+    x = keras.layers.Conv2D(channels, settings.kernel, padding="same", dtype=layers.dtype, name="c1")(x)
     x = keras.layers.Cropping2D(padding, name="crop")(x)
     x = keras.layers.Activation("tanh", dtype="float32", name="tanh")(x)
     return keras.Model(image, x, name="generator")
@@ -82,14 +83,26 @@ class _Layers:
 
     def convolution(self, name: str, filters: int, strides: int = 1) -> Any:
         return keras.layers.Conv2D(
-            filters, 3, strides=strides, padding="same", use_bias=self.use_bias, dtype=self.dtype, name=name
+            filters,
+            self.settings.kernel,
+            strides=strides,
+            padding="same",
+            use_bias=self.use_bias,
+            dtype=self.dtype,
+            name=name,
         )
 
     def upsampling(self, name: str, filters: int) -> Any:
         if self.settings.upsampling == "resize":
             return self.convolution(name, filters)
         return keras.layers.Conv2DTranspose(
-            filters, 3, strides=2, padding="same", use_bias=self.use_bias, dtype=self.dtype, name=name
+            filters,
+            self.settings.kernel,
+            strides=2,
+            padding="same",
+            use_bias=self.use_bias,
+            dtype=self.dtype,
+            name=name,
         )
 
     def block(self, x: Any, name: str, layer: Any, activate: bool = True) -> Any:

@@ -208,7 +208,9 @@ class _Window:
 
 def _compiled_step(state: TrainingState, split: Split, config: Config) -> Callable[[Any, Any], dict[str, Any]]:
     images, labels = tf.constant(split.images), tf.constant(split.labels)
-    settings = StepSettings(config.attack, config.loss, config.discriminator, config.seed)
+    settings = StepSettings(
+        config.attack, config.loss, config.discriminator, config.seed, total_steps(len(split), config)
+    )
 
     @tf.function(jit_compile=config.training.xla)
     def step_on(indices: Any, step: Any) -> dict[str, Any]:

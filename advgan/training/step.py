@@ -37,6 +37,8 @@ class StepSettings:
     loss: LossSettings
     discriminator: DiscriminatorSettings
     seed: int
+    steps: int
+    """In the whole run; what cools over a run is a function of (step, steps)."""
 
 
 def training_step(
@@ -72,7 +74,8 @@ def training_step(
                 )
 
         logits = target(adversarial, training=False)
-        loss_adv = losses.adversarial_loss(logits, labels, goal, weights.kappa, weights.adversarial)
+        temperature = _temperature(weights, step, settings.steps)
+        loss_adv = losses.adversarial_loss(logits, labels, goal, weights.kappa, weights.adversarial, temperature)
         seen_by_discriminator = _noisy(adversarial, settings, step, 2 * settings.discriminator.steps)
         loss_gan = losses.gan_loss(discriminator(seen_by_discriminator, training=True))
         loss_hinge = losses.hinge_loss(perturbation, weights.c)
@@ -99,6 +102,12 @@ def _update(network: Any, optimizer: Any, tape: tf.GradientTape, loss: Tensor) -
     gradients = tape.gradient(loss, network.trainable_variables)
     optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
     return tf.linalg.global_norm(gradients)
+
+
+def _temperature(weights: LossSettings, step: Tensor, steps: int) -> Tensor | float:
+    if weights.temperature == 0:  # the paper's loss, without a trace of the option in the compiled step
+        return 0.0
+    return losses.falling_temperature(weights.temperature, weights.cooling, step, steps)
 
 
 def _noisy(images: Tensor, settings: StepSettings, step: Tensor, draw: int) -> Tensor:

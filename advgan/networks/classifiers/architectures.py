@@ -6,14 +6,15 @@ madrylab 3,274,634.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from advgan.config import Architecture, TargetSettings
-from advgan.convolution import ShapeError, output_size
-from advgan.errors import ConfigurationError
+from advgan.convolution import naming_layer, output_size
+from advgan.networks.fit import fitting
 
 keras = tf.keras
 
@@ -33,40 +34,41 @@ def build_classifier(image_shape: tuple[int, int, int], number_of_classes: int, 
     Raises:
         ConfigurationError: the architecture does not fit images of this size.
     """
-    layers = _ARCHITECTURES[settings.architecture](_Layers(settings))
+    pieces = _Layers(settings)
+    layers = _ARCHITECTURES[settings.architecture](pieces)
     height, width, _ = image_shape
     for layer in layers:
         kernel = getattr(layer, "kernel_size", None) or getattr(layer, "pool_size", None)
         if kernel is None:
             continue
-        try:
+        with (
+            fitting(image_shape, "target.architecture", settings.architecture),
+            naming_layer(f"at layer {layer.name}"),
+        ):
             height = output_size(height, kernel[0], layer.strides[0], layer.padding)
             width = output_size(width, kernel[1], layer.strides[1], layer.padding)
-        except ShapeError as error:
-            raise ConfigurationError(
-                "target.architecture",
-                settings.architecture,
-                f"does not fit images of {image_shape[0]}x{image_shape[1]}: at layer {layer.name}, {error}; "
-                "use another architecture or larger images",
-            ) from None
-    logits = _Layers(settings).dense(number_of_classes, name="logits")
+    logits = pieces.logits(number_of_classes)
     return keras.Sequential([keras.Input(image_shape), *layers, logits], name=settings.architecture)
 
 
 class _Layers:
-    """The pieces that the architectures are made of, with the options applied."""
+    """The pieces that the architectures are made of, named and numbered by kind, with the options applied."""
 
     def __init__(self, settings: TargetSettings) -> None:
         self.batch_normalization = settings.batch_normalization
         self.weight_decay = settings.weight_decay
-        self.convolutions = self.pools = 0
+        self.made: Counter[str] = Counter()
+
+    def _name(self, kind: str) -> str:
+        self.made[kind] += 1
+        return f"{kind}_{self.made[kind]}"
 
     def _regularizer(self) -> Any:
         return keras.regularizers.L2(self.weight_decay) if self.weight_decay else None
 
     def convolution(self, filters: int, kernel: int, strides: int = 1, padding: str = "valid") -> list[Any]:
         """Convolution and ReLU, with batch normalization between them by option."""
-        self.convolutions += 1
+        name = self._name("convolution")
         convolution = keras.layers.Conv2D(
             filters,
             kernel,
@@ -74,23 +76,27 @@ class _Layers:
             padding=padding,
             use_bias=not self.batch_normalization,
             kernel_regularizer=self._regularizer(),
-            name=f"convolution_{self.convolutions}",
+            name=name,
         )
-        norm = [keras.layers.BatchNormalization()] if self.batch_normalization else []
-        return [convolution, *norm, keras.layers.ReLU()]
+        norm = [keras.layers.BatchNormalization(name=f"{name}_norm")] if self.batch_normalization else []
+        return [convolution, *norm, keras.layers.ReLU(name=f"{name}_relu")]
 
-    def dense(self, units: int, activation: str | None = None, name: str | None = None) -> Any:
-        return keras.layers.Dense(units, activation=activation, kernel_regularizer=self._regularizer(), name=name)
+    def dense(self, units: int) -> Any:
+        return keras.layers.Dense(
+            units, activation="relu", kernel_regularizer=self._regularizer(), name=self._name("dense")
+        )
+
+    def logits(self, number_of_classes: int) -> Any:
+        return keras.layers.Dense(number_of_classes, kernel_regularizer=self._regularizer(), name="logits")
 
     def dropout(self, rate: float) -> Any:
-        return keras.layers.Dropout(rate)
+        return keras.layers.Dropout(rate, name=self._name("dropout"))
 
     def pool(self) -> Any:
-        self.pools += 1
-        return keras.layers.MaxPooling2D(2, name=f"pool_{self.pools}")
+        return keras.layers.MaxPooling2D(2, name=self._name("pool"))
 
     def flatten(self) -> Any:
-        return keras.layers.Flatten()
+        return keras.layers.Flatten(name="flatten")
 
 
 def _lenet(layer: _Layers) -> list[Any]:
@@ -101,7 +107,7 @@ def _lenet(layer: _Layers) -> list[Any]:
         *layer.convolution(32, 3),
         layer.pool(),
         layer.flatten(),
-        layer.dense(256, "relu"),
+        layer.dense(256),
     ]
 
 
@@ -112,7 +118,7 @@ def _model_a(layer: _Layers) -> list[Any]:
         *layer.convolution(64, 5),
         layer.dropout(0.25),
         layer.flatten(),
-        layer.dense(128, "relu"),
+        layer.dense(128),
         layer.dropout(0.5),
     ]
 
@@ -139,9 +145,9 @@ def _model_c(layer: _Layers) -> list[Any]:
         *layer.convolution(64, 3),
         layer.pool(),
         layer.flatten(),
-        layer.dense(200, "relu"),
+        layer.dense(200),
         layer.dropout(0.5),
-        layer.dense(200, "relu"),
+        layer.dense(200),
     ]
 
 
@@ -153,7 +159,7 @@ def _madrylab(layer: _Layers) -> list[Any]:
         *layer.convolution(64, 5, padding="same"),
         layer.pool(),
         layer.flatten(),
-        layer.dense(1024, "relu"),
+        layer.dense(1024),
     ]
 
 

@@ -1,0 +1,44 @@
+"""What every door does alike: options that name a configuration, and problems told in one line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from advgan.errors import AdvGANError
+
+REFUSED = 2
+"""The exit code of a command that was refused."""
+
+
+def door(name: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """A parser for ``python -m advgan.<name>`` that shows examples and takes no shortened options."""
+    return argparse.ArgumentParser(
+        prog=f"python -m advgan.{name}",
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add_configuration(parser: argparse.ArgumentParser, required: bool) -> None:
+    """Add ``--config`` and ``--set``."""
+    parser.add_argument("--config", metavar="FILE", required=required, help="the configuration, such as mnist.yaml")
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help="change a setting; repeatable"
+    )
+
+
+def told_in_one_line(action: Callable[[], int]) -> int:
+    """Run a door's work and return its exit code; a problem the user can mend becomes one line on stderr and 2."""
+    try:
+        return action()
+    except AdvGANError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return REFUSED
+    except BrokenPipeError:  # whoever read stdout has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1

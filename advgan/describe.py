@@ -1,0 +1,85 @@
+"""The door ``python -m advgan.describe``: every layer of the networks of a configuration, before any training."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import re
+import sys
+from typing import Any
+
+from advgan.command_line import add_configuration, door, told_in_one_line
+from advgan.config import find_config, load_config
+from advgan.errors import ConfigurationError
+from advgan.startup import import_tensorflow
+
+EXAMPLES = """examples:
+  python -m advgan.describe --config mnist.yaml
+  python -m advgan.describe --config mnist.yaml --image 32x32x3 --set target.architecture=model_c
+  python -m advgan.describe --config mnist.yaml --set discriminator.padding=valid     refused: why, and at which layer
+  python -m advgan.describe --config mnist.yaml --json
+
+For the generator, the discriminator and the target, and for one image: each layer's kernel, stride, padding on the four
+sides (top, bottom, left, right; added around the input, or around the output of a transposed convolution; negative: cut
+off), output shape, parameters (trained + kept), floating-point operations (a multiply-add counts as 2) and bytes of
+output. Worked out by advgan.convolution and compared with what Keras builds. Exit code: 0 done, 2 does not fit.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    parser = door("describe", "Show what every layer of the networks gives, or why they do not fit.", EXAMPLES)
+    add_configuration(parser, required=True)
+    parser.add_argument("--image", metavar="HxWxC", help="instead of the data's: height, width, channels")
+    parser.add_argument("--classes", metavar="N", help="instead of the data's (with --image: 10)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args(arguments)
+    return told_in_one_line(lambda: _describe(options))
+
+
+def _describe(options: argparse.Namespace) -> int:
+    config = load_config(find_config(options.config), options.overrides)
+    image, classes = _image_and_classes(options)
+    import_tensorflow()  # takes seconds, so after the configuration was checked
+    from advgan.data.datasets import load_dataset
+    from advgan.networks.description import describe
+    from advgan.plan import build_networks
+    from advgan.report import layer_table
+
+    if image is None:
+        dataset = load_dataset(config.data)
+        image, classes = dataset.image_shape, classes or dataset.number_of_classes
+    networks = build_networks(image, classes or 10, config)
+    descriptions = {role: describe(network) for role, network in networks._asdict().items()}
+    if options.json:
+        print(json.dumps({role: _as_json(network) for role, network in descriptions.items()}, indent=1))
+    else:
+        print("\n\n".join("\n".join(layer_table(network)) for network in descriptions.values()))
+    return 0
+
+
+def _image_and_classes(options: argparse.Namespace) -> tuple[tuple[int, int, int] | None, int | None]:
+    image = None
+    if options.image is not None:
+        if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}x[1-9]\d{0,3}", options.image):
+            raise ConfigurationError("--image", options.image, "should be height x width x channels, such as 28x28x1")
+        height, width, channels = map(int, options.image.split("x"))
+        image = (height, width, channels)
+    if options.classes is None:
+        return image, None
+    if not re.fullmatch(r"[1-9]\d{0,5}", options.classes) or options.classes == "1":
+        raise ConfigurationError("--classes", options.classes, "should be a number of classes (allowed: 2 or more)")
+    return image, int(options.classes)
+
+
+def _as_json(network: Any) -> dict[str, Any]:
+    totals = ("trained_parameters", "kept_parameters", "operations", "activation_bytes")
+    content = {**dataclasses.asdict(network), **{name: getattr(network, name) for name in totals}}
+    for layer in content["layers"]:
+        layer["padding"] = layer["padding"] and layer["padding"]._asdict()
+    return content
+
+
+if __name__ == "__main__":
+    sys.exit(main())
