@@ -75,10 +75,16 @@ class Norms:
 
     linf: np.ndarray
     l2: np.ndarray
+    l0: np.ndarray
+    """How many pixel values, each channel for itself, differ at all."""
 
 
 def measure(images: np.ndarray, adversarial: np.ndarray) -> Norms:
     """Measure ``x_A - x`` in float64, image by image."""
     difference = np.asarray(adversarial, np.float64) - np.asarray(images, np.float64)
     flat = difference.reshape(len(difference), -1)
-    return Norms(linf=np.abs(flat).max(axis=1, initial=0.0), l2=np.sqrt(np.square(flat).sum(axis=1)))
+    return Norms(
+        linf=np.abs(flat).max(axis=1, initial=0.0),
+        l2=np.sqrt(np.square(flat).sum(axis=1)),
+        l0=np.count_nonzero(flat, axis=1).astype(np.float64),
+    )

@@ -121,6 +121,52 @@ def results(summary: dict[str, Any], run_directory: Path) -> list[str]:
     ]
 
 
+def evaluation_introduction(config: Config, run_directory: Path, target: str, images: int) -> list[str]:
+    """Which run, which target, how many images."""
+    return [
+        f"Run            {run_directory}",
+        f"Target         {target}",
+        f"Threat model   {threat_model(config)}",
+        f"Images         {images:,} test images",
+    ]
+
+
+def evaluation_results(record: dict[str, Any], folder: Path) -> list[str]:
+    """The table at the end of an evaluation, and where its files are."""
+    data, distortion = record["data"], record["distortion"]
+
+    def row(name: str, value: str) -> str:
+        return f"  {name:<42}{value}"
+
+    def rate(value: dict[str, Any] | None) -> str:
+        if value is None:
+            return "       not measured"
+        return f"{value['rate']:>8.2%}   [{value['low']:.2%}, {value['high']:.2%}]   n = {value['n']:,}"
+
+    def number(value: float | None, digits: int) -> str:
+        return f"{'none':>10}" if value is None else f"{value:>10.{digits}f}"
+
+    whole = f"all {data['images']:,}" if data["all_test_images"] else f"the first {data['images']:,} of {data['of']:,}"
+    return [
+        "",
+        f"On {whole} test images, Wilson 95 % intervals:",
+        row("attack success rate", rate(record["success"])),
+        row("  after rounding to 8 bits", rate(record["success_8_bit"])),
+        row("  saved as floats and read back", rate(record["success_read_back"]["adversarial.npz"])),
+        row("  saved as PNG and read back", rate(record["success_read_back"]["png"])),
+        row("clean accuracy of the target", rate(record["clean_accuracy"])),
+        row("accuracy under attack", rate(record["accuracy_under_attack"])),
+        row("largest change of a pixel (L_inf)", number(distortion["largest_linf"], 6)),
+        row("mean L2", number(distortion["mean_l2"], 2)),
+        row("mean L0 (pixel values that differ)", number(distortion["mean_l0"], 1)),
+        row("mean SSIM", number(distortion["mean_ssim"], 4)),
+        row("mean PSNR, dB", number(distortion["mean_psnr"], 2)),
+        row("seconds for 1,000 images", number(record["seconds_per_1000_images"], 3)),
+        "",
+        f"Figures:  {folder / 'evaluation.json'}",
+    ]
+
+
 def what_next(config: Config, run_directory: Path) -> str:
     """One command that goes on from here."""
     if config.data.dataset == "mnist" and config.attack.goal == "untargeted":

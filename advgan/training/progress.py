@@ -15,7 +15,13 @@ class Progress:
     """Shows how far a long piece of work is, on ``stream`` (stderr by default); ``shown=False`` keeps quiet."""
 
     def __init__(
-        self, label: str, total: int, start: int = 0, shown: bool = True, stream: TextIO | None = None
+        self,
+        label: str,
+        total: int,
+        start: int = 0,
+        shown: bool = True,
+        stream: TextIO | None = None,
+        unit: str = "step",
     ) -> None:
         stream = stream or sys.stderr
         shown = shown and stream is not None  # closed
@@ -24,7 +30,7 @@ class Progress:
         self._stream = stream if shown else None
         self._bar = None
         if shown and stream.isatty():
-            self._bar = tqdm(total=total, initial=start, desc=label, unit="step", file=stream, dynamic_ncols=True)
+            self._bar = tqdm(total=total, initial=start, desc=label, unit=unit, file=stream, dynamic_ncols=True)
         self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
 
     def advance(self, steps: int, status: str) -> None:

@@ -1,0 +1,78 @@
+"""The door ``python -m advgan.evaluate``: parse, call, print."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from advgan.command_line import add_configuration, door, told_in_one_line
+from advgan.config import find_config, load_config
+from advgan.errors import AdvGANError, ConfigurationError
+from advgan.startup import import_tensorflow
+
+EXAMPLES = """examples:
+  python -m advgan.evaluate --run checkpoints/mnist/0
+  python -m advgan.evaluate --config mnist.yaml                      the latest finished run of it
+  python -m advgan.evaluate --run checkpoints/mnist/0 --images 500   a quick look, marked as such
+
+The results go into <run>/evaluation: evaluation.json, adversarial.npz, images/ as PNG sheets and, for MNIST, an array
+for the MadryLab challenge. docs/evaluation.md describes them. An evaluation that was stopped goes on when the same
+command is given again. Exit code: 0 done, 2 refused, 130 interrupted.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    parser = door("evaluate", "Measure how often a trained AdvGAN fools a classifier on the test images.", EXAMPLES)
+    add_configuration(parser, required=False)
+    parser.add_argument("--run", metavar="RUN", help="the folder of a finished run")
+    parser.add_argument("--output", metavar="FOLDER", help="where the results go, instead of <run>/evaluation")
+    parser.add_argument("--images", metavar="N", help="the first N test images only; the results say so")
+    options = parser.parse_args(arguments)
+    if (options.run is None) == (options.config is None):
+        parser.error("one of --run RUN and --config FILE is needed, such as --run checkpoints/mnist/0")
+    command = f"python -m advgan.evaluate {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
+    return told_in_one_line(lambda: _evaluate(options, command))
+
+
+def _evaluate(options: argparse.Namespace, command: str) -> int:
+    if options.run is not None and options.overrides:
+        raise ConfigurationError("--set", options.overrides[0], "a run keeps its settings; leave this out")
+    config = None if options.config is None else load_config(find_config(options.config), options.overrides)
+    images = None if options.images is None else _count("--images", options.images)
+    folder = None
+    try:
+        import_tensorflow()  # takes seconds, so after the options were checked
+        from advgan.assessment import Request, assess, latest_finished_run
+
+        if config is not None:
+            run = latest_finished_run(Path(config.output.directory) / config.name)
+        else:
+            run = Path(options.run)
+        request = Request(run, None if options.output is None else Path(options.output), images)
+        folder = request.folder
+        assess(request, command=command)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise AdvGANError(
+            f"{error.filename or folder or 'output'}: {error.strerror or error}; what is done is kept: mend this, "
+            "then give the same command again"
+        ) from None
+    return 0
+
+
+def _count(option: str, text: str) -> int:
+    if not re.fullmatch(r"[1-9]\d{0,8}", text):
+        raise ConfigurationError(option, text, "should be a whole number from 1")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

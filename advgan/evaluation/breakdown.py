@@ -1,0 +1,92 @@
+"""Success and answers class by class, and how large and how visible the changes are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from advgan.data.batches import slices
+from advgan.evaluation.scores import Rate
+from advgan.goals import Goal
+from advgan.perturbation import measure
+
+BATCH_SIZE = 500
+SSIM_WINDOW = 11
+"""The side of the window of ``tf.image.ssim``; smaller images have no SSIM."""
+
+
+def success_rate(goal: Goal, labels: np.ndarray, clean: np.ndarray, answers: np.ndarray) -> Rate:
+    """The share of the images that count on which the goal was reached.
+
+    Args:
+        goal: says which images count, and when it is reached.
+        labels, clean, answers: classes, answers on the clean images and under attack; integers of shape (n,).
+    """
+    counted = goal.eligible(labels, clean)
+    return Rate.of(int((counted & goal.reached(labels, answers)).sum()), int(counted.sum()))
+
+
+def success_by_class(
+    goal: Goal, labels: np.ndarray, clean: np.ndarray, answers: np.ndarray, classes: int
+) -> list[Rate]:
+    """The success rate on the images of each true class; the arguments are those of ``success_rate``."""
+    return [
+        success_rate(goal, labels[here], clean[here], answers[here])
+        for here in (labels == label for label in range(classes))
+    ]
+
+
+def count_matrix(labels: np.ndarray, answers: np.ndarray, classes: int) -> np.ndarray:
+    """How many images of each true class (row) got each answer (column): int64, shape (classes, classes)."""
+    matrix = np.zeros((classes, classes), np.int64)
+    np.add.at(matrix, (labels, answers), 1)
+    return matrix
+
+
+@dataclass(frozen=True)
+class Distortion:
+    """How far adversarial images are from the clean ones; means over the images that count, pixels in [0, 1]."""
+
+    largest_linf: float
+    """Over all images, counted or not, measured in float64."""
+    mean_l2: float | None
+    mean_l0: float | None
+    """The mean number of pixel values, each channel for itself, that differ at all."""
+    mean_ssim: float | None
+    """``tf.image.ssim`` with its defaults; None for images smaller than its window of 11 x 11."""
+    mean_psnr: float | None
+    """``tf.image.psnr`` in dB, over the images that changed at all; None where there is none."""
+
+
+def distortion(images: np.ndarray, adversarial: np.ndarray, counted: np.ndarray) -> Distortion:
+    """Measure adversarial images; where no image counts, the means are None.
+
+    Args:
+        images, adversarial: float32 in [0, 1], shape (n, height, width, channels).
+        counted: the images that enter the means, booleans of shape (n,).
+    """
+    norms = measure(images, adversarial)
+    largest = float(norms.linf.max(initial=0.0))
+    if not counted.any():
+        return Distortion(largest, None, None, None, None)
+    clean, changed = images[counted], adversarial[counted]
+    psnr = _by_batch(tf.image.psnr, clean, changed)
+    ssim = _by_batch(tf.image.ssim, clean, changed) if min(images.shape[1:3]) >= SSIM_WINDOW else None
+    finite = np.isfinite(psnr)
+    return Distortion(
+        largest_linf=largest,
+        mean_l2=float(norms.l2[counted].mean()),
+        mean_l0=float(norms.l0[counted].mean()),
+        mean_ssim=None if ssim is None else float(ssim.mean()),
+        mean_psnr=float(psnr[finite].mean()) if finite.any() else None,
+    )
+
+
+def _by_batch(measured: object, images: np.ndarray, adversarial: np.ndarray) -> np.ndarray:
+    values = [
+        measured(tf.constant(images[part]), tf.constant(adversarial[part]), max_val=1.0).numpy()  # type: ignore[operator]
+        for part in slices(len(images), BATCH_SIZE)
+    ]
+    return np.concatenate(values).astype(np.float64)

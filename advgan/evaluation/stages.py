@@ -1,0 +1,72 @@
+"""Results that outlive the process that worked them out: a killed evaluation finds them again and goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from advgan.files import write_whole
+
+Arrays = dict[str, np.ndarray]
+Advance = Callable[[int], None]
+"""Told how many more images are done."""
+Watch = Callable[[str, int], AbstractContextManager[Advance]]
+"""Shows how far a stage is: called with its name and its number of images."""
+
+
+def digest_of(content: object) -> str:
+    """SHA-256, in hex, of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+class Stages:
+    """The stages of an evaluation, each a file of arrays that is written whole and found again by a digest.
+
+    Args:
+        folder: where the files are; it may be deleted at any time, the stages are then worked out again.
+        determinants: what decides every stage's result: weights, data, versions. JSON can hold it.
+        watch: shows how far a stage is.
+    """
+
+    def __init__(self, folder: Path, determinants: Mapping[str, Any], watch: Watch) -> None:
+        self._folder, self._determinants, self._watch = folder, dict(determinants), watch
+        self.found: list[str] = []
+        """Names of the stages whose results were there already."""
+
+    def result(self, name: str, settings: Mapping[str, Any], total: int, work: Callable[[Advance], Arrays]) -> Arrays:
+        """The arrays of a stage: read where they are there, worked out and kept otherwise.
+
+        Args:
+            name: of the stage, also the start of its file's name.
+            settings: what decides the result beside the determinants. JSON can hold it.
+            total: how many images ``work`` goes through.
+            work: what the stage does; it tells how far it is, and returns arrays of numbers or booleans.
+        """
+        digest = digest_of([name, self._determinants, dict(settings)])
+        path = self._folder / f"{name}-{digest[:16]}.npz"
+        if (kept := _read(path, digest)) is not None:
+            self.found.append(name)
+            return kept
+        with self._watch(name, total) as advance:
+            arrays = {key: np.asarray(value) for key, value in work(advance).items()}
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, lambda beside: np.savez(beside, _digest=np.array(digest), **arrays))  # type: ignore[arg-type]
+        return arrays
+
+
+def _read(path: Path, digest: str) -> Arrays | None:
+    """What a stage left; None where there is nothing, or nothing whole."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+    return arrays if str(arrays.pop("_digest", "")) == digest else None

@@ -1,0 +1,281 @@
+"""``python -m advgan.evaluate``: its figures counted again from its files, kill and continue, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import foolbox
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from advgan import assessment, evaluate
+from advgan.assessment import Request, assess, latest_finished_run
+from advgan.errors import AdvGANError
+
+keras = tf.keras
+CHECKOUT = Path(__file__).parent.parent
+COUNT = 200  # test images of the small run
+
+
+def silent(_: str) -> None:
+    """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def run(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of a finished run that may be written into."""
+    return Path(shutil.copytree(small_run, tmp_path_factory.mktemp("evaluated") / "run"))
+
+
+@pytest.fixture(scope="module")
+def record(run: Path) -> dict[str, Any]:
+    return assess(Request(run), say=silent, command="a test")
+
+
+@pytest.fixture(scope="module")
+def archive(run: Path, record: dict[str, Any]) -> dict[str, np.ndarray]:
+    assert record
+    with np.load(run / "evaluation" / "adversarial.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def target(run: Path) -> Any:
+    return keras.models.load_model(run / "target.keras")
+
+
+def wilson(successes: int, n: int) -> dict[str, float]:
+    """The interval as Wilson's formula gives it, in plain arithmetic."""
+    z, p = 1.959963984540054, successes / n
+    centre, half = p + z**2 / (2 * n), z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
+    return {"low": (centre - half) / (1 + z**2 / n), "high": (centre + half) / (1 + z**2 / n)}
+
+
+def same_rate(found: dict[str, Any], successes: int, n: int) -> None:
+    assert (found["successes"], found["n"], found["rate"]) == (successes, n, successes / n)
+    for end, value in wilson(successes, n).items():
+        assert found[end] == pytest.approx(min(max(value, 0), 1), abs=1e-12)
+
+
+def test_the_figures_are_those_counted_again_from_the_archive(
+    record: dict[str, Any], archive: dict[str, np.ndarray], target: Any
+) -> None:
+    clean = target.predict(archive["x"], verbose=0).argmax(axis=1)
+    answers = target.predict(archive["x_adv"], verbose=0).argmax(axis=1)
+    labels = archive["y"]
+    np.testing.assert_array_equal(archive["clean_predictions"], clean)
+    np.testing.assert_array_equal(archive["predictions"], answers)
+    right, wrong = clean == labels, answers != labels
+    np.testing.assert_array_equal(archive["counted"], right)
+    np.testing.assert_array_equal(archive["success"], right & wrong)
+    same_rate(record["success"], int((right & wrong).sum()), int(right.sum()))
+    same_rate(record["clean_accuracy"], int(right.sum()), COUNT)
+    same_rate(record["accuracy_under_attack"], int((~wrong).sum()), COUNT)
+    assert 0.2 < record["success"]["rate"] < 1
+    for label in range(10):
+        here = labels == label
+        found = record["by_class"][label]
+        assert found["class"] == label
+        same_rate(found, int((right & wrong & here).sum()), int((right & here).sum()))
+        for answer in range(10):
+            given = answers == answer
+            assert record["confusion_clean"][label][answer] == np.count_nonzero(here & (clean == answer))
+            assert record["confusion_under_attack"][label][answer] == np.count_nonzero(here & given)
+            assert record["source_by_answer"][label][answer] == np.count_nonzero(here & given & right)
+
+
+def test_the_distances_are_those_measured_again_from_the_archive(
+    record: dict[str, Any], archive: dict[str, np.ndarray]
+) -> None:
+    change = archive["x_adv"].astype(np.float64) - archive["x"]
+    counted = change[archive["counted"]].reshape(-1, 784)
+    found = record["distortion"]
+    assert found["largest_linf"] == np.abs(change).max() <= record["epsilon"] + 1e-6
+    assert found["mean_l2"] == pytest.approx(np.linalg.norm(counted, axis=1).mean(), rel=1e-12)
+    assert found["mean_l0"] == (counted != 0).sum(axis=1).mean()
+    decibels = -10 * np.log10(np.square(counted).mean(axis=1))
+    assert found["mean_psnr"] == pytest.approx(decibels.mean(), rel=1e-5)
+    assert 0 < found["mean_ssim"] < 1
+
+
+def test_foolbox_finds_the_same_accuracy_on_the_saved_images(
+    record: dict[str, Any], archive: dict[str, np.ndarray], target: Any
+) -> None:
+    model = foolbox.TensorFlowModel(target, bounds=(0, 1))
+    labels = tf.constant(archive["y"], tf.int64)
+    for images, name in (("x", "clean_accuracy"), ("x_adv", "accuracy_under_attack")):
+        found = foolbox.accuracy(model, tf.constant(archive[images]), labels)
+        assert round(found * COUNT) == record[name]["successes"]
+        assert found == np.float32(record[name]["rate"])
+
+
+def test_saved_images_read_back_succeed_as_often_and_stay_within_epsilon(
+    run: Path, record: dict[str, Any], archive: dict[str, np.ndarray]
+) -> None:
+    assert record["success_read_back"]["adversarial.npz"] == record["success"]
+    assert record["success_read_back"]["png"] == record["success_8_bit"]
+    assert record["png_largest_change_levels"] == 76
+    (file,) = record["files"]["png"]
+    sheet = tf.io.decode_png((run / "evaluation" / file).read_bytes()).numpy()
+    assert sheet.shape == (5 * 28, 40 * 28, 1)
+    for number in (0, 39, 40, 199):
+        top, left = number // 40 * 28, number % 40 * 28
+        image = sheet[top : top + 28, left : left + 28].astype(int)
+        assert np.abs(image - np.rint(archive["x"][number] * 255)).max() <= 76
+        assert np.abs(image - archive["x_adv"][number] * 255).max() <= 1.0
+
+
+def test_the_record_states_what_was_evaluated_and_is_plain_json(run: Path, record: dict[str, Any]) -> None:
+    assert json.loads((run / "evaluation" / "evaluation.json").read_text()) == record
+    assert record["schema"] == assessment.SCHEMA
+    assert record["data"]["images"] == record["data"]["of"] == COUNT
+    assert record["data"]["all_test_images"] is True
+    assert record["files"]["left_out"].keys() == {"mnist_challenge.npy"}
+    assert not (run / "evaluation" / "mnist_challenge.npy").exists()  # it takes all 10,000 images
+
+
+def test_the_evaluation_agrees_with_what_training_measured(run: Path, record: dict[str, Any]) -> None:
+    trained = json.loads((run / "summary.json").read_text())["test"]
+    for name in ("clean_accuracy", "accuracy_under_attack", "success", "success_8_bit"):
+        assert record[name] == trained[name]
+
+
+def test_fewer_images_are_marked_and_nothing_stale_stays(run: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    record = assess(Request(run, output=tmp_path / "few", images=50), say=lines.append)
+    assert (record["data"]["images"], record["data"]["of"], record["data"]["all_test_images"]) == (50, COUNT, False)
+    assert any("the first 50 of 200 test images" in line for line in lines)
+    assert record["clean_accuracy"]["n"] == 50
+
+
+def test_a_killed_evaluation_goes_on_where_it_stopped(run: Path, record: dict[str, Any], tmp_path: Path) -> None:
+    output = tmp_path / "killed"
+    command = [sys.executable, "-m", "advgan.evaluate", "--run", str(run), "--output", str(output)]
+    process = subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not list(output.glob("stages/advgan-*.npz")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (output / "evaluation.json").exists()
+    (kept,) = output.glob("stages/advgan-*.npz")
+    before = kept.stat().st_mtime_ns
+
+    lines: list[str] = []
+    again = assess(Request(run, output=output), say=lines.append)
+    assert kept.stat().st_mtime_ns == before
+    assert any(line.startswith("Found already") and "advgan" in line for line in lines)
+    for name in ("success", "success_8_bit", "confusion_under_attack", "distortion"):
+        assert again[name] == record[name]
+    kept.write_bytes(kept.read_bytes()[:1000])  # damaged: worked out again
+    assert assess(Request(run, output=output), say=silent)["success"] == record["success"]
+
+
+# --- Refusals ----------------------------------------------------------------------------------------------------
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line with which a command is refused, exit code 2, nothing on stdout."""
+    assert evaluate.main(list(arguments)) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 1
+    assert printed.err.startswith("error: ")
+    return printed.err.strip().removeprefix("error: ")
+
+
+def test_a_missing_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "is not a run" in refusal(capsys, "--run", str(tmp_path / "absent"))
+    assert not (tmp_path / "absent").exists()
+
+
+@pytest.mark.parametrize("missing", ["summary.json", "generator.keras", "target.keras"])
+def test_an_unfinished_run_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], missing: str
+) -> None:
+    unfinished = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
+    (unfinished / missing).unlink()
+    message = refusal(capsys, "--run", str(unfinished))
+    assert f"is not finished: it has no {missing}" in message
+    assert "--resume" in message
+    assert not (unfinished / "evaluation").exists()
+
+
+@pytest.mark.parametrize("file", ["generator.keras", "target.keras", "summary.json"])
+def test_a_truncated_file_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str) -> None:
+    damaged = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
+    (damaged / file).write_bytes((damaged / file).read_bytes()[:300])
+    message = refusal(capsys, "--run", str(damaged))
+    assert file in message
+    assert not (damaged / "evaluation").exists()
+
+
+def test_a_network_for_other_images_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in ("generator.keras", "target.keras"):
+        wrong = shutil.copytree(run, tmp_path / file, ignore=shutil.ignore_patterns("evaluation"))
+        keras.Sequential([keras.Input((32, 32, 1)), keras.layers.Conv2D(1, 1)]).save(wrong / file)
+        message = refusal(capsys, "--run", str(wrong))
+        assert file in message
+        assert "takes images of (32, 32, 1)" in message
+
+
+@pytest.mark.parametrize("output", ["file", "file/below"])
+def test_an_output_folder_that_cannot_be_written_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str
+) -> None:
+    (tmp_path / "file").touch()
+    message = refusal(capsys, "--run", str(run), "--output", str(tmp_path / output))
+    assert message.startswith("--output = ")
+    assert "cannot be written" in message
+
+
+@pytest.mark.parametrize("images", ["0", "-1", "some", "1.5", "201"])
+def test_a_number_of_images_that_cannot_be_is_refused(
+    run: Path, capsys: pytest.CaptureFixture[str], images: str
+) -> None:
+    assert refusal(capsys, "--run", str(run), "--images", images).startswith("--images = ")
+
+
+def test_a_run_takes_no_settings(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refusal(capsys, "--run", str(run), "--set", "seed=1").startswith("--set = 'seed=1': a run keeps")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--run", "a", "--config", "mnist.yaml"]])
+def test_a_command_without_one_run_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        evaluate.main(arguments)
+    assert stopped.value.code == 2
+    assert "--run checkpoints/mnist/0" in capsys.readouterr().err
+
+
+def test_the_latest_finished_run_is_found_and_its_absence_told(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "there is no finished run in checkpoints/mnist" in refusal(capsys, "--config", "mnist.yaml")
+    runs = tmp_path / "checkpoints" / "mnist"
+    for number in ("0", "1", "2"):
+        shutil.copytree(run, runs / number, ignore=shutil.ignore_patterns("evaluation", "state"))
+    os.utime(runs / "1" / "summary.json", (2e9, 2e9))
+    (runs / "2" / "summary.json").unlink()
+    assert latest_finished_run(Path("checkpoints/mnist")) == Path("checkpoints/mnist/1")
+
+
+def test_other_data_than_the_run_was_trained_on_are_refused(run: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
+    processes = json.loads((other / "processes.json").read_text())
+    processes[0]["data_sha256"] = "0" * 64
+    (other / "processes.json").write_text(json.dumps(processes))
+    with pytest.raises(AdvGANError, match=r"mnist has changed since .* was trained on it"):
+        assess(Request(other), say=silent)

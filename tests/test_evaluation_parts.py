@@ -1,0 +1,176 @@
+"""Parts of an evaluation against independent arithmetic: distances, sheets, the challenge's array, stages."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from advgan.config import DataSettings
+from advgan.data.datasets import load_dataset, scaled
+from advgan.errors import AdvGANError
+from advgan.evaluation.breakdown import count_matrix, distortion, success_by_class, success_rate
+from advgan.evaluation.scores import Rate
+from advgan.evaluation.sheets import challenge_array, read_sheets, write_sheets
+from advgan.evaluation.stages import Advance, Arrays, Stages
+from advgan.goals import Targeted, Untargeted
+from advgan.perturbation import to_8_bits
+
+DIGITS = load_dataset(DataSettings()).test
+IMAGES = scaled(DIGITS.images)
+
+
+def structural_similarity(a: np.ndarray, b: np.ndarray) -> float:
+    """Wang et al. 2004: an 11 x 11 Gaussian window of sigma 1.5, K1 0.01, K2 0.03, pixels in [0, 1]; whole windows."""
+    offsets = np.arange(11) - 5
+    window = np.exp(-(offsets[:, None] ** 2 + offsets[None, :] ** 2) / (2 * 1.5**2))
+    window /= window.sum()
+
+    def mean(image: np.ndarray) -> np.ndarray:
+        return (np.lib.stride_tricks.sliding_window_view(image, (11, 11)) * window).sum(axis=(-1, -2))
+
+    mean_a, mean_b = mean(a), mean(b)
+    spread = mean(a * a) - mean_a**2 + mean(b * b) - mean_b**2
+    together = mean(a * b) - mean_a * mean_b
+    c1, c2 = 0.01**2, 0.03**2
+    ratio = (2 * mean_a * mean_b + c1) * (2 * together + c2) / ((mean_a**2 + mean_b**2 + c1) * (spread + c2))
+    return float(ratio.mean())
+
+
+def test_distances_as_in_numpy() -> None:
+    clean = IMAGES[:40]
+    noise = np.random.default_rng(0).uniform(-0.2, 0.2, clean.shape).astype(np.float32)
+    noise[:3] = 0  # these have no PSNR
+    changed = np.clip(clean + noise, 0, 1)
+    counted = np.arange(40) < 30
+    found = distortion(clean, changed, counted)
+    difference = (changed.astype(np.float64) - clean)[counted].reshape(30, 784)
+    assert found.mean_l0 == (difference != 0).sum() / 30
+    assert found.mean_psnr == pytest.approx((-10 * np.log10(np.square(difference[3:]).mean(axis=1))).mean(), rel=1e-5)
+    pairs = zip(clean[counted, ..., 0].astype(np.float64), changed[counted, ..., 0].astype(np.float64), strict=True)
+    assert found.mean_ssim == pytest.approx(np.mean([structural_similarity(a, b) for a, b in pairs]), abs=1e-4)
+    assert found.largest_linf == pytest.approx(0.2, abs=1e-3)
+
+
+def test_distances_where_nothing_can_be_measured() -> None:
+    clean = IMAGES[:5]
+    none = distortion(clean, clean, np.zeros(5, bool))
+    assert (none.largest_linf, none.mean_l2, none.mean_l0, none.mean_ssim, none.mean_psnr) == (0.0, *[None] * 4)
+    same = distortion(clean, clean, np.ones(5, bool))
+    assert (same.mean_l2, same.mean_l0, same.mean_psnr) == (0.0, 0.0, None)
+    assert same.mean_ssim == pytest.approx(1)
+    assert distortion(clean[:, :10], clean[:, :10], np.ones(5, bool)).mean_ssim is None
+
+
+def test_rates_by_class_and_matrices() -> None:
+    labels = np.array([0, 0, 1, 1, 2])
+    clean = np.array([0, 1, 1, 1, 2])
+    answers = np.array([1, 1, 0, 1, 0])
+    assert success_rate(Untargeted(), labels, clean, answers) == Rate.of(3, 4)
+    by_class = success_by_class(Untargeted(), labels, clean, answers, 4)
+    assert [(rate.successes, rate.n) for rate in by_class] == [(1, 1), (1, 2), (1, 1), (0, 0)]
+    assert success_rate(Targeted(0), labels, clean, answers) == Rate.of(2, 3)
+    assert count_matrix(labels, answers, 3).tolist() == [[0, 2, 0], [1, 1, 0], [1, 0, 0]]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("count", [1, 40, 41, 1003])
+def test_sheets_lose_nothing(tmp_path: Path, channels: int, count: int) -> None:
+    images = np.random.default_rng(count).integers(0, 256, (count, 6, 5, channels), dtype=np.uint8)
+    files = write_sheets(images, tmp_path / "images")
+    assert len(files) == -(-count // 1000)
+    np.testing.assert_array_equal(read_sheets(files, count, (6, 5, channels)), images)
+
+
+def test_sheets_of_a_larger_evaluation_go(tmp_path: Path) -> None:
+    write_sheets(np.zeros((1001, 2, 2, 1), np.uint8), tmp_path)
+    files = write_sheets(np.zeros((5, 2, 2, 1), np.uint8), tmp_path)
+    assert sorted(tmp_path.iterdir()) == files
+
+
+def test_sheets_stay_within_epsilon(tmp_path: Path) -> None:
+    clean = DIGITS.images[:50]
+    adversarial = np.clip(scaled(clean) + np.float32(0.3), 0, 1)
+    files = write_sheets(to_8_bits(scaled(clean), adversarial, 0.3), tmp_path)
+    read = read_sheets(files, 50, (28, 28, 1))
+    assert np.abs(read.astype(int) - clean).max() == 76 <= 0.3 * 255
+
+
+def test_the_challenges_array() -> None:
+    adversarial = np.clip(IMAGES + np.float32(0.3) * np.sign(0.5 - IMAGES), 0, 1)
+    array = challenge_array(IMAGES, adversarial)
+    assert (array.shape, array.dtype) == ((10_000, 784), np.float32)
+    np.testing.assert_array_equal(array, adversarial.reshape(10_000, 784))
+    # The rules of run_attack.py, one after the other.
+    assert not (np.amax(array) > 1.0001 or np.amin(array) < -0.0001 or np.isnan(np.amax(array)))
+    assert np.amax(np.abs(IMAGES.reshape(10_000, 784) - array)) <= 0.3 + 0.0001
+
+
+@pytest.mark.parametrize(
+    ("count", "add", "words"),
+    [
+        (9_999, 0.0, r"takes shape \(10000, 784\)"),
+        (10_000, 0.301, "largest here is 0.3010"),
+        (10_000, np.nan, r"\[0, 1\]"),
+    ],
+)
+def test_what_the_challenge_would_refuse(count: int, add: float, words: str) -> None:
+    adversarial = IMAGES[:count].copy()
+    adversarial[3, 0, 0] += add
+    with pytest.raises(AdvGANError, match=words):
+        challenge_array(IMAGES[:count], adversarial)
+    if count == 10_000:
+        with pytest.raises(AdvGANError, match=r"in \[0, 1\]"):
+            challenge_array(IMAGES, IMAGES * 1.001)
+
+
+@contextlib.contextmanager
+def unwatched(_name: str, _total: int) -> Iterator[Advance]:
+    yield lambda _: None
+
+
+def test_a_stage_is_found_again_only_for_the_same_settings(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    def work(_: Advance) -> Arrays:
+        calls.append("worked")
+        return {"answers": np.arange(5), "hits": np.array([True, False])}
+
+    def results(weights: str, settings: dict[str, int]) -> Arrays:
+        return Stages(tmp_path, {"weights": weights}, unwatched).result("attack", settings, 5, work)
+
+    first = results("a", {"steps": 1})
+    again = results("a", {"steps": 1})
+    assert calls == ["worked"]
+    for name, array in first.items():
+        np.testing.assert_array_equal(again[name], array)
+        assert again[name].dtype == array.dtype
+    results("b", {"steps": 1})
+    results("a", {"steps": 2})
+    assert len(calls) == 3
+    results("a", {"steps": 1})  # the others left it where it was
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"nothing of the kind"])
+def test_a_damaged_stage_is_worked_out_again(tmp_path: Path, content: bytes) -> None:
+    stages = Stages(tmp_path, {}, unwatched)
+    stages.result("attack", {}, 1, lambda _: {"a": np.arange(3)})
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(content)
+    assert stages.result("attack", {}, 1, lambda _: {"a": np.arange(4)})["a"].tolist() == [0, 1, 2, 3]
+    assert stages.found == []
+    assert stages.result("attack", {}, 1, lambda _: {})["a"].tolist() == [0, 1, 2, 3]
+    assert stages.found == ["attack"]
+
+
+def test_a_stage_that_stops_leaves_nothing(tmp_path: Path) -> None:
+    def stopped(_: Advance) -> Arrays:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Stages(tmp_path / "stages", {}, unwatched).result("attack", {}, 1, stopped)
+    assert not (tmp_path / "stages").exists()
