@@ -17,6 +17,11 @@ EXAMPLES = """examples:
   python -m advgan.evaluate --run checkpoints/mnist/0
   python -m advgan.evaluate --config mnist.yaml                      the latest finished run of it
   python -m advgan.evaluate --run checkpoints/mnist/0 --images 500   a quick look, marked as such
+  python -m advgan.evaluate --run checkpoints/mnist/0 --restarts 10  a stronger PGD beside it
+  python -m advgan.evaluate --run checkpoints/mnist/0 --transfer other.keras --transfer saved_model/
+  python -m advgan.evaluate --run checkpoints/mnist/0 --target mine:logits --output mine/
+
+A CLASSIFIER is a .keras file, the folder of a SavedModel, or module:function (from images in [0, 1] to logits).
 
 The results go into <run>/evaluation: evaluation.json, adversarial.npz, images/ as PNG sheets and, for MNIST, an array
 for the MadryLab challenge. docs/evaluation.md describes them. An evaluation that was stopped goes on when the same
@@ -31,6 +36,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--run", metavar="RUN", help="the folder of a finished run")
     parser.add_argument("--output", metavar="FOLDER", help="where the results go, instead of <run>/evaluation")
     parser.add_argument("--images", metavar="N", help="the first N test images only; the results say so")
+    parser.add_argument("--restarts", metavar="N", default="1", help="how often PGD starts (1)")
+    parser.add_argument(
+        "--optimized", metavar="N", default="100", help="how many images the slow optimization attack is tried on (100)"
+    )
+    parser.add_argument(
+        "--target", metavar="CLASSIFIER", help="attack this one instead of the run's own: file, folder or function"
+    )
+    parser.add_argument(
+        "--transfer",
+        metavar="CLASSIFIER",
+        action="append",
+        default=[],
+        help="show the images to this one too; repeatable",
+    )
     options = parser.parse_args(arguments)
     if (options.run is None) == (options.config is None):
         parser.error("one of --run RUN and --config FILE is needed, such as --run checkpoints/mnist/0")
@@ -43,6 +62,7 @@ def _evaluate(options: argparse.Namespace, command: str) -> int:
         raise ConfigurationError("--set", options.overrides[0], "a run keeps its settings; leave this out")
     config = None if options.config is None else load_config(find_config(options.config), options.overrides)
     images = None if options.images is None else _count("--images", options.images)
+    restarts, optimized = _count("--restarts", options.restarts), _count("--optimized", options.optimized)
     folder = None
     try:
         import_tensorflow()  # takes seconds, so after the options were checked
@@ -52,7 +72,8 @@ def _evaluate(options: argparse.Namespace, command: str) -> int:
             run = latest_finished_run(Path(config.output.directory) / config.name)
         else:
             run = Path(options.run)
-        request = Request(run, None if options.output is None else Path(options.output), images)
+        output = None if options.output is None else Path(options.output)
+        request = Request(run, output, images, restarts, optimized, options.target, tuple(options.transfer))
         folder = request.folder
         assess(request, command=command)
     except KeyboardInterrupt:

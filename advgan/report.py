@@ -11,12 +11,17 @@ from advgan.networks.description import NetworkDescription, describe
 from advgan.plan import Plan
 
 
-def threat_model(config: Config) -> str:
-    """The attacker's goal, knowledge and limits, in words."""
-    return (
-        f"{config.attack.objective}, semi-white-box: the target's gradients are used in training, afterwards "
-        f"the generator attacks alone; L_inf, epsilon = {config.attack.epsilon:.4g}, pixels in [0, 1]"
-    )
+def threat_model(config: Config, other_target: bool = False) -> str:
+    """The attacker's goal, knowledge and limits, in words.
+
+    Args:
+        config: of the run.
+        other_target: whether the classifier under attack is another than the run's own.
+    """
+    knowledge = "semi-white-box: the target's gradients are used in training, afterwards the generator attacks alone"
+    if other_target:
+        knowledge = "transfer: the generator was trained against another classifier and attacks this one alone"
+    return f"{config.attack.objective}, {knowledge}; L_inf, epsilon = {config.attack.epsilon:.4g}, pixels in [0, 1]"
 
 
 def dry_run(plan: Plan) -> list[str]:
@@ -121,12 +126,12 @@ def results(summary: dict[str, Any], run_directory: Path) -> list[str]:
     ]
 
 
-def evaluation_introduction(config: Config, run_directory: Path, target: str, images: int) -> list[str]:
-    """Which run, which target, how many images."""
+def evaluation_introduction(model: str, run_directory: Path, target: str, images: int) -> list[str]:
+    """Which run, which target, which threat model, how many images."""
     return [
         f"Run            {run_directory}",
         f"Target         {target}",
-        f"Threat model   {threat_model(config)}",
+        f"Threat model   {model}",
         f"Images         {images:,} test images",
     ]
 
@@ -161,8 +166,21 @@ def evaluation_results(record: dict[str, Any], folder: Path) -> list[str]:
         row("mean L0 (pixel values that differ)", number(distortion["mean_l0"], 1)),
         row("mean SSIM", number(distortion["mean_ssim"], 4)),
         row("mean PSNR, dB", number(distortion["mean_psnr"], 2)),
-        row("seconds for 1,000 images", number(record["seconds_per_1000_images"], 3)),
         "",
+        "Beside other attacks, same images and epsilon (seconds for 1,000 images on the right):",
+        row("advgan", f"{rate(record['success']):<46}{record['seconds_per_1000_images']:>10.3f} s"),
+        *(
+            row(
+                attack["name"] + ("" if attack["images"] == data["images"] else f", first {attack['images']:,} images"),
+                f"{rate(attack['success']):<46}{attack['seconds_per_1000_images']:>10.3f} s",
+            )
+            for attack in record["attacks"]
+        ),
+        row("all together, image by image", rate(record["worst_case"])),
+        *(row(f"transfer to {other['name']}", rate(other["success"])) for other in record["transfer"]),
+        "",
+        *(f"Warning: {found['guard']}: {found['reason']}" for found in record["guards"] if found["status"] == "warn"),
+        f"Report:   {folder / 'report.html'}",
         f"Figures:  {folder / 'evaluation.json'}",
     ]
 

@@ -24,6 +24,7 @@ from advgan.errors import AdvGANError
 keras = tf.keras
 CHECKOUT = Path(__file__).parent.parent
 COUNT = 200  # test images of the small run
+OPTIMIZED = 20
 
 
 def silent(_: str) -> None:
@@ -38,7 +39,7 @@ def run(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def record(run: Path) -> dict[str, Any]:
-    return assess(Request(run), say=silent, command="a test")
+    return assess(Request(run, optimized_images=OPTIMIZED), say=silent, command="a test")
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +152,7 @@ def test_the_evaluation_agrees_with_what_training_measured(run: Path, record: di
 
 def test_fewer_images_are_marked_and_nothing_stale_stays(run: Path, tmp_path: Path) -> None:
     lines: list[str] = []
-    record = assess(Request(run, output=tmp_path / "few", images=50), say=lines.append)
+    record = assess(Request(run, output=tmp_path / "few", images=50, optimized_images=1), say=lines.append)
     assert (record["data"]["images"], record["data"]["of"], record["data"]["all_test_images"]) == (50, COUNT, False)
     assert any("the first 50 of 200 test images" in line for line in lines)
     assert record["clean_accuracy"]["n"] == 50
@@ -160,6 +161,7 @@ def test_fewer_images_are_marked_and_nothing_stale_stays(run: Path, tmp_path: Pa
 def test_a_killed_evaluation_goes_on_where_it_stopped(run: Path, record: dict[str, Any], tmp_path: Path) -> None:
     output = tmp_path / "killed"
     command = [sys.executable, "-m", "advgan.evaluate", "--run", str(run), "--output", str(output)]
+    command += ["--optimized", str(OPTIMIZED)]
     process = subprocess.Popen(
         command, env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -173,13 +175,60 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(run: Path, record: dict[st
     before = kept.stat().st_mtime_ns
 
     lines: list[str] = []
-    again = assess(Request(run, output=output), say=lines.append)
+    again = assess(Request(run, output=output, optimized_images=OPTIMIZED), say=lines.append)
     assert kept.stat().st_mtime_ns == before
     assert any(line.startswith("Found already") and "advgan" in line for line in lines)
-    for name in ("success", "success_8_bit", "confusion_under_attack", "distortion"):
+    for name in ("success", "success_8_bit", "confusion_under_attack", "distortion", "curve", "worst_case"):
         assert again[name] == record[name]
     kept.write_bytes(kept.read_bytes()[:1000])  # damaged: worked out again
-    assert assess(Request(run, output=output), say=silent)["success"] == record["success"]
+    assert assess(Request(run, output=output, optimized_images=OPTIMIZED), say=silent)["success"] == record["success"]
+
+
+# --- Other attacks, and success against epsilon --------------------------------------------------------------------
+
+
+def test_foolbox_alone_gives_the_same_fgsm(record: dict[str, Any], archive: dict[str, np.ndarray], target: Any) -> None:
+    model = foolbox.TensorFlowModel(target, bounds=(0, 1))
+    labels = tf.constant(archive["y"], tf.int64)
+    _, made, fooled = foolbox.attacks.FGSM()(model, tf.constant(archive["x"]), labels, epsilons=record["epsilon"])
+    found = {attack["name"]: attack for attack in record["attacks"]}["fgsm"]
+    same_rate(found["success"], int(fooled.numpy()[archive["counted"]].sum()), int(archive["counted"].sum()))
+    assert found["largest_linf"] == pytest.approx(np.abs(made.numpy().astype(float) - archive["x"]).max(), abs=1e-7)
+
+
+def test_the_attacks_rank_as_they_should_and_stay_within_epsilon(record: dict[str, Any]) -> None:
+    attacks = {attack["name"]: attack for attack in record["attacks"]}
+    assert list(attacks) == ["uniform-noise", "sign-noise", "fgsm", "pgd-40", "fmn"]
+    assert [attacks[name]["images"] for name in attacks] == [COUNT] * 4 + [OPTIMIZED]
+    rates = {name: attack["success"]["rate"] for name, attack in attacks.items()}
+    assert max(rates["uniform-noise"], rates["sign-noise"]) < rates["fgsm"] < rates["pgd-40"]
+    assert rates["fmn"] > 0.8
+    for attack in attacks.values():
+        assert 0.2 < attack["largest_linf"] <= record["epsilon"] + 1e-6
+        assert attack["seconds_per_1000_images"] > 0
+        assert attack["success"]["n"] == attack["advgan_success"]["n"]
+    every = [record["success"], *(attack["success"] for attack in attacks.values() if attack["images"] == COUNT)]
+    assert record["worst_case"]["n"] == record["success"]["n"]
+    assert record["worst_case"]["successes"] >= max(rate["successes"] for rate in every)
+
+
+def test_the_curve_is_counted_again_from_the_archive(
+    run: Path, record: dict[str, Any], archive: dict[str, np.ndarray], target: Any
+) -> None:
+    curve = {point["epsilon"]: point["success"] for point in record["curve"]}
+    assert list(curve) == sorted(curve)
+    assert len(curve) == 21
+    assert curve[0.0]["successes"] == 0
+    assert curve[record["epsilon"]] == record["success"]
+    output = keras.models.load_model(run / "generator.keras").predict(archive["x"], verbose=0)
+    for epsilon in (0.1, 0.5, 1.0):
+        answers = target.predict(np.clip(archive["x"] + np.float32(epsilon) * output, 0, 1), verbose=0).argmax(axis=1)
+        expected = int((archive["counted"] & (answers != archive["y"])).sum())
+        assert abs(curve[epsilon]["successes"] - expected) <= 1  # a scaled float32 is not a float32 scaled
+    before = -1.0
+    for point in record["curve"]:
+        assert point["falls"] == (point["success"]["rate"] < before)
+        before = point["success"]["rate"]
 
 
 # --- Refusals ----------------------------------------------------------------------------------------------------

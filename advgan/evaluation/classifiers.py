@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from advgan.data.batches import slices
 from advgan.errors import AdvGANError
 from advgan.runs import load_network
 
+keras = tf.keras
 BATCH_SIZE = 500
 Shape = tuple[int, int, int]
 
@@ -44,6 +48,106 @@ def file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def load_classifier(given: str, shape: Shape) -> Classifier:
+    """A classifier as a user names it; files and modules run code of their own, so only those one trusts.
+
+    Args:
+        given: a ``.keras`` file, the folder of a SavedModel, or ``module:function``, a function from float32 images in
+            [0, 1], shape (n, height, width, channels), to logits (n, classes); modules of the current folder are found.
+        shape: of one image.
+
+    Raises:
+        AdvGANError: there is no such classifier, or it cannot be loaded, or it does not take the images.
+    """
+    path = Path(given)
+    if path.is_file():
+        return network_classifier(path, shape, "give a .keras file written with the Keras that is installed here")
+    if path.is_dir():
+        return _saved_model(path, shape)
+    if ":" in given and not path.suffix:
+        return _function(given, shape)
+    raise AdvGANError(f"{given} is no classifier: give a .keras file, the folder of a SavedModel, or module:function")
+
+
+def _saved_model(folder: Path, shape: Shape) -> Classifier:
+    try:
+        loaded = tf.saved_model.load(str(folder))
+    except Exception as error:  # TensorFlow raises nearly anything here
+        raise AdvGANError(f"{folder} is no SavedModel that can be loaded ({_in_short(error)})") from None
+    problems = []
+    for way in (_called, _served, _signed):
+        scores = _bound(way, loaded)
+        try:
+            _ask(scores, shape)
+            return Classifier(str(folder), scores, _folder_digest(folder))
+        except Exception as error:  # another way may do
+            problems.append(_in_short(error))
+    raise AdvGANError(f"{folder} does not take images of {shape} as a classifier ({problems[-1]})")
+
+
+def _called(loaded: Any, images: Any) -> Any:
+    return loaded(images, training=False)
+
+
+def _served(loaded: Any, images: Any) -> Any:
+    return loaded.serve(images)
+
+
+def _signed(loaded: Any, images: Any) -> Any:
+    signature = loaded.signatures["serving_default"]
+    (name,) = signature.structured_input_signature[1]
+    (scores,) = signature(**{name: images}).values()
+    return scores
+
+
+def _bound(way: Callable[[Any, Any], Any], loaded: Any) -> Callable[[Any], Any]:
+    return lambda images: way(loaded, images)
+
+
+def _function(given: str, shape: Shape) -> Classifier:
+    module_name, _, name = given.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever the user's module raises
+        raise AdvGANError(f"{given}: {module_name} cannot be imported ({_in_short(error)})") from None
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise AdvGANError(f"{given}: {module_name} has no function {name or '(none named)'}")
+    if isinstance(function, keras.layers.Layer):
+        function = partial(function, training=False)
+    try:
+        answered = _ask(function, shape)
+    except Exception as error:  # whatever the user's function raises
+        raise AdvGANError(f"{given} fails on images of {shape} ({_in_short(error)})") from None
+    content = hashlib.sha256(given.encode())
+    content.update(Path(module.__file__).read_bytes() if module.__file__ else b"")
+    content.update(answered.tobytes())
+    return Classifier(given, function, content.hexdigest())
+
+
+def _ask(scores: Callable[[Any], Any], shape: Shape) -> np.ndarray:
+    """The scores of a few images of noise, which no digest of a file could replace where weights are elsewhere."""
+    images = np.random.default_rng(0).random((8, *shape), np.float32)
+    answered = np.asarray(scores(tf.constant(images)), np.float32)
+    if answered.ndim != 2 or len(answered) != len(images):
+        raise ValueError(f"8 images are answered with shape {answered.shape}, it should be (8, classes)")
+    return answered
+
+
+def _folder_digest(folder: Path) -> str:
+    content = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content.update(f"{file.relative_to(folder)} {file_digest(file)}\n".encode())
+    return content.hexdigest()
+
+
+def _in_short(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:160]
+
+
 def network_classifier(path: Path, shape: Shape, remedy: str) -> Classifier:
     """A Keras classifier from a ``.keras`` file, frozen, in inference mode and compiled.
 
@@ -58,7 +162,7 @@ def network_classifier(path: Path, shape: Shape, remedy: str) -> Classifier:
     network = load_network(path, remedy)
     takes = tuple(getattr(network, "input_shape", None) or ())
     if len(takes) != 4 or any(size not in (None, here) for size, here in zip(takes[1:], shape, strict=True)):
-        raise AdvGANError(f"{path} takes images of {takes[1:]}, the run's are {shape}; give a classifier of such images")
+        raise AdvGANError(f"{path} takes images of {takes[1:]}, the run's are {shape}; give a classifier of those")
 
     def scores(images: Any) -> Any:
         return network(images, training=False)

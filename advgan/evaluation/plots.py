@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,11 @@ from matplotlib.figure import Figure
 
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.data.datasets import Split, scaled
+from advgan.evaluation.curve import Point
+from advgan.evaluation.scores import Rate
 from advgan.files import write_whole
 
+MOST_CLASSES_IN_NUMBERS = 20
 REACHED, MISSED, UNCOUNTED = "#1a7f37", "#b42318", "#57606a"
 
 
@@ -114,6 +118,70 @@ def training_curves(rows: list[dict[str, float]], epochs: list[dict[str, float]]
         axis.legend(fontsize=8)
         axis.tick_params(labelsize=8)
     return figure
+
+
+def success_against_epsilon(points: list[Point], epsilon: float, baselines: list[tuple[str, Rate]]) -> Figure:
+    """Draw the curve of the scaled perturbation with its intervals; falls are red, other attacks are single points.
+
+    Args:
+        points: of the curve, in rising order.
+        epsilon: the trained one, where the other attacks were measured.
+        baselines: name and success of each.
+    """
+    figure = Figure(figsize=(8, 4), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    values = [point.epsilon for point in points]
+    low, high = [point.success.low for point in points], [point.success.high for point in points]
+    axis.fill_between(values, low, high, alpha=0.25, label="Wilson 95 %")
+    axis.plot(values, [point.success.rate for point in points], "o-", markersize=3, label="AdvGAN, scaled")
+    fallen = [point for point in points if point.falls]
+    if fallen:
+        axis.plot([p.epsilon for p in fallen], [p.success.rate for p in fallen], "v", color=MISSED, label="falls")
+    for number, (name, rate) in enumerate(baselines):
+        axis.plot(epsilon, rate.rate, "Dsx+^P*"[number % 7], color=f"C{number + 1}", label=f"{name} at {epsilon:.3g}")
+    axis.axvline(epsilon, color=UNCOUNTED, linewidth=0.8, linestyle="--")
+    axis.set_xlim(-0.02, 1.02)
+    axis.set_ylim(-0.03, 1.03)
+    axis.set_xlabel("epsilon: largest change of a pixel, of a range of 1")
+    axis.set_ylabel("success rate")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8, loc="lower right")
+    return figure
+
+
+def confusion(clean: np.ndarray, attacked: np.ndarray) -> Figure:
+    """Draw which answers each true class gets, before and under attack; colour is the share of the class's images.
+
+    Args:
+        clean, attacked: counts by true class (row) and answer (column), shape (classes, classes).
+    """
+    figure = Figure(figsize=(10.5, 5), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 2)
+    for axis, counts, title in zip(axes, (clean, attacked), ("clean", "under attack"), strict=True):
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axis.set_title(title, fontsize=11)
+        axis.set_xlabel("answer", fontsize=9)
+        axis.set_ylabel("true class", fontsize=9)
+        axis.tick_params(labelsize=8)
+        if len(counts) <= MOST_CLASSES_IN_NUMBERS:
+            axis.set_xticks(range(len(counts)))
+            axis.set_yticks(range(len(counts)))
+            for row, column in zip(*np.nonzero(counts), strict=True):
+                colour = "white" if shares[row, column] > 0.5 else "black"
+                number = str(counts[row, column])
+                axis.text(column, row, number, ha="center", va="center", fontsize=7, color=colour)
+    return figure
+
+
+def as_png(figure: Figure) -> bytes:
+    """The figure as the content of a PNG file."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    return content.getvalue()
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -1,0 +1,161 @@
+"""The attacks that a generator is compared with, on the same images and at the same epsilon: noise, FGSM, PGD, FMN.
+
+FGSM, PGD and FMN are Foolbox's. Its FGSM has no targeted form, so it is left out where the goal is targeted. FMN
+(Pintor et al. 2021) looks for the smallest change under Carlini and Wagner's margin of logits, by optimization in
+L_inf; it is slow, so it sees the first few images only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import foolbox
+import numpy as np
+import tensorflow as tf
+from foolbox.attacks.fast_minimum_norm import LInfFMNAttack
+from foolbox.models.tensorflow import TensorFlowModel
+
+from advgan.data.batches import slices
+from advgan.evaluation.classifiers import BATCH_SIZE, Classifier
+from advgan.evaluation.stages import Advance, Arrays
+from advgan.goals import Goal, Targeted
+from advgan.perturbation import measure
+
+Attack = Callable[[Any, np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
+"""From a Foolbox model, images, labels and a source of randomness to images within epsilon."""
+STEPS = 40
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """An attack to compare with."""
+
+    name: str
+    kind: str
+    """``noise``, ``single step``, ``iterative`` or ``optimization``."""
+    settings: dict[str, Any]
+    """Everything that determines it. JSON can hold it."""
+    attack: Attack
+    images: int | None = None
+    """It attacks the first so many; None for all."""
+    restarts: int = 1
+    """How often it starts; an image on which it succeeded is not attacked again."""
+
+
+def baselines(goal: Goal, epsilon: float, restarts: int, optimized_images: int) -> list[Baseline]:
+    """The attacks for a goal at an epsilon.
+
+    Args:
+        goal: the attacker's.
+        epsilon: the largest change of a pixel, in [0, 1].
+        restarts: of PGD.
+        optimized_images: how many images FMN attacks.
+    """
+    found = [
+        Baseline("uniform-noise", "noise", {"change": "uniform in [-epsilon, epsilon]"}, _uniform_noise(epsilon)),
+        Baseline("sign-noise", "noise", {"change": "-epsilon or epsilon, as a coin falls"}, _sign_noise(epsilon)),
+    ]
+    if not isinstance(goal, Targeted):
+        found.append(
+            Baseline("fgsm", "single step", {"step": epsilon}, _foolbox(foolbox.attacks.FGSM(), goal, epsilon))
+        )
+    pgd = {"steps": STEPS, "step": epsilon / 30, "random_start": True}
+    found.append(Baseline(f"pgd-{STEPS}", "iterative", pgd, pgd_attack(goal, epsilon), restarts=restarts))
+    fmn = {"steps": 100, "max_stepsize": 1.0, "gamma": 0.05, "norm": "L_inf", "loss": "margin of logits"}
+    attack = LInfFMNAttack(steps=100, max_stepsize=1.0, gamma=0.05)
+    found.append(Baseline("fmn", "optimization", fmn, _foolbox(attack, goal, epsilon), images=optimized_images))
+    return found
+
+
+def pgd_attack(goal: Goal, epsilon: float) -> Attack:
+    """Foolbox's LinfPGD with its defaults: 40 steps of epsilon / 30 from a random start."""
+    return _foolbox(foolbox.attacks.LinfPGD(rel_stepsize=1 / 30, steps=STEPS, random_start=True), goal, epsilon)
+
+
+def foolbox_model(classifier: Classifier) -> Any:
+    """The classifier as Foolbox takes it; pixels in [0, 1]."""
+    device = "/GPU:0" if tf.config.list_physical_devices("GPU") else "/CPU:0"  # Foolbox's own question is deprecated
+    return TensorFlowModel(classifier.scores, bounds=(0, 1), device=device)
+
+
+def run_baseline(
+    baseline: Baseline, classifier: Classifier, goal: Goal, images: np.ndarray, labels: np.ndarray, seed: int
+) -> Callable[[Advance], Arrays]:
+    """The work of a stage: attack images, keep per image what the classifier answers and how large the change is.
+
+    Args:
+        baseline: the attack.
+        classifier: which is attacked, and asked.
+        goal: the attacker's.
+        images, labels: float32 in [0, 1], shape (n, height, width, channels); integers of shape (n,).
+        seed: of all randomness, which is a function of it, the restart and the number of the first image of a batch.
+
+    Returns:
+        A function that advances by every image at every start, and returns ``predictions`` (on the first start that
+        succeeds, on the last otherwise), ``linf`` (the largest over all starts, float64), ``lowest`` and ``highest``
+        pixel, all of shape (n,), and ``seconds``.
+    """
+
+    def work(advance: Advance) -> Arrays:
+        model = foolbox_model(classifier)
+        count = len(images)
+        predictions, reached = np.zeros(count, np.int32), np.zeros(count, bool)
+        linf, lowest, highest = np.zeros(count), np.zeros(count), np.ones(count)
+        baseline.attack(model, images[:1], labels[:1], np.random.default_rng(seed))  # compiled off the clock
+        seconds = 0.0
+        for restart in range(baseline.restarts):
+            for part in slices(count, BATCH_SIZE):
+                here = np.arange(part.start, part.stop)[~reached[part]]
+                if len(here):
+                    random = np.random.default_rng([seed, restart, part.start])
+                    start = time.perf_counter()
+                    made = baseline.attack(model, images[here], labels[here], random)
+                    seconds += time.perf_counter() - start
+                    predictions[here] = classifier.answers(made)
+                    reached[here] = goal.reached(labels[here], predictions[here])
+                    linf[here] = np.maximum(linf[here], measure(images[here], made).linf)
+                    flat = made.reshape(len(here), -1)
+                    lowest[here] = np.minimum(lowest[here], flat.min(axis=1))
+                    highest[here] = np.maximum(highest[here], flat.max(axis=1))
+                advance(part.stop - part.start)
+        return {
+            "predictions": predictions,
+            "linf": linf,
+            "lowest": lowest,
+            "highest": highest,
+            "seconds": np.array(seconds),
+        }
+
+    return work
+
+
+def _foolbox(attack: Any, goal: Goal, epsilon: float) -> Attack:
+    def attacked(model: Any, images: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        tf.random.set_seed(int(random.integers(2**31)))
+        classes = tf.constant(labels.astype(np.int64))  # Foolbox cannot mix integer types under NumPy 2
+        criterion: Any
+        if isinstance(goal, Targeted):
+            criterion = foolbox.criteria.TargetedMisclassification(tf.fill(classes.shape, np.int64(goal.target_class)))
+        else:
+            criterion = foolbox.criteria.Misclassification(classes)
+        _, clipped, _ = attack(model, tf.constant(images), criterion, epsilons=epsilon)
+        return np.asarray(clipped.numpy())
+
+    return attacked
+
+
+def _uniform_noise(epsilon: float) -> Attack:
+    def attacked(model: Any, images: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> np.ndarray:  # noqa: ARG001
+        return np.clip(images + random.uniform(-epsilon, epsilon, images.shape), 0, 1).astype(np.float32)
+
+    return attacked
+
+
+def _sign_noise(epsilon: float) -> Attack:
+    def attacked(model: Any, images: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> np.ndarray:  # noqa: ARG001
+        return np.clip(images + random.choice([-epsilon, epsilon], images.shape), 0, 1).astype(np.float32)
+
+    return attacked

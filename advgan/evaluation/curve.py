@@ -1,0 +1,75 @@
+"""Success against epsilon: the trained perturbation, scaled from nothing to the whole range of a pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from advgan.evaluation.breakdown import success_rate
+from advgan.evaluation.classifiers import Classifier
+from advgan.evaluation.scores import Rate
+from advgan.evaluation.stages import Advance, Arrays
+from advgan.goals import Goal
+
+POINTS = 20
+"""Steps from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One epsilon of the curve."""
+
+    epsilon: float
+    success: Rate
+    falls: bool
+    """Success is lower than at the epsilon before: a larger budget should never hurt an attacker."""
+    falls_clearly: bool
+    """And the upper end of its interval is below the lower end of an earlier one."""
+
+
+def epsilons_of_curve(epsilon: float) -> list[float]:
+    """From 0 to 1 in steps of 1/20, and the trained epsilon among them."""
+    return sorted({number / POINTS for number in range(POINTS + 1)} | {epsilon})
+
+
+def scaled_attack(images: np.ndarray, raw: np.ndarray, factor: float) -> np.ndarray:
+    """``clip(x + factor * p, 0, 1)``, p being what the generator adds.
+
+    Args:
+        images: x, float32 in [0, 1], shape (n, height, width, channels).
+        raw: x + p, before the pixel box; same shape.
+        factor: 1 for the trained epsilon.
+    """
+    return np.clip(images + np.float32(factor) * (raw - images), 0, 1)
+
+
+def curve_answers(
+    classifier: Classifier, images: np.ndarray, raw: np.ndarray, epsilon: float, advance: Advance
+) -> Arrays:
+    """What the classifier answers at each epsilon of the curve: ``answers``, int32, shape (epsilons, n)."""
+    rows = []
+    for value in epsilons_of_curve(epsilon):
+        made = np.clip(raw, 0, 1) if value == epsilon else scaled_attack(images, raw, value / epsilon)
+        rows.append(classifier.answers(made))
+        advance(len(images))
+    return {"answers": np.stack(rows)}
+
+
+def success_curve(
+    goal: Goal, labels: np.ndarray, clean: np.ndarray, answers: np.ndarray, epsilon: float
+) -> list[Point]:
+    """Count success at each epsilon.
+
+    Args:
+        goal, labels, clean: as for ``success_rate``.
+        answers: from ``curve_answers``.
+        epsilon: the trained one.
+    """
+    points: list[Point] = []
+    for value, row in zip(epsilons_of_curve(epsilon), answers, strict=True):
+        rate = success_rate(goal, labels, clean, row)
+        falls = bool(points) and rate.rate < points[-1].success.rate
+        clearly = falls and rate.high < max(point.success.low for point in points)
+        points.append(Point(value, rate, falls, clearly))
+    return points

@@ -1,0 +1,260 @@
+"""Each guard against a wrong evaluation: a classifier that triggers it, and one that does not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from advgan import evaluate
+from advgan.assessment import Request, assess
+from advgan.config import DataSettings
+from advgan.data.datasets import Split, load_dataset, scaled
+from advgan.errors import AdvGANError
+from advgan.evaluation import guards
+from advgan.evaluation.baselines import Baseline, baselines, pgd_attack, run_baseline
+from advgan.evaluation.breakdown import success_rate
+from advgan.evaluation.classifiers import Classifier
+from advgan.evaluation.curve import curve_answers, epsilons_of_curve, success_curve
+from advgan.evaluation.guards import NOT_CHECKED, PASS, WARN
+from advgan.evaluation.scores import Rate
+from advgan.goals import Untargeted
+
+keras = tf.keras
+COUNT, EPSILON = 120, 0.3
+MNIST = load_dataset(DataSettings(training_images=5000, test_images=COUNT))
+IMAGES, LABELS = scaled(MNIST.test.images), MNIST.test.labels
+TRAINING = scaled(MNIST.training.images).reshape(-1, 784)
+MEANS = np.stack([TRAINING[MNIST.training.labels == k].mean(axis=0) for k in range(10)]).astype(np.float32)
+
+
+def nearest_mean(images: Any) -> Any:
+    """The logits of the classifier that answers with the nearest class mean: right on about four digits of five."""
+    return 2 * tf.reshape(images, (-1, 784)) @ MEANS.T - np.square(MEANS).sum(axis=1)
+
+
+def classifier(scores: Callable[[Any], Any]) -> Classifier:
+    return Classifier("the target", scores, "0" * 64)
+
+
+SOUND = classifier(nearest_mean)
+
+
+def network(*layers: Any) -> Any:
+    """A Keras classifier that ends in the nearest mean."""
+    model = keras.Sequential([keras.Input((28, 28, 1)), *layers, keras.layers.Flatten(), keras.layers.Dense(10)])
+    model.layers[-1].set_weights([2 * MEANS.T, -np.square(MEANS).sum(axis=1)])
+    return model
+
+
+def masked(honest: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The nearest mean with its gradient turned round wherever ``honest`` is false of the images."""
+
+    @tf.custom_gradient
+    def turned(images: Any) -> tuple[Any, Callable[[Any], Any]]:
+        def gradient(upstream: Any) -> Any:
+            true = tf.reshape(2 * upstream @ MEANS, tf.shape(images))
+            return tf.where(honest(images), true, -true)
+
+        return nearest_mean(images), gradient
+
+    return turned
+
+
+def never(_: Any) -> Any:
+    return tf.constant(False)
+
+
+def on_the_levels(images: Any) -> Any:
+    """Whether images are what a camera gives: whole levels of 255."""
+    return tf.reduce_max(tf.abs(images * 255 - tf.round(images * 255))) < 1e-3
+
+
+# --- Answers -----------------------------------------------------------------------------------------------------
+
+
+def test_a_sound_target_passes() -> None:
+    findings = guards.check_answers(SOUND, IMAGES, 10)
+    assert [finding.status for finding in findings] == [PASS] * 3
+
+
+def test_probabilities_are_refused() -> None:
+    with pytest.raises(AdvGANError, match=r"the target returns probabilities, .*without its softmax"):
+        guards.check_answers(classifier(lambda images: tf.nn.softmax(nearest_mean(images))), IMAGES, 10)
+
+
+@pytest.mark.parametrize("make", ["noise", "dropout"])
+def test_a_random_target_is_refused(make: str) -> None:
+    forgetful = network(keras.layers.Dropout(0.3))
+    targets = {
+        "noise": lambda images: nearest_mean(images + tf.random.normal(tf.shape(images), stddev=0.1)),
+        "dropout": lambda images: forgetful(images, training=True),
+    }
+    tf.random.set_seed(0)
+    with pytest.raises(AdvGANError, match=r"the target is random: .*inference mode"):
+        guards.check_answers(classifier(targets[make]), IMAGES, 10)
+    inference = classifier(lambda images: forgetful(images, training=False))
+    assert guards.check_answers(inference, IMAGES, 10)[1].status == PASS
+
+
+def test_a_target_in_training_mode_is_refused() -> None:
+    normalized = network(keras.layers.BatchNormalization(momentum=1.0))
+    with pytest.raises(AdvGANError, match=r"the target is in training mode: .*training=False"):
+        guards.check_answers(classifier(lambda images: normalized(images, training=True)), IMAGES, 10)
+    assert guards.check_answers(classifier(lambda images: normalized(images, training=False)), IMAGES, 10)
+
+
+def test_scores_of_another_shape_or_not_finite_are_refused() -> None:
+    with pytest.raises(AdvGANError, match=r"with shape \(100, 5\); it should be \(images, classes\), with 10"):
+        guards.check_answers(classifier(lambda images: nearest_mean(images)[:, :5]), IMAGES, 10)
+    with pytest.raises(AdvGANError, match=r"with shape \(100,\)"):
+        guards.check_answers(classifier(lambda images: tf.argmax(nearest_mean(images), axis=1)), IMAGES, 10)
+    with pytest.raises(AdvGANError, match="NaN or infinity"):
+        guards.check_answers(classifier(lambda images: nearest_mean(images) / 0.0), IMAGES, 10)
+
+
+# --- Gradients ---------------------------------------------------------------------------------------------------
+
+
+def test_vanishing_and_missing_gradients_are_marked() -> None:
+    assert guards.check_gradients(SOUND, IMAGES, LABELS).status == PASS
+    saturated = classifier(lambda images: 1e4 * nearest_mean(images))
+    found = guards.check_gradients(saturated, IMAGES, LABELS)
+    assert found.status == WARN
+    assert "below 1e-12 on" in found.reason
+    in_numpy = classifier(lambda images: tf.constant(np.asarray(nearest_mean(images))))
+    assert "no gradient" in guards.check_gradients(in_numpy, IMAGES, LABELS).reason
+    assert guards.has_gradient(SOUND, IMAGES)
+    assert not guards.has_gradient(in_numpy, IMAGES)
+
+
+def attacked(target: Classifier, name: str) -> Rate:
+    (baseline,) = (b for b in baselines(Untargeted(), EPSILON, 1, 10) if b.name == name)
+    answers = run_baseline(baseline, target, Untargeted(), IMAGES, LABELS, 0)(lambda _: None)["predictions"]
+    return success_rate(Untargeted(), LABELS, target.answers(IMAGES), answers)
+
+
+def test_a_single_step_that_beats_many_is_marked() -> None:
+    fine = guards.check_iterative(attacked(SOUND, "fgsm"), attacked(SOUND, "pgd-40"))
+    assert fine.status == PASS
+    lattice = classifier(masked(on_the_levels))  # the random start of PGD leaves the levels, FGSM starts on them
+    found = guards.check_iterative(attacked(lattice, "fgsm"), attacked(lattice, "pgd-40"))
+    assert found.status == WARN
+    assert found.reason.startswith("FGSM ")
+    assert guards.check_iterative(None, Rate.of(1, 2)).status == NOT_CHECKED
+
+
+def test_noise_that_beats_the_gradient_is_marked() -> None:
+    assert guards.check_white_box(attacked(SOUND, "sign-noise"), attacked(SOUND, "pgd-40")).status == PASS
+    turned = classifier(masked(never))
+    noise, white_box = attacked(turned, "sign-noise"), attacked(turned, "pgd-40")
+    assert noise.rate > white_box.rate
+    assert guards.check_white_box(noise, white_box).status == WARN
+    assert guards.check_generator(noise, Rate.of(0, noise.n)).status == WARN
+    assert guards.check_generator(noise, Rate.of(noise.n, noise.n)).status == PASS
+
+
+def test_accuracy_that_survives_the_full_range_is_marked() -> None:
+    def left(target: Classifier) -> Rate:
+        pgd = Baseline("full-range", "iterative", {}, pgd_attack(Untargeted(), 1.0))
+        answers = run_baseline(pgd, target, Untargeted(), IMAGES, LABELS, 0)(lambda _: None)["predictions"]
+        return Rate.of(int((answers == LABELS).sum()), COUNT)
+
+    assert guards.check_full_range(left(SOUND), 10).status == PASS
+    found = guards.check_full_range(left(classifier(masked(never))), 10)
+    assert found.status == WARN
+    assert "chance is 10.0%" in found.reason
+    assert guards.check_full_range(None, 10).status == NOT_CHECKED
+
+
+# --- Budget ------------------------------------------------------------------------------------------------------
+
+
+def test_images_beyond_epsilon_or_the_box_are_refused() -> None:
+    none, ones = np.zeros(3), np.ones(3)
+    assert guards.check_bounds("a", np.full(3, 0.3 + 9e-7), none, ones, 0.3).status == PASS
+    with pytest.raises(AdvGANError, match=r"a changes a pixel by 0.300002, epsilon is 0.3"):
+        guards.check_bounds("a", np.array([0.1, 0.300002]), none, ones, 0.3)
+    with pytest.raises(AdvGANError, match=r"a changes a pixel by nan"):
+        guards.check_bounds("a", np.array([0.1, np.nan]), none, ones, 0.3)
+    for low, high in ((none - 0.01, ones), (none, ones + 0.01)):
+        with pytest.raises(AdvGANError, match=r"a makes pixels from .*clip its images"):
+            guards.check_bounds("a", none, low, high, 0.3)
+
+
+def test_a_success_that_falls_as_epsilon_grows_is_marked() -> None:
+    def finding(scores: Callable[[Any], Any]) -> guards.Finding:
+        target, images, labels = classifier(scores), np.zeros((40, 9, 9, 1), np.float32), np.zeros(40, np.int32)
+        raw = images + np.float32(0.3)
+        answers = curve_answers(target, images, raw, 0.3, lambda _: None)["answers"]
+        points = success_curve(Untargeted(), labels, target.answers(images), answers, 0.3)
+        assert [point.epsilon for point in points] == epsilons_of_curve(0.3)
+        assert points[0].success == Rate.of(0, 40)
+        falls = [point.epsilon for point in points if point.falls]
+        return guards.check_curve(falls, [point.epsilon for point in points if point.falls_clearly])
+
+    def brightness(images: Any) -> Any:
+        return tf.reduce_mean(images, axis=(1, 2, 3))
+
+    def rising(images: Any) -> Any:  # answers 1 above a brightness of 0.2
+        return tf.stack([0.2 - brightness(images), brightness(images) - 0.2], axis=1)
+
+    def window(images: Any) -> Any:  # answers 1 between 0.2 and 0.6 only
+        middle = 0.2 - tf.abs(brightness(images) - 0.41)
+        return tf.stack([-middle, middle], axis=1)
+
+    assert finding(rising).status == PASS
+    found = finding(window)
+    assert found.status == WARN
+    assert "0.65" in found.reason
+
+
+# --- Data --------------------------------------------------------------------------------------------------------
+
+
+def test_training_images_are_refused_and_a_few_marked() -> None:
+    used = [MNIST.training, MNIST.validation]
+    assert guards.check_held_out(MNIST.test, used).status == PASS
+    with pytest.raises(AdvGANError, match="120 of 120 scored images are among the training and validation images"):
+        guards.check_held_out(MNIST.validation.first(120), used)
+    mixed = Split(
+        np.concatenate([MNIST.test.images, MNIST.training.images[:1]]),
+        np.append(MNIST.test.labels, MNIST.training.labels[0]),
+    )
+    found = guards.check_held_out(mixed, used)
+    assert found.status == WARN
+    assert found.reason.startswith("1 of 121 ")
+
+
+# --- Through the door --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(small_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(small_run, tmp_path / "run", ignore=shutil.ignore_patterns("state", "evaluation")))
+
+
+def test_a_generator_that_leaves_epsilon_is_refused_before_anything_is_written(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loud = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Conv2D(1, 1)])
+    loud.layers[-1].set_weights([np.full((1, 1, 1, 1), -2.0, np.float32), np.full(1, 2.0, np.float32)])
+    loud.save(run / "generator.keras")
+    assert evaluate.main(["--run", str(run)]) == 2
+    error = capsys.readouterr().err
+    assert "advgan changes a pixel by 0.6, epsilon is 0.3" in error
+    assert len(error.splitlines()) == 1
+    assert not (run / "evaluation").exists()
+
+
+def test_a_target_with_a_softmax_is_refused_before_anything_is_written(run: Path) -> None:
+    target = keras.models.load_model(run / "target.keras")
+    keras.Sequential([keras.Input((28, 28, 1)), target, keras.layers.Softmax()]).save(run / "target.keras")
+    with pytest.raises(AdvGANError, match="returns probabilities"):
+        assess(Request(run), say=lambda _: None)
+    assert not (run / "evaluation").exists()
