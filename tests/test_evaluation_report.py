@@ -125,7 +125,10 @@ def test_the_card_follows_the_record(record: dict[str, Any]) -> None:
 
     other = copy.deepcopy(record)
     other["data"]["all_test_images"] = True
-    other["transfer"] = [{"name": "another", "success": {**record["success"], "rate": 0.01}}]
+    same = {"name": "itself", "sha256": record["target"]["sha256"], "success": record["success"]}
+    other["transfer"] = [same]
+    assert statuses(other)["Black-box, transfer and noise attacks were tried"] == "warn"  # that is no transfer
+    other["transfer"] = [same, {"name": "another", "sha256": "0", "success": {**record["success"], "rate": 0.01}}]
     next(attack for attack in other["attacks"] if attack["name"] == "pgd-40")["settings"]["restarts"] = 10
     after = statuses(other)
     for item in (

@@ -6,7 +6,7 @@ classifier. Each line says pass, warn or not checked, and why. No line is passed
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ def report_card(record: Mapping[str, Any]) -> list[Line]:
     guards = {found["guard"]: found for found in record["guards"]}
     attacks = {attack["name"]: attack for attack in record["attacks"]}
     pgd = next((attack for attack in record["attacks"] if attack["kind"] == "iterative"), None)
-    transfer = record["transfer"]
+    transfer = [other for other in record["transfer"] if other["sha256"] != record["target"]["sha256"]]
     lines: list[Line] = []
 
     def add(section: str, item: str, status: str, reason: str) -> None:
@@ -61,28 +61,24 @@ def report_card(record: Mapping[str, Any]) -> list[Line]:
         f"L_inf with epsilon {record['epsilon']:.4g} is the configuration's; why it fits is for its author to say",
     )
     of_guard(SEVERE, "Adaptive attacks: they see the whole classifier, end to end", "gradients")
-    of_guard(SEVERE, "Adaptive attacks: the loss fits the goal", "logits")
+    loss = "margin of logits for AdvGAN and FMN, cross-entropy for FGSM and PGD"
+    add(SEVERE, "Adaptive attacks: the loss fits the goal", guards["logits"]["status"], loss)
     restarts = pgd["settings"]["restarts"] if pgd else 0
     add(
         SEVERE,
         "Adaptive attacks: the strongest ones were used",
         PASS if restarts > 1 else WARN,
-        f"PGD of 40 steps started {restarts} time(s)" + ("" if restarts > 1 else "; --restarts 10 is stronger"),
+        f"starts of PGD: {restarts}" + ("" if restarts > 1 else "; --restarts 10 is stronger"),
     )
-    commit = record["commit"]
-    clean = commit is not None and not commit.endswith("-dirty")
+    commit = record["commit"] or "unknown"
+    released = commit != "unknown" and not commit.endswith("-dirty")
     add(
         SEVERE,
         "Code and networks can be had",
-        PASS if clean else WARN,
-        f"commit {commit}, networks with their SHA-256" if clean else f"commit {commit or 'unknown'}: not what was run",
+        PASS if released else WARN,
+        f"commit {commit}" + (", networks with their SHA-256" if released else ": not the code that ran"),
     )
-    add(
-        SEVERE,
-        "One command repeats it",
-        PASS if record["command"] else NOT_CHECKED,
-        record["command"] or "not recorded",
-    )
+    add(SEVERE, "One command repeats it", PASS if record["command"] else WARN, record["command"] or "unknown")
     add(SEVERE, "Clean accuracy is reported", PASS, _rate(record["clean_accuracy"]))
     add(
         SEVERE,
@@ -111,7 +107,7 @@ def report_card(record: Mapping[str, Any]) -> list[Line]:
         SEVERE,
         "Black-box, transfer and noise attacks were tried",
         PASS if transfer else WARN,
-        f"noise, and transfer to {len(transfer)} classifier(s)"
+        f"noise, and transfer to {len(transfer)} other classifier(s)"
         if transfer
         else "noise only; --transfer adds classifiers",
     )
@@ -139,8 +135,9 @@ def report_card(record: Mapping[str, Any]) -> list[Line]:
     add(
         PITFALLS,
         "Transfer: success on other classifiers is below that of white-box attacks",
-        _transfer_status(record),
-        "; ".join(f"{other['name']}: {_rate(other['success'])}" for other in transfer) or "no --transfer was given",
+        _transfer_status(record, transfer),
+        "; ".join(f"{other['name']}: {_rate(other['success'])}" for other in transfer)
+        or "no other classifier was given",
     )
     of_guard(PITFALLS, "Randomness is averaged over, or there is none", "repeats")
     of_guard(PITFALLS, "Parts without a gradient are replaced, or there are none", "gradients")
@@ -172,7 +169,7 @@ def report_card(record: Mapping[str, Any]) -> list[Line]:
         SPECIAL,
         "The new attack was tried on other classifiers",
         PASS if transfer else NOT_CHECKED,
-        f"{len(transfer)} by transfer" if transfer else "no --transfer was given",
+        f"{len(transfer)} by transfer" if transfer else "no other classifier was given",
     )
     add(SPECIAL, "Domains other than images", PASS, "stated: images only")
     add(SPECIAL, "Success is per image: the mean over images of the best attack", PASS, _rate(record["worst_case"]))
@@ -187,8 +184,8 @@ def _none_left(left: Mapping[str, Any] | None) -> bool:
     return left is not None and left["successes"] == 0
 
 
-def _transfer_status(record: Mapping[str, Any]) -> str:
+def _transfer_status(record: Mapping[str, Any], transfer: Sequence[Mapping[str, Any]]) -> str:
     white_box = [a["success"]["high"] for a in record["attacks"] if a["kind"] in ("iterative", "optimization")]
-    if not record["transfer"] or not white_box:
+    if not transfer or not white_box:
         return NOT_CHECKED
-    return WARN if max(other["success"]["rate"] for other in record["transfer"]) > max(white_box) else PASS
+    return WARN if max(other["success"]["rate"] for other in transfer) > max(white_box) else PASS

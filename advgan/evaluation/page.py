@@ -179,7 +179,12 @@ def _status(status: str) -> Cell:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
-    heads = "".join(f"<th>{escape(name)}</th>" for name in head)
+    rows = list(rows)
+    kinds = [cell[1] if isinstance(cell, tuple) else "" for cell in (rows[0] if rows else ())]
+    heads = "".join(
+        f'<th class="number">{escape(name)}</th>' if kind == "number" else f"<th>{escape(name)}</th>"
+        for name, kind in zip(head, kinds, strict=False)
+    )
     lines = [f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows]
     top = f"<thead><tr>{heads}</tr></thead>" if any(head) else ""
     return f'<div class="table"><table>{top}<tbody>{"".join(lines)}</tbody></table></div>'
