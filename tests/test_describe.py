@@ -17,6 +17,7 @@ from advgan.networks.description import NetworkDescription
 from advgan.networks.description import describe as describe_network
 from advgan.plan import UntrainedNetworks, build_networks
 
+pytestmark = pytest.mark.addons
 keras = tf.keras
 MNIST = (28, 28, 1)
 
