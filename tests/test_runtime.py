@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from advgan.config import TrainingSettings
+from advgan.config import GeneratorSettings, TrainingSettings
+from advgan.networks.generator import build_generator
 from advgan.networks.normalization import normalization
 from advgan.training.runtime import differences, prepare
 
@@ -23,6 +24,16 @@ def test_the_versions_are_those_of_the_stack_in_use() -> None:
         assert environment["tensorflow_addons"] == version("tensorflow-addons")
     else:
         assert "tensorflow_addons" not in environment
+
+
+def test_images_have_their_channels_last_whatever_keras_was_told() -> None:
+    tf.keras.backend.set_image_data_format("channels_first")
+    try:
+        prepare(TrainingSettings())
+        assert tf.keras.backend.image_data_format() == "channels_last"
+        assert build_generator((9, 8, 3), GeneratorSettings()).output_shape == (None, 9, 8, 3)
+    finally:
+        tf.keras.backend.set_image_data_format("channels_last")
 
 
 def test_a_difference_is_told_whichever_environment_has_the_key() -> None:

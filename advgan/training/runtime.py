@@ -29,9 +29,10 @@ DECISIVE_VARIABLES = (
 
 
 def prepare(settings: TrainingSettings) -> Environment:
-    """Choose determinism, let a GPU's memory grow, and describe what the run runs on.
+    """Choose determinism, let a GPU's memory grow, put channels last, and describe what the run runs on.
 
-    Results repeat bit for bit where the returned entries are equal, ``deterministic`` being true.
+    Results repeat bit for bit where the returned entries are equal, ``deterministic`` being true. Images are NHWC
+    whatever the user's ``keras.json`` says.
     """
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
@@ -42,6 +43,7 @@ def prepare(settings: TrainingSettings) -> Environment:
         deterministic = not gpus and not settings.xla
     if deterministic:
         tf.config.experimental.enable_op_determinism()
+    tf.keras.backend.set_image_data_format("channels_last")
     return {
         "device": tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
         if gpus
