@@ -96,6 +96,15 @@ def test_every_option_is_worked_out_as_keras_builds_and_runs_it(
             assert layer.activation_bytes * 2 == output.numpy().nbytes, layer.name
 
 
+def test_images_have_their_channels_last_whatever_keras_was_told() -> None:
+    keras.backend.set_image_data_format("channels_first")
+    try:
+        assert networks((9, 12, 3), target={"architecture": "madrylab"}).generator.output_shape == (None, 9, 12, 3)
+        assert keras.backend.image_data_format() == "channels_last"
+    finally:
+        keras.backend.set_image_data_format("channels_last")
+
+
 def test_kinds_are_told_apart() -> None:
     def kinds(normalization: str) -> set[str]:
         described = describe_network(networks(generator={"normalization": normalization, "groups": 4}).generator)
