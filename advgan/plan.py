@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import tensorflow as tf
+
 from advgan.config import Config
 from advgan.data.datasets import Dataset, load_dataset
 from advgan.errors import ConfigurationError
@@ -15,6 +17,8 @@ from advgan.networks.discriminator import build_discriminator
 from advgan.networks.generator import build_generator
 from advgan.training import runtime
 from advgan.training.loop import total_steps
+
+keras = tf.keras
 
 
 class UntrainedNetworks(NamedTuple):
@@ -37,11 +41,12 @@ class Plan:
 
 
 def build_networks(image_shape: tuple[int, int, int], number_of_classes: int, config: Config) -> UntrainedNetworks:
-    """Build the three networks for images of a shape.
+    """Build the three networks for images of a shape; NHWC, whatever the user's ``keras.json`` says.
 
     Raises:
         ConfigurationError: a layer does not fit the images; the message names it.
     """
+    keras.backend.set_image_data_format("channels_last")
     dtype = config.training.compute_dtype
     return UntrainedNetworks(
         build_generator(image_shape, config.generator, dtype),

@@ -84,10 +84,11 @@ def introduction(plan: Plan, run_directory: Path) -> list[str]:
     names += [f"r{widths[-1]} x{blocks}"] if blocks else []
     names += [*(f"u{filters}" for filters in reversed(widths[:-1])), f"{stride_1}-{channels}"]
     exact = "bit-identical repeats" if environment["deterministic"] else "not bit-identical"
+    addons = f" with Addons {environment['tensorflow_addons']}" if "tensorflow_addons" in environment else ""
     return [
         f"Run            {run_directory}",
         f"Device         {environment['device']}, {environment['cores']} cores, "
-        f"TensorFlow {environment['tensorflow']}, {exact}",
+        f"TensorFlow {environment['tensorflow']}{addons}, {exact}",
         f"Data           {config.data.dataset}: {len(dataset.training):,} training, {len(dataset.validation):,} "
         f"validation, {len(dataset.test):,} test images of {height}x{width}x{channels}",
         f"Threat model   {threat_model(config)}",

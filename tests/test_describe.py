@@ -17,6 +17,7 @@ from advgan.networks.description import NetworkDescription
 from advgan.networks.description import describe as describe_network
 from advgan.plan import UntrainedNetworks, build_networks
 
+pytestmark = pytest.mark.addons
 keras = tf.keras
 MNIST = (28, 28, 1)
 
@@ -93,6 +94,15 @@ def test_every_option_is_worked_out_as_keras_builds_and_runs_it(
         for layer, output in zip(described.layers, outputs(tf.zeros([2, *size])), strict=True):
             assert (2, *layer.output_shape) == output.shape, layer.name
             assert layer.activation_bytes * 2 == output.numpy().nbytes, layer.name
+
+
+def test_images_have_their_channels_last_whatever_keras_was_told() -> None:
+    keras.backend.set_image_data_format("channels_first")
+    try:
+        assert networks((9, 12, 3), target={"architecture": "madrylab"}).generator.output_shape == (None, 9, 12, 3)
+        assert keras.backend.image_data_format() == "channels_last"
+    finally:
+        keras.backend.set_image_data_format("channels_last")
 
 
 def test_kinds_are_told_apart() -> None:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from advgan.goals import Targeted, Untargeted
 
+pytestmark = pytest.mark.addons
 LABELS = np.array([0, 0, 1, 1, 2, 2, 3], np.int32)
 ANSWERS = np.array([0, 1, 1, 2, 3, 2, 3], np.int32)
 kinds = pytest.mark.parametrize("kind", [np.asarray, tf.constant], ids=["numpy", "tensorflow"])

@@ -22,6 +22,7 @@ from advgan.networks.discriminator import build_discriminator
 from advgan.networks.generator import build_generator
 from advgan.training.step import Networks, Optimizers, StepSettings, training_step
 
+pytestmark = pytest.mark.addons
 keras = tf.keras
 GOALS: list[Goal] = [Untargeted(), Targeted(0), Targeted(3)]
 MNIST = (28, 28, 1)

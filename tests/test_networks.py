@@ -1,4 +1,4 @@
-"""Generator, discriminator, normalization and classifiers: shapes, counts, and what keeps them alive."""
+"""Generator, discriminator and classifiers: shapes, counts, and what keeps them alive."""
 
 import numpy as np
 import pytest
@@ -10,8 +10,8 @@ from advgan.errors import ConfigurationError
 from advgan.networks.classifiers.architectures import build_classifier
 from advgan.networks.discriminator import build_discriminator
 from advgan.networks.generator import build_generator
-from advgan.networks.normalization import normalization
 
+pytestmark = pytest.mark.addons
 MNIST = (28, 28, 1)
 
 
@@ -112,28 +112,7 @@ def test_discriminator_maps_at_mnist_size() -> None:
     assert [tuple(shape) for shape in maps] == [(14, 14), (7, 7), (4, 4)]
 
 
-def reference(kind: str, x: np.ndarray, groups: int) -> np.ndarray:
-    """Normalization from its definition, float64, scale 1 and shift 0."""
-    x = x.astype(np.float64)
-    n, height, width, channels = x.shape
-    if kind == "batch":
-        mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
-        return (x - mean) / np.sqrt(variance + 1e-5)
-    parts = {"instance": channels, "layer": 1, "group": groups}[kind]
-    y = x.reshape(n, height, width, parts, channels // parts)
-    mean, variance = y.mean((1, 2, 4), keepdims=True), y.var((1, 2, 4), keepdims=True)
-    return ((y - mean) / np.sqrt(variance + 1e-5)).reshape(x.shape)
-
-
-@pytest.mark.parametrize("kind", ["instance", "batch", "layer", "group"])
-def test_normalization_equals_its_definition(kind: str) -> None:
-    x = np.random.default_rng(2).normal(3.0, 2.0, (4, 5, 6, 8)).astype(np.float32)
-    layer = normalization(kind, groups=2, name="norm")
-    np.testing.assert_allclose(layer(x, training=True).numpy(), reference(kind, x, 2), atol=2e-5)
-
-
 def test_no_normalization_gives_convolutions_a_bias() -> None:
-    assert normalization("none", groups=4, name="norm") is None
     generator = build_generator(MNIST, GeneratorSettings(normalization="none"))
     assert generator.get_layer("d1").use_bias
     assert not build_generator(MNIST, GeneratorSettings()).get_layer("d1").use_bias

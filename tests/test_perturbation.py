@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from advgan.perturbation import FLOAT_TOLERANCE, measure, perturb, to_8_bits
 
+pytestmark = pytest.mark.addons
 EPSILONS = [0.01, 8 / 255, 0.1, 0.2, 0.3, 0.5, 1.0]
 LEVELS = {0.3: 76, 8 / 255: 8, 0.1: 25, 0.01: 2, 4 / 255: 4, 1 / 255: 1, 77 / 255: 77, 0.001: 0, 1.0: 255}
 """The largest whole number of levels in epsilon, by hand: 0.3 is 76.5 levels, 0.1 is 25.5, 0.01 is 2.55."""

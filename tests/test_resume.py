@@ -74,6 +74,7 @@ def stop_when(process: subprocess.Popen[str], condition: Callable[[], bool], num
     return output
 
 
+@pytest.mark.addons
 def test_a_run_killed_three_times_ends_with_the_same_bits(tmp_path: Path) -> None:
     """Killed in the target's training and in two epochs, once by Ctrl-C; each time resumed in a new process."""
     settings = tmp_path / "small.yaml"

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from advgan import train
+from advgan.files import read_json
 
 CHECKOUT = Path(__file__).parent.parent
 TINY_BATCHES = ("data.validation_images=10", "training.batch_size=10", "target.batch_size=10")
@@ -35,7 +36,7 @@ def run_process(*arguments: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 
@@ -106,6 +107,37 @@ def test_what_the_data_rules_out_is_refused_in_one_line_without_tensorflows_chat
     assert done.stderr == "error: attack.target_class = 10: the data has 10 classes (allowed: 0 to 9)\n"
     assert done.stdout == ""
     assert listing(here) == set()
+
+
+@pytest.mark.addons
+def test_the_main_job_prints_what_it_runs_on_the_figures_and_what_next_and_nothing_beside_its_progress(
+    here: Path,
+) -> None:
+    small = (
+        "data.training_images=512",
+        "data.validation_images=100",
+        "data.test_images=100",
+        "training.batch_size=64",
+        "training.epochs=1",
+        "target.batch_size=64",
+        "target.epochs=1",
+        "generator.widths=[4, 8]",
+        "generator.residual_blocks=1",
+    )
+    done = run_process("--config", "mnist.yaml", *with_settings(*small))
+    assert done.returncode == 0, done.stderr
+    for line in done.stderr.splitlines():
+        assert line.startswith(("advgan ", "target ", "epoch ", "note: ")), line  # no warning of a library
+    run = here / "checkpoints" / "mnist" / "0"
+    [process] = read_json(run / "processes.json")
+    environment = process["environment"]
+    stack = f"TensorFlow {environment['tensorflow']}"
+    if "tensorflow_addons" in environment:
+        stack += f" with Addons {environment['tensorflow_addons']}"
+    assert f" {stack}, bit-identical repeats\n" in done.stdout
+    rate = read_json(run / "summary.json")["test"]["success"]["rate"]
+    assert f"{rate:.2%}" in next(line for line in done.stdout.splitlines() if "attack success rate" in line)
+    assert done.stdout.splitlines()[-1].startswith("Next: python -m advgan.train ")
 
 
 # --- Refusals ----------------------------------------------------------------------------------------------------
@@ -252,6 +284,7 @@ def test_a_run_whose_configuration_was_spoilt_is_refused(here: Path, capsys: pyt
 # --- Dry run -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.addons
 def test_a_dry_run_prints_configuration_layers_parameters_and_steps(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

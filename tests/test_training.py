@@ -61,6 +61,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, dic
     return config, run, train_and_evaluate(config, run, say=said.append), said
 
 
+@pytest.mark.addons
 def test_the_main_job_fools_a_good_classifier(trained: tuple[Config, Path, dict[str, Any], list[str]]) -> None:
     _, _, summary, _ = trained
     test = summary["test"]
@@ -71,6 +72,7 @@ def test_the_main_job_fools_a_good_classifier(trained: tuple[Config, Path, dict[
     assert abs(test["success_8_bit"]["rate"] - test["success"]["rate"]) < 0.02
 
 
+@pytest.mark.addons
 def test_the_summary_agrees_with_an_independent_count(trained: tuple[Config, Path, dict[str, Any], list[str]]) -> None:
     config, run, summary, _ = trained
     dataset = load_dataset(config.data)
@@ -85,6 +87,7 @@ def test_the_summary_agrees_with_an_independent_count(trained: tuple[Config, Pat
     assert weights_digest(target) == summary["target_weights_sha256"]
 
 
+@pytest.mark.addons
 def test_a_run_leaves_what_it_promises(trained: tuple[Config, Path, dict[str, Any], list[str]]) -> None:
     config, run, summary, said = trained
     for name in (
@@ -112,6 +115,7 @@ def test_a_run_leaves_what_it_promises(trained: tuple[Config, Path, dict[str, An
     assert "untargeted" in text and "semi-white-box" in text and "attack success rate" in text
 
 
+@pytest.mark.addons
 def test_tensorboard_has_scalars_and_pictures(trained: tuple[Config, Path, dict[str, Any], list[str]]) -> None:
     _, run, _, _ = trained
     tags: dict[str, list[int]] = {}
@@ -123,6 +127,7 @@ def test_tensorboard_has_scalars_and_pictures(trained: tuple[Config, Path, dict[
     assert tags["steps/loss_adv"][:2] == [10, 20]
 
 
+@pytest.mark.addons
 def test_epochs_equal_the_mean_of_their_steps(trained: tuple[Config, Path, dict[str, Any], list[str]]) -> None:
     _, run, _, _ = trained
     rows = read_rows(run / "metrics.jsonl")
@@ -278,6 +283,7 @@ def test_the_health_of_the_discriminator_is_told_in_words() -> None:
     assert "overwhelming" in loop.discriminator_health(won)
 
 
+@pytest.mark.addons
 def test_attacking_one_image_and_many_gives_the_same(trained: tuple[Config, Path, dict[str, Any], list[str]]) -> None:
     config, run, _, _ = trained
     generator, target = keras.models.load_model(run / "generator.keras"), keras.models.load_model(run / "target.keras")

@@ -261,6 +261,8 @@ def _addition(layer: Any, shape: Shape) -> _Worked:  # noqa: ARG001
 
 
 def _activation(layer: Any, shape: Shape) -> _Worked:
+    if type(layer).__name__ == "Activation" and layer.activation.__name__ == "linear":
+        return _Worked(f"conversion to {layer.compute_dtype}", shape)
     name = {"ReLU": "ReLU", "LeakyReLU": "leaky ReLU"}.get(type(layer).__name__) or layer.activation.__name__
     return _Worked(name, shape, operations=math.prod(shape))
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from advgan.config import DiscriminatorSettings
 from advgan.convolution import naming_layer, output_size, require_normalizable_map
 from advgan.networks.fit import fitting
-from advgan.networks.normalization import normalization
+from advgan.networks.normalization import in_float32, normalization
 
 keras = tf.keras
 
@@ -52,7 +52,7 @@ def build_discriminator(
         x = keras.layers.Conv2D(
             filters, kernel, strides=2, padding=padding, use_bias=norm is None, dtype=dtype, name=f"c{index}"
         )(x)
-        x = x if norm is None else norm(x)
+        x = x if norm is None else norm(in_float32(x, f"c{index}"))
         x = keras.layers.LeakyReLU(0.2, dtype="float32", name=f"c{index}_relu")(x)
     x = keras.layers.Flatten(name="flatten")(x)
     return keras.Model(image, keras.layers.Dense(1, dtype="float32", name="score")(x), name="discriminator")

@@ -10,7 +10,7 @@ from advgan.config import GeneratorSettings
 from advgan.convolution import naming_layer, pad_to_multiple, require_normalizable_map
 from advgan.errors import ConfigurationError
 from advgan.networks.fit import fitting
-from advgan.networks.normalization import normalization
+from advgan.networks.normalization import in_float32, normalization
 
 keras = tf.keras
 SMALLEST_IMAGE = 8
@@ -108,5 +108,5 @@ class _Layers:
     def block(self, x: Any, name: str, layer: Any, activate: bool = True) -> Any:
         x = layer(x)
         norm = normalization(self.settings.normalization, self.settings.groups, f"{name}_norm")
-        x = x if norm is None else norm(x)
+        x = x if norm is None else norm(in_float32(x, name))
         return keras.layers.ReLU(dtype="float32", name=f"{name}_relu")(x) if activate else x

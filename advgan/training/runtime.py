@@ -15,6 +15,7 @@ import tensorflow as tf
 
 import advgan
 from advgan.config import TrainingSettings
+from advgan.networks.normalization import ADDONS
 
 Environment = dict[str, Any]
 DECISIVE_VARIABLES = (
@@ -55,12 +56,14 @@ def prepare(settings: TrainingSettings) -> Environment:
         "keras": importlib.metadata.version("keras"),
         "numpy": np.__version__,
         "advgan": advgan.__version__,
+        **({} if ADDONS is None else {"tensorflow_addons": ADDONS.__version__}),
     }
 
 
 def differences(before: Environment, now: Environment) -> list[str]:
     """What changed between two environments, one phrase each; empty where results repeat bit for bit."""
-    return [f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]
+    keys = dict.fromkeys([*now, *before])
+    return [f"{key} {before.get(key)} -> {now.get(key)}" for key in keys if before.get(key) != now.get(key)]
 
 
 def commit() -> str | None:
