@@ -156,9 +156,10 @@ def assess(request: Request, say: Say = print, command: str = "") -> Record:
         model = report.threat_model(config, request.target is not None)
         for line in report.evaluation_introduction(model, request.run, subject.classifier.name, len(subject.test)):
             say(line)
+        (request.folder / EVALUATION).unlink(missing_ok=True)  # written last: where it is, the folder is whole
         record = _record(request, subject, stages, environment, command, findings)
-        write_json(request.folder / EVALUATION, record)
         _write_page(request, record)
+        write_json(request.folder / EVALUATION, record)
         if stages.found:
             say(f"Found already  {', '.join(stages.found)}")
     for line in report.evaluation_results(record, request.folder):
@@ -171,7 +172,9 @@ def _finished(run: Path) -> tuple[Config, Dataset]:
     config = load_run_config(run)
     for name in (SUMMARY, GENERATOR, TARGET):
         if not (run / name).is_file():
-            raise AdvGANError(f"{run} is not finished: it has no {name}; go on with: advgan.train --resume {run}")
+            raise AdvGANError(
+                f"{run} is not finished: it has no {name}; go on with: python -m advgan.train --resume {run}"
+            )
     read_json(run / SUMMARY)
     dataset = load_dataset(config.data)
     processes = read_json(run / PROCESSES) if (run / PROCESSES).exists() else []
@@ -212,6 +215,7 @@ def _stages(request: Request, subject: Subject, environment: runtime.Environment
     determinants = {
         "schema": SCHEMA,
         "advgan": advgan.__version__,
+        "commit": runtime.commit(),
         "environment": environment,
         "data": subject.dataset.digest,
         "images": len(subject.test),
@@ -271,6 +275,7 @@ def _record(
     files = _write_files(request.folder, subject, made)
     saved = _read_back(request.folder, subject, stages, files)
     classes = subject.dataset.number_of_classes
+    told_apart = max(classes, 1 + int(max(clean.max(), answers.max())))  # a classifier may know more than the data have
     compared, worst, bounded = _baselines(request, subject, stages, made)
     curve = _curve(subject, stages, made)
     full_range = _full_range(subject, stages)
@@ -317,9 +322,9 @@ def _record(
             {"class": number, **dataclasses.asdict(rate)}
             for number, rate in enumerate(success_by_class(goal, labels, clean, answers, classes))
         ],
-        "confusion_clean": count_matrix(labels, clean, classes).tolist(),
-        "confusion_under_attack": count_matrix(labels, answers, classes).tolist(),
-        "source_by_answer": count_matrix(labels[counted], answers[counted], classes).tolist(),
+        "confusion_clean": count_matrix(labels, clean, told_apart).tolist(),
+        "confusion_under_attack": count_matrix(labels, answers, told_apart).tolist(),
+        "source_by_answer": count_matrix(labels[counted], answers[counted], told_apart).tolist(),
         "seconds_per_1000_images": float(made["seconds"]) * 1000 / len(labels),
         "attacks": compared,
         "worst_case": dataclasses.asdict(worst),

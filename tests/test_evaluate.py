@@ -19,7 +19,9 @@ import tensorflow as tf
 
 from advgan import assessment, evaluate
 from advgan.assessment import Request, assess, latest_finished_run
+from advgan.config import dump_config
 from advgan.errors import AdvGANError
+from advgan.runs import load_run_config
 
 keras = tf.keras
 CHECKOUT = Path(__file__).parent.parent
@@ -235,6 +237,30 @@ def test_the_curve_is_counted_again_from_the_archive(
         before = point["success"]["rate"]
 
 
+def test_a_targeted_run_counts_other_images_and_leaves_fgsm_out(run: Path, tmp_path: Path, target: Any) -> None:
+    """The untargeted generator, evaluated as if it had been trained for class 8: the counting is what is tested."""
+    targeted = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation", "state"))
+    config = load_run_config(targeted)
+    attack = config.attack.model_copy(update={"goal": "targeted", "target_class": 8})
+    (targeted / "config.yaml").write_text(dump_config(config.model_copy(update={"attack": attack})))
+    record = assess(Request(targeted, images=60, optimized_images=2), say=silent)
+    with np.load(targeted / "evaluation" / "adversarial.npz") as archive:
+        arrays = dict(archive)
+    clean, answers = (target.predict(arrays[name], verbose=0).argmax(axis=1) for name in ("x", "x_adv"))
+    counted = (arrays["y"] != 8) & (clean != 8)
+    np.testing.assert_array_equal(arrays["counted"], counted)
+    same_rate(record["success"], int((counted & (answers == 8)).sum()), int(counted.sum()))
+    assert 0 < record["success"]["n"] < 60
+    attacks = {attack["name"]: attack for attack in record["attacks"]}
+    assert list(attacks) == ["uniform-noise", "sign-noise", "pgd-40", "fmn"]
+    assert attacks["pgd-40"]["success"]["rate"] > 0.5
+    assert {found["guard"]: found["status"] for found in record["guards"]}[
+        "iterative beats single step"
+    ] == "not checked"
+    assert record["curve"][0]["success"]["successes"] == 0
+    assert record["threat_model"].startswith("targeted (class 8)")
+
+
 # --- Refusals ----------------------------------------------------------------------------------------------------
 
 
@@ -246,6 +272,15 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert len(printed.err.splitlines()) == 1
     assert printed.err.startswith("error: ")
     return printed.err.strip().removeprefix("error: ")
+
+
+def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        evaluate.main(["--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    for words in ("examples:", "python -m advgan.evaluate --run checkpoints/mnist/0", "--transfer", "module:function"):
+        assert words in shown
 
 
 def test_a_missing_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

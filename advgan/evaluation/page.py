@@ -23,7 +23,6 @@ td.status { white-space: nowrap; font-weight: 600; }
 .pass { color: #1a7f37; } .warn { color: #9a6700; } .unchecked { color: #57606a; }
 figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; }
 figcaption { font-size: .9rem; color: #57606a; }
-code { font-size: .88em; background: #f6f8fa; padding: .1em .3em; }
 @media print { body { max-width: none; font-size: 10pt; padding: 0; } .table { overflow: visible; }
   figure, tr { break-inside: avoid; } h2 { break-after: avoid; } }
 """
