@@ -66,12 +66,12 @@ def saved(network: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
             return self.network(images, training=False)
 
     served, called = Served(), Called()
-    tf.saved_model.save(served, folder / "served")
-    tf.saved_model.save(called, folder / "called")
+    tf.saved_model.save(served, str(folder / "served"))
+    tf.saved_model.save(called, str(folder / "called"))
     plain = tf.Module()
     plain.network = network
     signature = tf.function(lambda images: {"scores": network(images)}, input_signature=[tf.TensorSpec([None, *SHAPE])])
-    tf.saved_model.save(plain, folder / "signed", signatures=signature.get_concrete_function())
+    tf.saved_model.save(plain, str(folder / "signed"), signatures=signature.get_concrete_function())
     return {kind: folder / kind for kind in ("served", "called", "signed")}
 
 
@@ -89,7 +89,9 @@ def test_a_function_answers_as_it_does_and_keeps_its_gradient(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine_a.py").write_text(MODULE.format(path=str(run / "target.keras")))
-    for name in ("mine_a:logits", "mine_a:network"):
+    (tmp_path / "package_a").mkdir()
+    shutil.copy("mine_a.py", "package_a/inside.py")
+    for name in ("mine_a:logits", "mine_a:network", "package_a.inside:logits"):
         classifier = load_classifier(name, SHAPE)
         np.testing.assert_array_equal(classifier.answers(IMAGES), np.argmax(network(IMAGES), axis=1))
         assert has_gradient(classifier, IMAGES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ def load_classifier(given: str, shape: Shape) -> Classifier:
         return network_classifier(path, shape, "give a .keras file written with the Keras that is installed here")
     if path.is_dir():
         return _saved_model(path, shape)
-    if ":" in given and not path.suffix:
+    if re.fullmatch(r"[\w.]+:\w*", given):
         return _function(given, shape)
     raise AdvGANError(f"{given} is no classifier: give a .keras file, the folder of a SavedModel, or module:function")
 
