@@ -10,7 +10,8 @@ from collections.abc import Callable
 from advgan.errors import AdvGANError
 
 REFUSED = 2
-"""The exit code of a command that was refused."""
+INTERRUPTED = 130
+"""Exit codes of a command that was refused, and of one that the user stopped."""
 
 
 def door(name: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -35,10 +36,18 @@ def add_configuration(parser: argparse.ArgumentParser, required: bool) -> None:
 def told_in_one_line(action: Callable[[], int]) -> int:
     """Run a door's work and return its exit code; a problem the user can mend becomes one line on stderr and 2."""
     try:
-        return action()
+        code = action()
+        sys.stdout.flush()
+        return code
     except AdvGANError as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError:  # whoever read stdout has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
+    except OSError as error:
+        print(f"error: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
+        return REFUSED

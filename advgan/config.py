@@ -138,7 +138,7 @@ class LossSettings(Settings):
     beta: NonNegative = 0.1
     c: NonNegative = 6.0
     """The L2 norm of a perturbation below which the hinge costs nothing."""
-    temperature: NonNegative = 0.0
+    temperature: Annotated[Number, Field(ge=0, le=1000)] = 0.0
     """Above 0, L_adv's maximum over the other classes starts as a soft one of this temperature; it falls to 0."""
     cooling: Annotated[Number, Field(gt=0, le=1)] = 0.5
     """The share of the run after which the temperature is 0."""
@@ -249,6 +249,15 @@ class Config(Settings):
     discriminator: DiscriminatorSettings = DiscriminatorSettings()
     training: TrainingSettings = TrainingSettings()
     output: OutputSettings = OutputSettings()
+
+    @model_validator(mode="after")
+    def _temperature_and_goal_agree(self) -> Config:
+        if self.loss.temperature and self.attack.goal == "targeted":
+            # A soft maximum may fall below -kappa while another class still wins.
+            raise ConfigurationError(
+                "loss.temperature", self.loss.temperature, "only for attack.goal: untargeted; use 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _name_is_free(self) -> Config:

@@ -288,7 +288,7 @@ def require_normalizable_map(height: int, width: int) -> None:
     if height * width == 1:
         raise ShapeError(
             "instance normalization of a 1x1 map gives the same value for every image: "
-            "use a larger image, fewer layers of stride 2, or another normalization"
+            "use a larger image, SAME padding, fewer layers of stride 2, or another normalization"
         )
 
 

@@ -63,13 +63,17 @@ def _image_and_classes(options: argparse.Namespace) -> tuple[tuple[int, int, int
     image = None
     if options.image is not None:
         if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}x[1-9]\d{0,3}", options.image):
-            raise ConfigurationError("--image", options.image, "should be height x width x channels, such as 28x28x1")
+            raise ConfigurationError(
+                "--image",
+                options.image,
+                "should be height x width x channels, such as 28x28x1 (allowed: up to 99999x99999x9999)",
+            )
         height, width, channels = map(int, options.image.split("x"))
         image = (height, width, channels)
     if options.classes is None:
         return image, None
     if not re.fullmatch(r"[1-9]\d{0,5}", options.classes) or options.classes == "1":
-        raise ConfigurationError("--classes", options.classes, "should be a number of classes (allowed: 2 or more)")
+        raise ConfigurationError("--classes", options.classes, "should be a number of classes (allowed: 2 to 999999)")
     return image, int(options.classes)
 
 

@@ -294,6 +294,10 @@ def test_a_section_that_is_no_section_is_refused(tmp_path: Path) -> None:
         (["loss.adversarial=f2", "loss.kappa=1"], ["loss.kappa = 1.0: ", "f2", "0 <= kappa < 1"]),
         (["training.xla=on", "training.deterministic=on"], ["training.xla = 'on': ", "training.deterministic"]),
         (
+            ["attack.goal=targeted", "attack.target_class=1", "loss.temperature=4"],
+            ["loss.temperature = 4.0: ", "untargeted"],
+        ),
+        (
             ["generator.normalization=group", "generator.groups=3"],
             ["generator.groups = 3", "divide", "[8, 16, 32]"],
         ),

@@ -191,17 +191,26 @@ def test_another_image_size_without_any_data_of_it(capsys: pytest.CaptureFixture
     [
         (
             ["--set", "discriminator.padding=valid"],
-            "discriminator.widths = [8, 16, 32]: does not fit images of 28x28: at layer c2 (4x4, stride 2, valid): "
-            "instance normalization of a 1x1 map gives the same value for every image: use a larger image, fewer "
-            "layers of stride 2, or another normalization",
+            "discriminator.padding = 'valid': does not fit images of 28x28: at layer c2 (4x4, stride 2, valid): "
+            "instance normalization of a 1x1 map gives the same value for every image: use a larger image, SAME "
+            "padding, fewer layers of stride 2, or another normalization",
         ),
         (
             ["--image", "12x11x1"],
             "target.architecture = 'lenet': does not fit images of 12x11: at layer pool_2: a kernel of 2 does not fit "
             "an input of 1 without padding: use a kernel of at most 1, SAME padding or a larger image",
         ),
-        (["--image", "28x28"], "--image = '28x28': should be height x width x channels, such as 28x28x1"),
-        (["--classes", "1"], "--classes = '1': should be a number of classes (allowed: 2 or more)"),
+        (
+            ["--image", "28x28"],
+            "--image = '28x28': should be height x width x channels, such as 28x28x1 (allowed: up to 99999x99999x9999)",
+        ),
+        (["--classes", "1"], "--classes = '1': should be a number of classes (allowed: 2 to 999999)"),
+        (
+            ["--image", "2000x2000x3"],
+            "target.architecture = 'lenet': does not fit images of 2000x2000: at layer dense_1: 2,031,649,024 "
+            "parameters (allowed: up to 268,435,456); use smaller images",
+        ),
+        (["--config", "x" * 300], f"{'x' * 300}: File name too long"),
         (
             ["--set", "generator.kernal=5"],
             "generator.kernal = 5: unknown key; did you mean generator.kernel?",

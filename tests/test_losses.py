@@ -338,6 +338,30 @@ def descend(network: keras.Model, rate: float, loss: Callable[[], tf.Tensor]) ->
     return float(value)
 
 
+def test_the_step_softens_the_maximum_at_first_and_not_when_the_temperature_has_fallen() -> None:
+    """Of a run of 10 steps with cooling 0.5, the first has temperature 8, the sixth 0."""
+    images, labels = eight_digits()
+    found = []
+    for step, temperature in ((1, 8.0), (6, 8.0), (1, 0.0)):
+        networks = tiny_networks()
+        settings = StepSettings(
+            AttackSettings(), LossSettings(temperature=temperature), DiscriminatorSettings(widths=(4, 8)), 0, steps=10
+        )
+        optimizers = Optimizers(plain_descent(networks.generator, 0.1), plain_descent(networks.discriminator, 0.1))
+        found.append(
+            float(training_step(networks, optimizers, images, labels, tf.constant(step), settings)["loss_adv"])
+        )
+    generator, _, target = tiny_networks()
+    logits = target(tf.clip_by_value(images + 0.3 * generator(images), 0, 1)).numpy().astype(np.float64)
+    soft = []
+    for row, label in zip(logits, labels.numpy(), strict=True):
+        others = np.delete(row, label)
+        soft.append(max(row[label] - 8.0 * np.log(np.mean(np.exp(others / 8.0))), -5.0))
+    hard = reference_adversarial_loss(logits, labels.numpy(), None, 5.0, "f6")
+    assert found == pytest.approx([np.mean(soft), hard, hard], rel=1e-2)
+    assert abs(np.mean(soft) - hard) > 1e-3
+
+
 @pytest.mark.parametrize(("steps", "attack"), [(1, {}), (2, {"goal": "targeted", "target_class": 3})])
 def test_training_step_updates_discriminator_then_generator_on_the_combined_loss(steps: int, attack: dict) -> None:
     networks, (images, labels) = tiny_networks(), eight_digits()

@@ -82,6 +82,13 @@ def test_the_unpadded_discriminator_of_public_implementations_is_refused() -> No
         build_discriminator(MNIST, DiscriminatorSettings(padding="valid"))
     with pytest.raises(ConfigurationError, match=r"at layer c1 .*a kernel of 20 does not fit an input of 5"):
         build_discriminator(MNIST, DiscriminatorSettings(padding="valid", kernel=20))
+    with pytest.raises(ConfigurationError, match="1x1 map"):  # the same under another name
+        build_discriminator(
+            MNIST, DiscriminatorSettings(padding="valid", normalization="group", widths=(4, 4, 4), groups=4)
+        )
+    build_discriminator(
+        MNIST, DiscriminatorSettings(padding="valid", normalization="group", widths=(8, 8, 8), groups=4)
+    )
     build_discriminator(MNIST, DiscriminatorSettings(padding="valid", normalization="none"))
 
 

@@ -243,7 +243,8 @@ def fake_addons(folder: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> 
     """Put a module in the place of TensorFlow Addons, which is not imported yet."""
     (folder / "tensorflow_addons.py").write_text(content, encoding="utf-8")
     monkeypatch.syspath_prepend(folder)
-    monkeypatch.delitem(sys.modules, "tensorflow_addons", raising=False)
+    monkeypatch.setitem(sys.modules, "tensorflow_addons", None)  # so that what is imported below is taken out again
+    del sys.modules["tensorflow_addons"]
 
 
 @pytest.mark.parametrize("tensorflow", ["2.14.1", "2.16.2", "2.21.0"])

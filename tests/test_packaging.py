@@ -104,5 +104,5 @@ def test_an_unpacked_wheel_runs_from_any_folder_with_the_configuration_it_brings
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "seed: 4242" in done.stdout.splitlines()
-    assert "# Generator: 86,065 parameters" in done.stdout.splitlines()
+    assert "# generator: 28x28x1 in, 28x28x1 out; 86,065 parameters trained" in done.stdout
     assert not list(elsewhere.iterdir())

@@ -7,9 +7,9 @@ from typing import Any
 import tensorflow as tf
 
 from advgan.config import DiscriminatorSettings
-from advgan.convolution import naming_layer, output_size, require_normalizable_map
+from advgan.convolution import output_size, require_normalizable_map
 from advgan.networks.fit import fitting
-from advgan.networks.normalization import in_float32, normalization
+from advgan.networks.normalization import in_float32, normalization, normalizes_each_map
 
 keras = tf.keras
 
@@ -40,14 +40,14 @@ def build_discriminator(
     image = keras.Input(image_shape, name="image")
     x = image
     kernel, padding = settings.kernel, settings.padding
+    at_fault: tuple[str, Any] = ("discriminator.widths", list(settings.widths))
+    if padding == "valid":
+        at_fault = ("discriminator.padding", padding)
     for index, filters in enumerate(settings.widths):
         norm = normalization(settings.normalization, settings.groups, f"c{index}_norm") if index else None
-        with (
-            fitting(image_shape, "discriminator.widths", list(settings.widths)),
-            naming_layer(f"at layer c{index} ({kernel}x{kernel}, stride 2, {padding})"),
-        ):
+        with fitting(image_shape, *at_fault, f"c{index} ({kernel}x{kernel}, stride 2, {padding})"):
             height, width = (output_size(size, kernel, 2, padding) for size in (height, width))
-            if norm is not None and settings.normalization == "instance":
+            if norm is not None and normalizes_each_map(settings.normalization, settings.groups, filters):
                 require_normalizable_map(height, width)
         x = keras.layers.Conv2D(
             filters, kernel, strides=2, padding=padding, use_bias=norm is None, dtype=dtype, name=f"c{index}"

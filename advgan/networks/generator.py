@@ -7,10 +7,10 @@ from typing import Any
 import tensorflow as tf
 
 from advgan.config import GeneratorSettings
-from advgan.convolution import naming_layer, pad_to_multiple, require_normalizable_map
+from advgan.convolution import pad_to_multiple, require_normalizable_map
 from advgan.errors import ConfigurationError
 from advgan.networks.fit import fitting
-from advgan.networks.normalization import in_float32, normalization
+from advgan.networks.normalization import in_float32, normalization, normalizes_each_map
 
 keras = tf.keras
 SMALLEST_IMAGE = 8
@@ -43,13 +43,9 @@ def build_generator(
         )
     multiple = 2 ** (len(settings.widths) - 1)
     padding = (pad_to_multiple(height, multiple), pad_to_multiple(width, multiple))
-    if settings.normalization == "instance":
-        deepest = "c0" if multiple == 1 else f"d{len(settings.widths) - 1}"
+    if normalizes_each_map(settings.normalization, settings.groups, settings.widths[-1]):
         smallest = [(size + sum(pad)) // multiple for size, pad in zip((height, width), padding, strict=True)]
-        with (
-            fitting(image_shape, "generator.widths", list(settings.widths)),
-            naming_layer(f"at layer {deepest}"),
-        ):
+        with fitting(image_shape, "generator.widths", list(settings.widths), f"d{len(settings.widths) - 1}"):
             require_normalizable_map(*smallest)
     layers = _Layers(settings, "float32" if compute_dtype == "float32" else f"mixed_{compute_dtype}")
 

@@ -16,7 +16,7 @@ EPSILON = 1e-5
 
 
 def import_addons() -> Any | None:
-    """Import TensorFlow Addons where it is installed and can be imported, else give None.
+    """Import TensorFlow Addons where it is installed beside TensorFlow 2.15, else give None.
 
     Its last release knows TensorFlow 2.15 and fails beside Keras 3, so it is left alone beside anything newer. It warns
     of its own end of life, which the README tells once; and its instance normalization warns whenever it is made from
@@ -59,6 +59,11 @@ def normalization(kind: Normalization, groups: int, name: str) -> Any | None:
         return ADDONS.layers.InstanceNormalization(epsilon=EPSILON, dtype="float32", name=name)
     groups = {"instance": -1, "layer": 1, "group": groups}[kind]
     return keras.layers.GroupNormalization(groups=groups, epsilon=EPSILON, dtype="float32", name=name)
+
+
+def normalizes_each_map(kind: Normalization, groups: int, channels: int) -> bool:
+    """Whether each channel's map is normalized by itself, by whatever name: a map of one pixel becomes constant."""
+    return kind == "instance" or (kind == "group" and groups == channels)
 
 
 def in_float32(x: Any, name: str) -> Any:

@@ -13,10 +13,12 @@ from typing import Any
 import tensorflow as tf
 
 from advgan.config import Architecture, TargetSettings
-from advgan.convolution import naming_layer, output_size
+from advgan.convolution import ShapeError, dense_parameters, output_size
 from advgan.networks.fit import fitting
 
 keras = tf.keras
+MOST_DENSE_PARAMETERS = 2**28
+"""Of the first dense layer, which grows with the image: 1 GiB of weights."""
 
 
 def build_classifier(image_shape: tuple[int, int, int], number_of_classes: int, settings: TargetSettings) -> Any:
@@ -36,19 +38,28 @@ def build_classifier(image_shape: tuple[int, int, int], number_of_classes: int, 
     """
     pieces = _Layers(settings)
     layers = _ARCHITECTURES[settings.architecture](pieces)
-    height, width, _ = image_shape
-    for layer in layers:
+    logits = pieces.logits(number_of_classes)
+    height, width, channels = image_shape
+    for layer in [*layers, logits]:
+        at_fault = ("target.architecture", settings.architecture, layer.name)
+        if isinstance(layer, keras.layers.Dense):
+            with fitting(image_shape, *at_fault):
+                _require_moderate(dense_parameters(height * width * channels, layer.units))
+            break
+        channels = getattr(layer, "filters", channels)
         kernel = getattr(layer, "kernel_size", None) or getattr(layer, "pool_size", None)
         if kernel is None:
             continue
-        with (
-            fitting(image_shape, "target.architecture", settings.architecture),
-            naming_layer(f"at layer {layer.name}"),
-        ):
+        with fitting(image_shape, *at_fault):
             height = output_size(height, kernel[0], layer.strides[0], layer.padding)
             width = output_size(width, kernel[1], layer.strides[1], layer.padding)
-    logits = pieces.logits(number_of_classes)
     return keras.Sequential([keras.Input(image_shape), *layers, logits], name=settings.architecture)
+
+
+def _require_moderate(parameters: int) -> None:
+    """Refuse the dense layer of images that are far too large for the architecture, before its weights are made."""
+    if parameters > MOST_DENSE_PARAMETERS:
+        raise ShapeError(f"{parameters:,} parameters (allowed: up to {MOST_DENSE_PARAMETERS:,}); use smaller images")
 
 
 class _Layers:
