@@ -22,6 +22,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+from advgan.attacks.foolbox_adapter import foolbox_model  # noqa: E402
 from advgan.config import Config  # noqa: E402
 from advgan.data.batches import slices  # noqa: E402
 from advgan.data.datasets import Split, load_dataset, scaled  # noqa: E402
@@ -38,7 +39,7 @@ def attack_success(
 ) -> Rate:
     """The success rate of a Foolbox attack on the run's test images, by the run's goal."""
     goal = config.attack.objective
-    model = foolbox.TensorFlowModel(target, bounds=(0, 1))
+    model = foolbox_model(target)
     successes = eligible = 0
     for part in tqdm(list(slices(len(test), BATCH_SIZE)), desc=label):
         images, labels = (
