@@ -2,8 +2,8 @@
 
     python benchmarks/baselines.py checkpoints/mnist/0 --epsilons 0.1 0.15 0.2 0.3
 
-PGD-40 is Foolbox's LinfPGD: 40 steps of epsilon / 30, one random start. Needs foolbox (it is in the ``dev`` extra).
-Prints a table and, with --json FILE, writes it.
+PGD-40 is Foolbox's LinfPGD: 40 steps of epsilon / 30, one random start. Prints a table and, with --json FILE, writes
+it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+from advgan.attacks.foolbox_adapter import foolbox_model  # noqa: E402
 from advgan.config import Config  # noqa: E402
 from advgan.data.batches import slices  # noqa: E402
 from advgan.data.datasets import Split, load_dataset, scaled  # noqa: E402
@@ -38,7 +39,7 @@ def attack_success(
 ) -> Rate:
     """The success rate of a Foolbox attack on the run's test images, by the run's goal."""
     goal = config.attack.objective
-    model = foolbox.TensorFlowModel(target, bounds=(0, 1))
+    model = foolbox_model(target)
     successes = eligible = 0
     for part in tqdm(list(slices(len(test), BATCH_SIZE)), desc=label):
         images, labels = (

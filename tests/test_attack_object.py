@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -381,3 +382,18 @@ def test_colour_images_and_a_targeted_run_of_the_users_own(tmp_path: Path) -> No
     _, projected, success = attack(images)
     np.testing.assert_allclose(projected, expected, atol=1e-6)
     np.testing.assert_array_equal(success, classifier.predict(projected, verbose=0).argmax(axis=1) == 2)
+
+
+def test_the_examples_of_the_readme_run(small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    assert len(blocks) >= 3
+    (tmp_path / "checkpoints" / "mnist").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "mnist" / "0").symlink_to(small_run)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, names)  # the reader's session
+    np.testing.assert_array_equal(names["adversarial"], names["projected"])
+    assert names["left"] == pytest.approx(1 - names["success"].mean(), abs=1e-6)
+    assert 7.9 < np.abs(names["projected_255"] - 255 * names["images"]).max() < 8.001

@@ -1,4 +1,4 @@
-"""Our classifiers in Foolbox (``pip install foolbox``): Foolbox attacks them, and scores any attack on them."""
+"""Our classifiers in Foolbox: Foolbox attacks them, and scores any attack on them."""
 
 from __future__ import annotations
 
