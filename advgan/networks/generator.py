@@ -39,7 +39,9 @@ def build_generator(
     height, width, channels = image_shape
     if min(height, width) < SMALLEST_IMAGE:
         raise ConfigurationError(
-            "data.dataset", f"images of {height}x{width}", f"should be {SMALLEST_IMAGE}x{SMALLEST_IMAGE} or larger"
+            "data.dataset",
+            f"images of {height}x{width}",
+            f"should be {SMALLEST_IMAGE}x{SMALLEST_IMAGE} or larger for the generator, at its first layer, c0",
         )
     multiple = 2 ** (len(settings.widths) - 1)
     padding = (pad_to_multiple(height, multiple), pad_to_multiple(width, multiple))
