@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,9 @@ from advgan.runs import CONFIG, GENERATOR, TARGET, load_network, load_run_config
 
 keras = tf.keras
 BATCH_SIZE = 500
-"""Images that are worked on at a time: what bounds the memory."""
+"""Images in a batch."""
+AT_ONCE = 2
+"""Batches that are worked on at a time, which bounds the memory: parts of the work use one core only."""
 
 
 class Attacked(NamedTuple):
@@ -139,8 +142,11 @@ class AdvGANAttack:
         """
         images, labels = self._checked(x, y)
         raw, projected = np.empty(images.shape, np.float32), np.empty(images.shape, np.float32)
-        for part, batch in _batches(images):
+
+        def work(part: slice, batch: Any) -> None:
             raw[part], projected[part] = (made.numpy() for made in self._perturbed(batch))
+
+        _by_batch(images, work)
         if self._scores is None:
             return Attacked(raw, projected, None)
         labels = _answers(self._scores, images) if labels is None else labels
@@ -161,8 +167,11 @@ class AdvGANAttack:
         """
         images, _ = self._checked(x, y)
         adversarial = np.empty(images.shape, np.float32)
-        for part, batch in _batches(images):
+
+        def work(part: slice, batch: Any) -> None:
             adversarial[part] = self._perturbed(batch)[1].numpy()
+
+        _by_batch(images, work)
         return adversarial
 
     def classify(self, x: Any) -> np.ndarray:
@@ -204,13 +213,23 @@ def _load(path: Path) -> Any:
     return load_network(path, "pass a run, or a .keras file, written with the Keras that is installed here")
 
 
-def _batches(images: np.ndarray) -> Iterator[tuple[slice, Any]]:
-    for part in slices(len(images), BATCH_SIZE):
-        yield part, tf.constant(images[part].astype(np.float32, copy=False))
+def _by_batch(images: np.ndarray, work: Callable[[slice, Any], None]) -> None:
+    """Call ``work`` with each batch's place among the images and the batch itself."""
+
+    def call(part: slice) -> None:
+        work(part, tf.constant(images[part].astype(np.float32, copy=False)))
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        try:
+            for _ in pool.map(call, slices(len(images), BATCH_SIZE)):
+                pass
+        except BaseException:  # an interrupt too: it does not wait for the batches that have not begun
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _answers(scores: Callable[[Any], Any], images: np.ndarray) -> np.ndarray:
     answers = np.empty(len(images), np.int32)
-    for part, batch in _batches(images):
-        answers[part] = np.argmax(scores(batch), axis=-1)
+    for part in slices(len(images), BATCH_SIZE):  # one by one: a user's function need not be safe to call twice at once
+        answers[part] = np.argmax(scores(tf.constant(images[part].astype(np.float32, copy=False))), axis=-1)
     return answers
