@@ -57,8 +57,9 @@ class Format:
     write: Callable[[Any, Path], None]
     open: Callable[[Path], Attack]
     packages: tuple[str, ...] = ()
-    """What must be importable besides TensorFlow; the extra of this package that brings it has the format's name, and
-    the packages are called as the modules are."""
+    """What must be importable besides TensorFlow, by the names that pip knows too."""
+    float32_only: bool = False
+    """Whether bfloat16 convolutions cannot be written, or not be run on a CPU."""
 
     @property
     def is_folder(self) -> bool:
@@ -95,18 +96,49 @@ def adversarial_model(generator: Any, settings: AttackSettings) -> Any:
     return keras.Model(image, keras.layers.ReLU(max_value=1.0, dtype="float32", name="adversarial")(raw), name="advgan")
 
 
-def plan_outputs(run: Path, formats: tuple[str, ...], output: Path | None, overwrite: bool) -> dict[str, Path]:
-    """Where each format goes, checked before any work.
+def export_run(
+    run: Path, formats: tuple[str, ...], output: Path | None = None, overwrite: bool = False, say: Say = print
+) -> dict[Path, Difference]:
+    """Write a run's generator with its projection; each file is kept if, when run, it does what the run's attack does.
 
     Args:
         run: the folder of a finished run.
         formats: names in ``FORMATS``.
         output: the file or, for a SavedModel, the folder; for one format only. By default in ``<run>/export``.
         overwrite: whether what is there already may be replaced.
+        say: receives a line for each file.
+
+    Returns:
+        For each file, how far it is from ``AdvGANAttack.generate`` on the run's test images (at most 1,000).
 
     Raises:
-        AdvGANError: a package is missing, the name does not fit the format, or it is taken.
+        AdvGANError: the run cannot be used, a package is missing, or a file's name does not fit or is taken: before any
+            work; or a file differs by more than ``TOLERANCE`` or leaves epsilon: it is then not kept.
     """
+    config = load_run_config(run)
+    outputs = _outputs(run, formats, output, overwrite)
+    narrow = [name for name in outputs if FORMATS[name].float32_only]
+    if narrow and config.training.compute_dtype != "float32":
+        raise ConfigurationError(
+            "training.compute_dtype",
+            config.training.compute_dtype,
+            f"{narrow[0]} holds float32 convolutions only; export this run as keras or savedmodel",
+        )
+    attack = AdvGANAttack.load(run)
+    images = scaled(load_dataset(config.data).test.images[:CHECKED_IMAGES])
+    expected = attack.generate(images)
+    generator = load_network(run / GENERATOR, "export a run that was written with the Keras that is installed here")
+    model = adversarial_model(generator, config.attack)
+    found = {}
+    for name, path in outputs.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found[path] = _export(model, name, path, images, expected, config.attack.epsilon)
+        say(_told(path, found[path], config.attack.epsilon))
+    return found
+
+
+def _outputs(run: Path, formats: tuple[str, ...], output: Path | None, overwrite: bool) -> dict[str, Path]:
+    """Where each format goes, checked."""
     if output is not None and len(set(formats)) > 1:
         raise ConfigurationError("--output", str(output), f"names one file; leave it out to find all in {run}/export")
     outputs = {name: output or run / "export" / FORMATS[name].default_name for name in formats}
@@ -123,11 +155,7 @@ def plan_outputs(run: Path, formats: tuple[str, ...], output: Path | None, overw
             raise ConfigurationError("--output", str(path), "is there already; add --overwrite, or choose another")
         if path.exists() and not _replaceable(path, form):
             raise ConfigurationError("--output", str(path), f"is no {name} that could be replaced; choose another")
-        existing = next(folder for folder in path.absolute().parents if folder.exists())
-        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-            raise ConfigurationError(
-                "--output", str(path), f"cannot be written ({existing} is not a writable folder); choose another"
-            )
+        _check_writable(path)
     return outputs
 
 
@@ -137,33 +165,12 @@ def _replaceable(path: Path, form: Format) -> bool:
     return path.is_dir() and {part.name for part in path.iterdir()} <= SAVED_MODEL_PARTS
 
 
-def export_run(run: Path, outputs: dict[str, Path], say: Say = print) -> dict[str, Difference]:
-    """Write a run's generator with its projection; each file is kept if, when run, it does what the run's attack does.
-
-    Args:
-        run: the folder of a finished run.
-        outputs: the file, or folder, of each format, as ``plan_outputs`` gives them; replaced where they exist.
-        say: receives a line for each file.
-
-    Returns:
-        For each format, how far it is from ``AdvGANAttack.generate`` on the run's test images (at most 1,000).
-
-    Raises:
-        AdvGANError: the run cannot be used, or a format cannot hold its generator, or the file written differs by more
-            than ``TOLERANCE`` or leaves epsilon; then it is not there.
-    """
-    config = load_run_config(run)
-    attack = AdvGANAttack.load(run)
-    images = scaled(load_dataset(config.data).test.images[:CHECKED_IMAGES])
-    expected = attack.generate(images)
-    generator = load_network(run / GENERATOR, "export a run that was written with the Keras that is installed here")
-    model = adversarial_model(generator, config.attack)
-    found = {}
-    for name, path in outputs.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        found[name] = _export(model, name, path, images, expected, config.attack.epsilon)
-        say(_told(path, found[name], config.attack.epsilon))
-    return found
+def _check_writable(path: Path) -> None:
+    existing = next(folder for folder in path.absolute().parents if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigurationError(
+            "--output", str(path), f"cannot be written ({existing} is not a writable folder); choose another"
+        )
 
 
 def _export(model: Any, name: str, path: Path, images: np.ndarray, expected: np.ndarray, epsilon: float) -> Difference:
@@ -173,7 +180,7 @@ def _export(model: Any, name: str, path: Path, images: np.ndarray, expected: np.
     def write(beside: Path) -> None:
         with _plainly(f"{path} cannot be written as {name}"):
             form.write(model, beside)
-        with _plainly(f"{path} was written as {name}, but does not run, so it was removed"):
+        with _plainly(f"{path} was written as {name}, but does not run, so it was not kept"):
             made = _in_batches(form.open(beside), images)
         found.append(compare(made, expected, images, epsilon, str(path)))
 
@@ -195,17 +202,17 @@ def compare(
             is further than epsilon from x or outside [0, 1].
     """
     if made.shape != images.shape or not np.isfinite(made).all():
-        raise AdvGANError(f"{name} makes no images of shape {images.shape}, so it was removed; export another format")
+        raise AdvGANError(f"{name} makes no images of shape {images.shape}, so it was not kept; export another format")
     largest = float(np.abs(made.astype(np.float64) - expected).max())
     linf = float(measure(images, made).linf.max())
     if largest > TOLERANCE:
         raise AdvGANError(
-            f"{name} differs from the run by {largest:.2g} (allowed: {TOLERANCE:g}), so it was removed; export another "
-            "format"
+            f"{name} differs from the run by {largest:.2g} (allowed: {TOLERANCE:g}), so it was not kept; "
+            "export another format"
         )
     if linf > epsilon + FLOAT_TOLERANCE or made.min() < 0 or made.max() > 1:
         raise AdvGANError(
-            f"{name} changes a pixel by {linf:.9g} (epsilon is {epsilon:g}) or leaves [0, 1], so it was removed; "
+            f"{name} changes a pixel by {linf:.9g} (epsilon is {epsilon:g}) or leaves [0, 1], so it was not kept; "
             "export another format"
         )
     return Difference(len(images), largest, linf)
@@ -295,6 +302,6 @@ def _only(outputs: dict[str, Any]) -> Any:
 FORMATS = {
     "keras": Format("attack.keras", _write_keras, _open_keras),
     "savedmodel": Format("attack", _write_saved_model, _open_saved_model),
-    "onnx": Format("attack.onnx", _write_onnx, _open_onnx, ("tf2onnx", "onnxruntime")),
-    "tflite": Format("attack.tflite", _write_tflite, _open_tflite),
+    "onnx": Format("attack.onnx", _write_onnx, _open_onnx, ("tf2onnx", "onnxruntime"), float32_only=True),
+    "tflite": Format("attack.tflite", _write_tflite, _open_tflite, float32_only=True),
 }

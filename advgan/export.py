@@ -54,7 +54,7 @@ def _export(options: argparse.Namespace) -> int:
         raise ConfigurationError("--set", options.overrides[0], "a run keeps its settings; leave this out")
     config = None if options.config is None else load_config(find_config(options.config), options.overrides)
     import_tensorflow()  # takes seconds, so after the options were checked
-    from advgan.deployment import export_run, plan_outputs
+    from advgan.deployment import export_run
 
     if config is not None:
         from advgan.assessment import latest_finished_run
@@ -63,7 +63,7 @@ def _export(options: argparse.Namespace) -> int:
     else:
         run = Path(options.run)
     output = None if options.output is None else Path(options.output)
-    export_run(run, plan_outputs(run, tuple(options.formats), output, options.overwrite))
+    export_run(run, tuple(options.formats), output, options.overwrite)
     return 0
 
 

@@ -23,7 +23,7 @@ from advgan.networks.generator import build_generator
 from advgan.networks.normalization import ADDONS
 from advgan.runs import load_run_config
 
-pytestmark = pytest.mark.addons
+pytestmark = pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
 keras = tf.keras
 EPSILON = 0.3
 SIZES = (5, 1, 3)  # of batches
@@ -41,7 +41,7 @@ served = tf.saved_model.load(folder + "/attack")
 session = onnxruntime.InferenceSession(folder + "/attack.onnx")
 runner = tf.lite.Interpreter(folder + "/attack.tflite").get_signature_runner()
 ways = {{
-    "keras": lambda x: model.predict(x, verbose=0),
+    "keras": lambda x: model(x).numpy(),
     "savedmodel": lambda x: served.serve(x).numpy(),
     "onnx": lambda x: session.run(["adversarial"], {{"image": x}})[0],
     "tflite": lambda x: runner(image=x)["output_0"],
@@ -84,6 +84,7 @@ def read(run: Path, images: np.ndarray, tmp_path_factory: pytest.TempPathFactory
     return results
 
 
+@pytest.mark.addons
 @pytest.mark.parametrize("name", export.NAMES)
 def test_a_file_attacks_as_the_run_does_without_this_package(
     run: Path, images: np.ndarray, read: Path, name: str
@@ -105,6 +106,7 @@ def test_the_door_knows_every_format() -> None:
     assert tuple(FORMATS) == export.NAMES
 
 
+@pytest.mark.addons
 @pytest.mark.parametrize("output", ["tanh", "clipped"])
 @pytest.mark.parametrize("epsilon", [8 / 255, 0.3, 1.0])
 def test_the_projection_is_the_papers(output: str, epsilon: float) -> None:
@@ -153,22 +155,21 @@ def test_a_file_that_leaves_epsilon_or_the_pixel_box_is_refused() -> None:
     assert compare(x + np.float32(EPSILON), x + np.float32(EPSILON), x, EPSILON).linf == pytest.approx(EPSILON)
     for change, epsilon in ((EPSILON + 5e-6, EPSILON), (0.51, 1.0), (-0.51, 1.0)):
         made = x + np.float32(change)
-        with pytest.raises(AdvGANError, match=r"or leaves \[0, 1\], so it was removed"):
+        with pytest.raises(AdvGANError, match=r"or leaves \[0, 1\], so it was not kept"):
             compare(made, made, x, epsilon)
 
 
-@pytest.mark.parametrize("name", ["keras", "savedmodel"])
-def test_a_refused_file_is_removed_and_the_one_before_stays(
-    run: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_refused_file_is_not_kept_and_the_one_before_stays(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(deployment, "TOLERANCE", -1.0)  # so that any difference is too large
-    path = tmp_path / f"attack.{name}"
-    assert export.main(["--run", str(run), "--format", name, "--output", str(path)]) == 2
-    assert capsys.readouterr().err.startswith(f"error: {path} differs from the run by ")
-    assert not list(tmp_path.iterdir())
-    before = sorted((part, part.stat().st_mtime_ns) for part in (run / "export").rglob("*"))
-    assert export.main(["--run", str(run), "--format", name, "--overwrite"]) == 2
-    assert sorted((part, part.stat().st_mtime_ns) for part in (run / "export").rglob("*")) == before
+    path = run / "export" / "attack.keras"
+    names, before = sorted(path.parent.iterdir()), path.read_bytes()
+    assert export.main(["--run", str(run), "--format", "keras", "--overwrite"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"error: {path} differs from the run by ")
+    assert (sorted(path.parent.iterdir()), path.read_bytes()) == (names, before)
 
 
 def test_a_file_is_replaced_only_on_demand(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,6 +218,16 @@ def test_an_unfinished_run_is_refused(run: Path, tmp_path: Path, capsys: pytest.
     assert export.main(["--run", str(tmp_path), "--format", "keras"]) == 2
     assert f"{tmp_path} is not finished" in capsys.readouterr().err
     assert not (tmp_path / "export").exists()
+
+
+def test_bfloat16_is_refused_where_the_format_has_none(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (run / "config.yaml").read_text()
+    assert "compute_dtype: float32" in text
+    (tmp_path / "config.yaml").write_text(text.replace("compute_dtype: float32", "compute_dtype: bfloat16"))
+    assert export.main(["--run", str(tmp_path), "--format", "keras", "--format", "tflite"]) == 2
+    assert "tflite holds float32 convolutions only; export this run as keras" in capsys.readouterr().err
 
 
 def test_a_missing_package_is_named_with_the_command_that_brings_it(
