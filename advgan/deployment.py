@@ -226,7 +226,8 @@ def _told(path: Path, found: Difference, epsilon: float) -> str:
 
 
 def _in_batches(attack: Attack, images: np.ndarray) -> np.ndarray:
-    made, start = [], 0
+    made: list[np.ndarray] = []
+    start = 0
     for size in cycle(BATCH_SIZES):
         if start >= len(images):
             return np.concatenate(made)
