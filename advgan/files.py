@@ -84,19 +84,21 @@ def sole_user(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def whole_directory(path: Path) -> Iterator[Path]:
+def whole_directory(path: Path, replace: bool = False) -> Iterator[Path]:
     """Give a temporary folder that becomes ``path`` when the block ends well, and vanishes when it does not.
 
-    A folder that is there already is complete, so it stays, and the new one goes.
+    A folder that is there already is complete, so it stays, and the new one goes; with ``replace`` the other way round.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent))
     beside.chmod(0o755)  # mkdtemp keeps others out
     try:
         yield beside
-        for file in beside.iterdir():
+        for file in beside.rglob("*"):
             _flush(file)
         _flush(beside)
+        if replace and path.exists():
+            shutil.rmtree(path)
         try:
             beside.replace(path)
         except OSError:

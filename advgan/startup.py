@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from advgan.errors import AdvGANError
 
 
 def import_tensorflow() -> None:
@@ -14,22 +18,31 @@ def import_tensorflow() -> None:
     applies. The run says in one line of its own which device it uses.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if sys.stderr is None:  # closed: nothing to keep clean
-        import tensorflow  # noqa: F401
+    with without_chatter():
+        import tensorflow as tf
 
+        tf.config.list_physical_devices("GPU")
+
+
+@contextmanager
+def without_chatter() -> Iterator[None]:
+    """Keep back what the block writes to stderr, from C++ too, and show it only if the block fails without a remedy."""
+    if sys.stderr is None:  # closed: nothing to keep clean
+        yield
         return
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as chatter:
         try:
             os.dup2(chatter.fileno(), 2)
-            import tensorflow as tf
-
-            tf.config.list_physical_devices("GPU")
+            yield
+        except AdvGANError:
+            raise
         except Exception:
             chatter.seek(0)
             os.write(kept, chatter.read())
             raise
         finally:
+            sys.stderr.flush()
             os.dup2(kept, 2)
             os.close(kept)

@@ -155,14 +155,27 @@ def test_a_folder_that_is_there_already_stays_as_it_is(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"digest/target.keras": "complete"}
 
 
-@pytest.mark.parametrize("old", [False, True])
+def test_a_folder_is_replaced_on_demand_once_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "attack"
+    (path / "variables").mkdir(parents=True)
+    (path / "variables" / "old").write_text("old")
+    with whole_directory(path, replace=True) as beside:
+        (beside / "variables").mkdir()
+        (beside / "variables" / "new").write_text("new")
+        assert contents(path) == {"variables/old": "old"}
+    assert contents(tmp_path) == {"attack/variables/new": "new"}
+
+
+@pytest.mark.parametrize(("old", "replace"), [(False, False), (True, False), (True, True)])
 @ERRORS
-def test_a_folder_that_failed_half_way_leaves_what_was_there(tmp_path: Path, error: BaseException, old: bool) -> None:
+def test_a_folder_that_failed_half_way_leaves_what_was_there(
+    tmp_path: Path, error: BaseException, old: bool, replace: bool
+) -> None:
     path = tmp_path / "digest"
     if old:
         path.mkdir()
         (path / "target.keras").write_text("old")
-    with pytest.raises(type(error)), whole_directory(path) as beside:
+    with pytest.raises(type(error)), whole_directory(path, replace=replace) as beside:
         (beside / "target.keras").write_text("half of the n")
         raise error
     assert contents(tmp_path) == ({"digest/target.keras": "old"} if old else {})

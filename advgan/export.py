@@ -1,0 +1,71 @@
+"""The door ``python -m advgan.export``: parse, call, print."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from advgan.command_line import add_configuration, door, told_in_one_line
+from advgan.config import find_config, load_config
+from advgan.errors import ConfigurationError
+from advgan.startup import import_tensorflow
+
+NAMES = ("keras", "savedmodel", "onnx", "tflite")
+EXAMPLES = """examples:
+  python -m advgan.export --run checkpoints/mnist/0 --format onnx
+  python -m advgan.export --run checkpoints/mnist/0 --format keras --format savedmodel --format tflite
+  python -m advgan.export --run checkpoints/mnist/0 --format onnx --output attack.onnx --overwrite
+  python -m advgan.export --config mnist.yaml --format keras        the latest finished run of it
+
+What is written maps float32 images in [0, 1], shape (n, height, width, channels), n being any, to adversarial images
+clip(x + p, 0, 1); it needs no part of this package. It goes to <run>/export: attack.keras, attack/ (a SavedModel),
+attack.onnx, attack.tflite. Each file is run on test images and compared with the run itself; one that differs by more
+than 1e-4 or leaves epsilon is removed. ONNX needs: pip install tf2onnx onnxruntime. docs/export.md says how to use the
+files. Exit code: 0 done, 2 refused.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    parser = door("export", "Write a trained AdvGAN, with its projection, as a file for other programs.", EXAMPLES)
+    add_configuration(parser, required=False)
+    parser.add_argument("--run", metavar="RUN", help="the folder of a finished run")
+    parser.add_argument(
+        "--format",
+        choices=NAMES,
+        action="append",
+        required=True,
+        dest="formats",
+        help="what to write; repeatable",
+    )
+    parser.add_argument(
+        "--output", metavar="PATH", help="the file (savedmodel: the folder) to write; for one format only"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    options = parser.parse_args(arguments)
+    if (options.run is None) == (options.config is None):
+        parser.error("one of --run RUN and --config FILE is needed, such as --run checkpoints/mnist/0")
+    return told_in_one_line(lambda: _export(options))
+
+
+def _export(options: argparse.Namespace) -> int:
+    if options.run is not None and options.overrides:
+        raise ConfigurationError("--set", options.overrides[0], "a run keeps its settings; leave this out")
+    config = None if options.config is None else load_config(find_config(options.config), options.overrides)
+    import_tensorflow()  # takes seconds, so after the options were checked
+    from advgan.deployment import export_run
+
+    if config is not None:
+        from advgan.assessment import latest_finished_run
+
+        run = latest_finished_run(Path(config.output.directory) / config.name)
+    else:
+        run = Path(options.run)
+    output = None if options.output is None else Path(options.output)
+    export_run(run, tuple(options.formats), output, options.overwrite)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
