@@ -75,7 +75,7 @@ def compare(comparison: Comparison, say: Say = print, command: str = "") -> Reco
     for request in requests:
         check_request(request)
     check_writable("--output", comparison.folder)
-    records = [_record(request, comparison, say, command) for request in requests]
+    records = [{**_record(each, comparison, say, command), "run": str(each.run)} for each in requests]
     content = {
         "schema": SCHEMA,
         "command": command,
@@ -109,4 +109,5 @@ def _record(request: Request, comparison: Comparison, say: Say, command: str) ->
         why = "its settings differ" if current else "code, versions, machine, networks or data have changed"
         say(f"Out of date    {request.folder}: {why}")
     trained = () if record is None else tuple(point["epsilon"] for point in record["retrained"])
-    return assess(replace(request, **options, retrain=trained), say, command)
+    restarts, optimized = options["restarts"], options["optimized_images"]
+    return assess(replace(request, restarts=restarts, optimized_images=optimized, retrain=trained), say, command)

@@ -141,11 +141,11 @@ def success_against_epsilon(
         axis.plot(values, rates, "v", color=MISSED, label="falls")
     if retrained:
         values = [point["epsilon"] for point in retrained]
-        rates = np.array([point["success"]["rate"] for point in retrained])
+        reached = np.array([point["success"]["rate"] for point in retrained])
         ends = np.array([[point["success"][end] for end in ("low", "high")] for point in retrained]).T
-        errors = np.abs(ends - rates)
+        errors = np.abs(ends - reached)
         axis.errorbar(
-            values, rates, errors, fmt="s--", color="black", markersize=5, capsize=3, label="AdvGAN, retrained"
+            values, reached, errors, fmt="s--", color="black", markersize=5, capsize=3, label="AdvGAN, retrained"
         )
     for number, (name, rate) in enumerate(baselines):
         marker, label = "Dsx+^P*"[number % 7], f"{name} at {epsilon:.3g}"
