@@ -196,18 +196,22 @@ def test_an_evaluation_is_out_of_date_when_what_it_was_made_of_changes(
     request = Request(run, images=COUNT)
     assert last_record(request) == (record, True)
     assert last_record(Request(run)) == (None, False)  # all images: that is another folder
-    package = tmp_path / "advgan"
-    package.mkdir()
-    (package / "__init__.py").write_text("one")
-    with monkeypatch.context() as elsewhere:  # the same commit, with a change that is not committed
-        elsewhere.setattr(advgan, "__file__", str(package / "__init__.py"))
-        one = runtime.code_digest()
-        (package / "__init__.py").write_text("two")
-        assert runtime.code_digest() != one
+    with monkeypatch.context() as changed:  # the same commit, with a change that is not committed
+        changed.setattr(runtime, "code_digest", lambda: "of other files")
         assert last_record(request) == (record, False)
     with (run / "generator.keras").open("ab") as file:
         file.write(b"\0")
     assert last_record(request) == (record, False)
+
+
+def test_code_that_is_not_committed_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(advgan, "__file__", str(tmp_path / "__init__.py"))
+    digests = []
+    for name, text in (("__init__.py", "one"), ("room.py", "one"), ("room.py", "two"), ("notes.md", "three")):
+        (tmp_path / name).write_text(text)
+        digests.append(runtime.code_digest())
+    assert len(set(digests)) == 3
+    assert digests[2] == digests[3]  # a page is no code
 
 
 # --- Refusals ----------------------------------------------------------------------------------------------------
