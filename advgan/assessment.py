@@ -62,11 +62,13 @@ def assess(request: Request, say: Say = print, command: str = "") -> Record:
         model = report.threat_model(config, subject.other_target)
         for line in report.evaluation_introduction(model, request.run, subject.classifier.name, len(subject.test)):
             say(line)
+        for point in planned:  # before the last evaluation goes: this is what takes long, and may be stopped
+            retrain(point, request.run, say, command)
         (request.folder / EVALUATION).unlink(missing_ok=True)  # written last: where it is, the folder is whole
         results = attack_all(request, subject, stages)
         files = write_images(request.folder, subject, results.made)
         saved = read_back(request.folder, subject, stages, files)
-        retrained, bounded = _retrained(planned, request, subject, stages, results, say, command)
+        retrained, bounded = _retrained(planned, subject, stages, results)
         head = {
             "run": str(request.run),
             "command": command,
@@ -137,19 +139,12 @@ def _watch(name: str, total: int) -> Iterator[Advance]:
 
 
 def _retrained(
-    planned: list[Retraining],
-    request: Request,
-    subject: Subject,
-    stages: Stages,
-    results: Results,
-    say: Say,
-    command: str,
+    planned: list[Retraining], subject: Subject, stages: Stages, results: Results
 ) -> tuple[list[Record], list[Finding]]:
-    """Train at each epsilon what is not trained yet, and measure it; the guards' findings about the bounds."""
+    """Measure the generators that were trained anew; the guards' findings about their bounds."""
     points, findings = [], []
     clean = results.made["clean_predictions"]
     for point in planned:
-        retrain(point, request.run, say, command)
         if point.folder is None:  # nothing is changed, so nothing succeeds
             rate, summary = Rate.of(0, int(subject.goal.eligible(subject.test.labels, clean).sum())), None
         else:
