@@ -271,6 +271,18 @@ class Config(Settings):
         return self.seed if self.target.seed is None else self.target.seed
 
 
+def parse_number(key: str, text: str) -> float:
+    """A number as settings take it: ``0.3``, ``1e-4`` or ``8/255``.
+
+    Raises:
+        ConfigurationError: it is none; the message names the key.
+    """
+    try:
+        return float(cast(float, _number(text)))
+    except ValueError as error:
+        raise ConfigurationError(key, text, str(error)) from None
+
+
 def find_config(name: str) -> Path:
     """Find a configuration: a path, a file in ``./configs``, or one that ships with the package, in this order.
 

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from advgan.command_line import add_configuration, door, told_in_one_line
-from advgan.config import find_config, load_config
-from advgan.errors import AdvGANError, ConfigurationError
+from advgan.config import find_config, load_config, parse_number
+from advgan.errors import AdvGANError, ConfigurationError, Interrupted
 from advgan.startup import import_tensorflow
 
 EXAMPLES = """examples:
@@ -20,12 +20,17 @@ EXAMPLES = """examples:
   python -m advgan.evaluate --run checkpoints/mnist/0 --restarts 10  a stronger PGD beside it
   python -m advgan.evaluate --run checkpoints/mnist/0 --transfer other.keras --transfer saved_model/
   python -m advgan.evaluate --run checkpoints/mnist/0 --target mine:logits --output mine/
+  python -m advgan.evaluate --run checkpoints/mnist/0 --retrain 0.1 0.15 0.2
+  python -m advgan.evaluate --compare checkpoints/mnist/0 checkpoints/mnist/1
 
 A CLASSIFIER is a .keras file, the folder of a SavedModel, or module:function (from images in [0, 1] to logits).
 
-The results go into <run>/evaluation: evaluation.json, adversarial.npz, images/ as PNG sheets and, for MNIST, an array
-for the MadryLab challenge. docs/evaluation.md describes them. An evaluation that was stopped goes on when the same
-command is given again. Exit code: 0 done, 2 refused, 130 interrupted.
+--retrain trains the run anew at each epsilon, which takes as long as the run did, into <run>/retrained.
+--compare puts runs into one table, in <first run>/comparison; it evaluates first those that were not yet.
+
+The results go into <run>/evaluation (with --images N: <run>/evaluation-first-N): evaluation.json, adversarial.npz,
+images/ as PNG sheets and, for MNIST, an array for the MadryLab challenge. docs/evaluation.md describes them. What was
+stopped goes on when the same command is given again. Exit code: 0 done, 2 refused, 130 interrupted.
 """
 
 
@@ -34,11 +39,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = door("evaluate", "Measure how often a trained AdvGAN fools a classifier on the test images.", EXAMPLES)
     add_configuration(parser, required=False)
     parser.add_argument("--run", metavar="RUN", help="the folder of a finished run")
+    parser.add_argument(
+        "--compare", metavar="RUN", nargs="+", help="put finished runs into one table; the first is the reference"
+    )
     parser.add_argument("--output", metavar="FOLDER", help="where the results go, instead of <run>/evaluation")
     parser.add_argument("--images", metavar="N", help="the first N test images only; the results say so")
-    parser.add_argument("--restarts", metavar="N", default="1", help="how often PGD starts (1)")
+    parser.add_argument("--restarts", metavar="N", help="how often PGD starts (1)")
     parser.add_argument(
-        "--optimized", metavar="N", default="100", help="how many images the slow optimization attack is tried on (100)"
+        "--optimized", metavar="N", help="how many images the slow optimization attack is tried on (100)"
     )
     parser.add_argument(
         "--target", metavar="CLASSIFIER", help="attack this one instead of the run's own: file, folder or function"
@@ -50,33 +58,56 @@ def main(arguments: list[str] | None = None) -> int:
         default=[],
         help="show the images to this one too; repeatable",
     )
+    parser.add_argument(
+        "--retrain",
+        metavar="EPSILON",
+        nargs="+",
+        default=[],
+        help="train the run anew at these, to score success there",
+    )
     options = parser.parse_args(arguments)
-    if (options.run is None) == (options.config is None):
-        parser.error("one of --run RUN and --config FILE is needed, such as --run checkpoints/mnist/0")
+    if [options.run, options.config, options.compare].count(None) != 2:
+        parser.error(
+            "one of --run RUN, --config FILE and --compare RUN RUN is needed, such as --run checkpoints/mnist/0"
+        )
     command = f"python -m advgan.evaluate {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
     return told_in_one_line(lambda: _evaluate(options, command))
 
 
 def _evaluate(options: argparse.Namespace, command: str) -> int:
-    if options.run is not None and options.overrides:
+    if options.config is None and options.overrides:
         raise ConfigurationError("--set", options.overrides[0], "a run keeps its settings; leave this out")
+    if options.compare is not None:
+        for name in ("target", "transfer", "retrain"):
+            if given := getattr(options, name):
+                raise ConfigurationError(f"--{name}", given, "--compare takes runs against their own targets only")
     config = None if options.config is None else load_config(find_config(options.config), options.overrides)
     images = None if options.images is None else _count("--images", options.images)
-    restarts, optimized = _count("--restarts", options.restarts), _count("--optimized", options.optimized)
+    restarts = None if options.restarts is None else _count("--restarts", options.restarts)
+    optimized = None if options.optimized is None else _count("--optimized", options.optimized)
+    epsilons = tuple(parse_number("--retrain", text) for text in options.retrain)
+    output = None if options.output is None else Path(options.output)
     folder = None
     try:
         import_tensorflow()  # takes seconds, so after the options were checked
+        if options.compare is not None:
+            from advgan.comparison import Comparison, compare
+
+            comparison = Comparison(tuple(map(Path, options.compare)), output, images, restarts, optimized)
+            folder = comparison.folder
+            compare(comparison, command=command)
+            return 0
         from advgan.assessment import Request, assess, latest_finished_run
 
         if config is not None:
             run = latest_finished_run(Path(config.output.directory) / config.name)
         else:
             run = Path(options.run)
-        output = None if options.output is None else Path(options.output)
-        request = Request(run, output, images, restarts, optimized, options.target, tuple(options.transfer))
+        transfer = tuple(options.transfer)
+        request = Request(run, output, images, restarts or 1, optimized or 100, options.target, transfer, epsilons)
         folder = request.folder
         assess(request, command=command)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         print("stopped; the same command goes on", file=sys.stderr)
         return 130
     except BrokenPipeError:

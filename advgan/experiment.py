@@ -17,17 +17,25 @@ from advgan.evaluation.plots import as_pixels, one_of_each_class, sample_grid, s
 from advgan.evaluation.scores import accuracy, score_attack
 from advgan.files import read_json, sole_user, write_json, write_text, write_whole
 from advgan.plan import Plan, check
-from advgan.runs import CONFIG, GENERATOR, TARGET, load_network
+from advgan.runs import (
+    CONFIG,
+    GENERATOR,
+    PROCESSES,
+    SUMMARY,
+    TARGET,
+    TARGET_RECORD,
+    load_network,
+    weights_digest,
+)
 from advgan.runs import load_run_config as load_run_config  # the doors find it here
 from advgan.training import runtime
 from advgan.training.checkpoints import Checkpoints, TrainingState
-from advgan.training.classifier import load_or_train_target, weights_digest
+from advgan.training.classifier import load_or_train_target
 from advgan.training.loop import EpochReport, build_state, train
 from advgan.training.progress import Progress
 from advgan.training.records import Records, read_rows
 
 Say = Callable[[str], None]
-SUMMARY, PROCESSES, TARGET_RECORD = "summary.json", "processes.json", "target.json"
 
 
 def new_run_directory(config: Config) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from advgan.config import Config, dump_config
+from advgan.evaluation.compared import goal_in_short, target_in_short
 from advgan.networks.description import NetworkDescription, describe
 from advgan.plan import Plan
 
@@ -179,11 +180,49 @@ def evaluation_results(record: dict[str, Any], folder: Path) -> list[str]:
         ),
         row("all together, image by image", rate(record["worst_case"])),
         *(row(f"transfer to {other['name']}", rate(other["success"])) for other in record["transfer"]),
+        *(row(f"retrained at epsilon {point['epsilon']:.4g}", rate(point["success"])) for point in record["retrained"]),
         "",
-        *(f"Warning: {found['guard']}: {found['reason']}" for found in record["guards"] if found["status"] == "warn"),
+        *(
+            f"Warning: {found['guard']}: {found['reason']}. {found['remedy']}"
+            for found in record["guards"]
+            if found["status"] == "warn"
+        ),
         f"Report:   {folder / 'report.html'}",
         f"Figures:  {folder / 'evaluation.json'}",
     ]
+
+
+def comparison_results(comparison: dict[str, Any], folder: Path) -> list[str]:
+    """The table of several runs, what keeps them from being compared, and where the files are."""
+    head = ("run", "goal", "epsilon", "target", "clean", "n", "success", "Wilson 95 %", "8 bits", "L2", "SSIM")
+    rows = [(*head, "strongest other", "s/1,000")]
+    for run in comparison["runs"]:
+        success, strongest = run["success"], run["strongest_other"]
+        rows.append(
+            (
+                run["run"],
+                goal_in_short(run),
+                f"{run['epsilon']:.4g}",
+                target_in_short(run),
+                f"{run['clean_accuracy']['rate']:.2%}",
+                f"{success['n']:,}",
+                f"{success['rate']:.2%}",
+                f"[{success['low']:.2%}, {success['high']:.2%}]",
+                f"{run['success_8_bit']['rate']:.2%}",
+                "none" if run["mean_l2"] is None else f"{run['mean_l2']:.2f}",
+                "none" if run["mean_ssim"] is None else f"{run['mean_ssim']:.3f}",
+                f"{strongest['name']} {strongest['success']['rate']:.2%}",
+                f"{run['seconds_per_1000_images']:.3f}",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["", *("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows), ""]
+    for run in comparison["runs"]:
+        if run["differences"]:
+            lines.append(f"Not a fair comparison: {run['run']} has {'; '.join(run['differences'])}")
+        if run["marked"]:
+            lines.append(f"Warning: {run['run']} is marked by: {', '.join(run['marked'])}")
+    return [*lines, f"Report:   {folder / 'comparison.html'}", f"Figures:  {folder / 'comparison.json'}"]
 
 
 def what_next(config: Config, run_directory: Path) -> str:

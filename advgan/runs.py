@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from advgan.config import Config, load_config
@@ -12,6 +14,7 @@ from advgan.errors import AdvGANError
 
 keras = tf.keras
 CONFIG, GENERATOR, TARGET = "config.yaml", "generator.keras", "target.keras"
+SUMMARY, PROCESSES, TARGET_RECORD = "summary.json", "processes.json", "target.json"
 
 
 def load_run_config(run_directory: Path) -> Config:
@@ -44,3 +47,11 @@ def load_network(path: Path, remedy: str) -> Any:
         raise AdvGANError(f"{path} cannot be loaded ({reason}); {remedy}") from None
     network.trainable = False
     return network
+
+
+def weights_digest(model: Any) -> str:
+    """SHA-256 over the bytes of a model's weights."""
+    digest = hashlib.sha256()
+    for weights in model.get_weights():
+        digest.update(np.ascontiguousarray(weights).tobytes())
+    return digest.hexdigest()

@@ -244,7 +244,7 @@ def test_a_targeted_run_counts_other_images_and_leaves_fgsm_out(run: Path, tmp_p
     attack = config.attack.model_copy(update={"goal": "targeted", "target_class": 7})
     (targeted / "config.yaml").write_text(dump_config(config.model_copy(update={"attack": attack})))
     record = assess(Request(targeted, images=60, optimized_images=2), say=silent)
-    with np.load(targeted / "evaluation" / "adversarial.npz") as archive:
+    with np.load(targeted / "evaluation-first-60" / "adversarial.npz") as archive:
         arrays = dict(archive)
     clean, answers = (target.predict(arrays[name], verbose=0).argmax(axis=1) for name in ("x", "x_adv"))
     counted = (arrays["y"] != 7) & (clean != 7)

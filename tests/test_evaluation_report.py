@@ -34,7 +34,7 @@ def record(run: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def html(run: Path, record: dict[str, Any]) -> str:
     assert record
-    return (run / "evaluation" / "report.html").read_text(encoding="utf-8")
+    return (run / "evaluation-first-60" / "report.html").read_text(encoding="utf-8")
 
 
 class Tags(HTMLParser):
@@ -152,7 +152,7 @@ def test_the_card_follows_the_record(record: dict[str, Any]) -> None:
 
 def test_the_page_shows_marks(record: dict[str, Any]) -> None:
     assert "Marked:" not in page({**record, "guards": []}, [])
-    guard = {"guard": "iterative beats single step", "status": "warn", "reason": "FGSM <80 %>"}
+    guard = {"guard": "iterative beats single step", "status": "warn", "reason": "FGSM <80 %>", "remedy": "Look & see."}
     text = read(page({**record, "guards": [guard]}, [])).text
     assert "Marked: iterative beats single step." in text
-    assert "FGSM <80 %>" in text
+    assert "FGSM <80 %>. Look & see." in text

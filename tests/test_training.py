@@ -16,13 +16,12 @@ from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import NonFiniteError
 from advgan.experiment import latest_run, new_run_directory, train_and_evaluate
 from advgan.files import read_json
-from advgan.runs import load_network
+from advgan.runs import load_network, weights_digest
 from advgan.training import loop
 from advgan.training.classifier import (
     load_or_train_target,
     target_digest,
     train_classifier,
-    weights_digest,
 )
 from advgan.training.records import read_rows
 from advgan.training.runtime import prepare

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from advgan.data.batches import slices
 from advgan.errors import AdvGANError
-from advgan.runs import load_network
+from advgan.runs import load_network, weights_digest
 
 keras = tf.keras
 BATCH_SIZE = 500
@@ -34,6 +34,8 @@ class Classifier:
     """From float32 images in [0, 1], shape (n, height, width, channels), to logits (n, classes)."""
     digest: str
     """SHA-256 of what determines its answers."""
+    weights: str | None = None
+    """SHA-256 of the weights of a Keras network: the same in two files that hold one network; None elsewhere."""
 
     def answers(self, images: np.ndarray) -> np.ndarray:
         """The class it gives each image, int32 of shape (n,), batch by batch."""
@@ -169,4 +171,4 @@ def network_classifier(path: Path, shape: Shape, remedy: str) -> Classifier:
         return network(images, training=False)
 
     compiled = tf.function(scores, input_signature=[tf.TensorSpec([None, *shape], tf.float32)])
-    return Classifier(str(path), compiled, file_digest(path))
+    return Classifier(str(path), compiled, file_digest(path), weights_digest(network))

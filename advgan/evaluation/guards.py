@@ -29,6 +29,7 @@ VANISHING = 1e-12
 """A gradient whose largest component is below this vanishes."""
 MOST_VANISHING = 0.1
 MOST_TRAINING_IMAGES = 0.01
+MASKED = "Look at the gradients guard; try --restarts, or another classifier of the same kind with --transfer."
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Finding:
     status: str
     """``pass``, ``warn`` or ``not checked``."""
     reason: str
+    remedy: str = ""
+    """What to do where it warns; empty elsewhere."""
 
 
 def check_answers(
@@ -117,11 +120,13 @@ def check_gradients(classifier: Classifier, images: np.ndarray, labels: np.ndarr
         loss = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, tf.convert_to_tensor(classifier.scores(batch)))
     gradient = tape.gradient(loss, batch)
     if gradient is None:
-        return Finding("gradients", WARN, "the target has no gradient: FGSM, PGD and FMN cannot attack it")
+        reason = "the target has no gradient: FGSM, PGD and FMN cannot attack it"
+        return Finding("gradients", WARN, reason, "Replace the part that has no gradient.")
     largest = np.abs(gradient.numpy().reshape(len(batch), -1)).max(axis=1)
     share = float(np.mean(~(largest >= VANISHING)))  # NaN counts as vanishing
     reason = f"the gradient is below {VANISHING:g} on {share:.0%} of {len(batch)} images"
-    return Finding("gradients", WARN if share > MOST_VANISHING else PASS, reason)
+    remedy = "Scale the logits down, or replace the part whose gradient vanishes."
+    return _marked_if(share > MOST_VANISHING, "gradients", reason, remedy)
 
 
 def check_bounds(attack: str, linf: np.ndarray, lowest: np.ndarray, highest: np.ndarray, epsilon: float) -> Finding:
@@ -163,7 +168,7 @@ def check_held_out(scored: Split, used: list[Split]) -> Finding:
     reason = f"{found:,} of {len(scored):,} scored images are among the training and validation images"
     if found > MOST_TRAINING_IMAGES * len(scored):
         raise AdvGANError(f"{reason}: success on those says nothing; put others into x_test")
-    return Finding("held-out images", WARN if found else PASS, reason)
+    return _marked_if(found > 0, "held-out images", reason, "Put other images into x_test.")
 
 
 def check_iterative(single_step: Rate | None, iterative: Rate | None) -> Finding:
@@ -172,29 +177,40 @@ def check_iterative(single_step: Rate | None, iterative: Rate | None) -> Finding
     Args:
         single_step, iterative: success of FGSM and of PGD; None where they were not run.
     """
-    return _should_not_beat("iterative beats single step", "FGSM", single_step, "PGD", iterative)
+    return _should_not_beat("iterative beats single step", "FGSM", single_step, "PGD", iterative, MASKED)
 
 
-def check_white_box(noise: Rate | None, white_box: Rate | None) -> Finding:
-    """Mark an evaluation in which noise does better than the attacks that know the target.
+def check_white_box(noise: Rate | None, white_box: Rate | None, transferred: Rate | None = None) -> Finding:
+    """Mark an evaluation in which attacks that do not know the target do better than those that do.
 
     Args:
         noise: the best success of noise.
         white_box: the best success of attacks that follow the gradient.
+        transferred: the success of a generator that was trained against another classifier; None where it was not.
     """
-    return _should_not_beat("white-box beats black-box", "noise", noise, "the white-box attacks", white_box)
+    name, best = "noise", noise
+    if transferred is not None and (noise is None or transferred.rate > noise.rate):
+        name, best = "AdvGAN, trained against another classifier,", transferred
+    return _should_not_beat("white-box beats black-box", name, best, "the white-box attacks", white_box, MASKED)
 
 
 def check_generator(noise: Rate | None, advgan: Rate) -> Finding:
     """Mark a generator that noise of the same epsilon beats."""
-    return _should_not_beat("advgan beats noise", "noise", noise, "AdvGAN", advgan)
+    remedy = "Train longer, or look at curves.png."
+    return _should_not_beat("advgan beats noise", "noise", noise, "AdvGAN", advgan, remedy)
 
 
-def _should_not_beat(guard: str, weak: str, weaker: Rate | None, strong: str, stronger: Rate | None) -> Finding:
+def _marked_if(wrong: bool, guard: str, reason: str, remedy: str) -> Finding:
+    return Finding(guard, WARN, reason, remedy) if wrong else Finding(guard, PASS, reason)
+
+
+def _should_not_beat(
+    guard: str, weak: str, weaker: Rate | None, strong: str, stronger: Rate | None, remedy: str
+) -> Finding:
     if weaker is None or stronger is None:
         return Finding(guard, NOT_CHECKED, f"{weak if weaker is None else strong} did not run")
     reason = f"{weak} {weaker.rate:.2%}, {strong} {stronger.rate:.2%} [{stronger.low:.2%}, {stronger.high:.2%}]"
-    return Finding(guard, WARN if weaker.rate > stronger.high else PASS, reason)
+    return _marked_if(weaker.rate > stronger.high, guard, reason, remedy)
 
 
 def check_full_range(left: Rate | None, classes: int) -> Finding:
@@ -208,7 +224,7 @@ def check_full_range(left: Rate | None, classes: int) -> Finding:
     if left is None:
         return Finding(guard, NOT_CHECKED, "PGD at epsilon 1 did not run")
     reason = f"PGD at epsilon 1 leaves an accuracy of {left.rate:.1%} on {left.n} images; chance is {1 / classes:.1%}"
-    return Finding(guard, WARN if left.low > 1 / classes else PASS, reason)
+    return _marked_if(left.low > 1 / classes, guard, reason, "Look at the gradients guard.")
 
 
 def check_curve(falls: list[float], clear_falls: list[float]) -> Finding:
@@ -223,4 +239,5 @@ def check_curve(falls: list[float], clear_falls: list[float]) -> Finding:
         return Finding(guard, PASS, "it never falls from epsilon 0 to 1")
     where = ", ".join(f"{epsilon:.3g}" for epsilon in falls)
     clearly = ", beyond its interval" if clear_falls else ", within its interval"
-    return Finding(guard, WARN if clear_falls else PASS, f"it falls at epsilon {where}{clearly}")
+    remedy = "Read the curve up to the trained epsilon, or train at larger ones too with --retrain."
+    return _marked_if(bool(clear_falls), guard, f"it falls at epsilon {where}{clearly}", remedy)

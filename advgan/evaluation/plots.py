@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -11,10 +12,9 @@ from matplotlib.figure import Figure
 
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.data.datasets import Split, scaled
-from advgan.evaluation.curve import Point
-from advgan.evaluation.scores import Rate
 from advgan.files import write_whole
 
+Row = dict[str, Any]
 MOST_CLASSES_IN_NUMBERS = 20
 REACHED, MISSED, UNCOUNTED = "#1a7f37", "#b42318", "#57606a"
 
@@ -120,35 +120,73 @@ def training_curves(rows: list[dict[str, float]], epochs: list[dict[str, float]]
     return figure
 
 
-def success_against_epsilon(points: list[Point], epsilon: float, baselines: list[tuple[str, Rate]]) -> Figure:
+def success_against_epsilon(
+    points: list[Row], epsilon: float, baselines: list[tuple[str, Row]], retrained: list[Row]
+) -> Figure:
     """Draw the curve of the scaled perturbation with its intervals; falls are red, other attacks are single points.
 
     Args:
-        points: of the curve, in rising order.
+        points: ``curve`` of ``evaluation.json``, in rising order.
         epsilon: the trained one, where the other attacks were measured.
         baselines: name and success of each.
+        retrained: ``retrained`` of ``evaluation.json``, in rising order.
     """
     figure = Figure(figsize=(8, 4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
-    values = [point.epsilon for point in points]
-    low, high = [point.success.low for point in points], [point.success.high for point in points]
-    axis.fill_between(values, low, high, alpha=0.25, label="Wilson 95 %")
-    axis.plot(values, [point.success.rate for point in points], "o-", markersize=3, label="AdvGAN, scaled")
-    fallen = [point for point in points if point.falls]
+    _curve(axis, points, "AdvGAN, scaled", "C0")
+    fallen = [point for point in points if point["falls"]]
     if fallen:
-        axis.plot([p.epsilon for p in fallen], [p.success.rate for p in fallen], "v", color=MISSED, label="falls")
+        values, rates = [point["epsilon"] for point in fallen], [point["success"]["rate"] for point in fallen]
+        axis.plot(values, rates, "v", color=MISSED, label="falls")
+    if retrained:
+        values = [point["epsilon"] for point in retrained]
+        reached = np.array([point["success"]["rate"] for point in retrained])
+        ends = np.array([[point["success"][end] for end in ("low", "high")] for point in retrained]).T
+        errors = np.abs(ends - reached)
+        axis.errorbar(
+            values, reached, errors, fmt="s--", color="black", markersize=5, capsize=3, label="AdvGAN, retrained"
+        )
     for number, (name, rate) in enumerate(baselines):
-        axis.plot(epsilon, rate.rate, "Dsx+^P*"[number % 7], color=f"C{number + 1}", label=f"{name} at {epsilon:.3g}")
+        marker, label = "Dsx+^P*"[number % 7], f"{name} at {epsilon:.3g}"
+        axis.plot(epsilon, rate["rate"], marker, color=f"C{number + 1}", label=label)
     axis.axvline(epsilon, color=UNCOUNTED, linewidth=0.8, linestyle="--")
+    _epsilon_axes(axis)
+    return figure
+
+
+def compared_curves(runs: list[tuple[str, Row]]) -> Figure:
+    """Draw success against epsilon of several runs; a diamond stands at the epsilon that each was trained at.
+
+    Args:
+        runs: for each its name and the content of its ``evaluation.json``.
+    """
+    figure = Figure(figsize=(8, 4 + 0.15 * len(runs)), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    for number, (name, record) in enumerate(runs):
+        colour = f"C{number % 10}"
+        _curve(axis, record["curve"], name, colour, ("-", "--", ":")[number // 10 % 3])
+        axis.plot(record["epsilon"], record["success"]["rate"], "D", color=colour, markersize=7)
+    _epsilon_axes(axis)
+    return figure
+
+
+def _curve(axis: Any, points: list[Row], name: str, colour: str, line: str = "-") -> None:
+    values = [point["epsilon"] for point in points]
+    rate, low, high = ([point["success"][key] for point in points] for key in ("rate", "low", "high"))
+    axis.fill_between(values, low, high, alpha=0.25, color=colour, linewidth=0)
+    axis.plot(values, rate, f"o{line}", markersize=3, color=colour, label=name)
+
+
+def _epsilon_axes(axis: Any) -> None:
     axis.set_xlim(-0.02, 1.02)
     axis.set_ylim(-0.03, 1.03)
-    axis.set_xlabel("epsilon: largest change of a pixel, of a range of 1")
+    axis.set_xlabel("epsilon: largest change of a pixel, of a range of 1 (bands: Wilson 95 %)")
     axis.set_ylabel("success rate")
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, loc="lower right")
-    return figure
 
 
 def confusion(clean: np.ndarray, attacked: np.ndarray) -> Figure:

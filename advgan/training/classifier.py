@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from advgan.config import Config
@@ -89,14 +88,6 @@ def load_or_train_target(
         write_json(beside / "record.json", record)
     model.trainable = False
     return Target(model, digest, seconds, cached=False)
-
-
-def weights_digest(model: Any) -> str:
-    """SHA-256 over the bytes of a model's weights."""
-    digest = hashlib.sha256()
-    for weights in model.get_weights():
-        digest.update(np.ascontiguousarray(weights).tobytes())
-    return digest.hexdigest()
 
 
 def train_classifier(config: Config, dataset: Dataset, progress_shown: bool = True) -> Any:

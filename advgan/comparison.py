@@ -1,0 +1,113 @@
+"""Several finished runs in one table: ``compare`` reads the evaluation of each, or works it out first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from advgan import report
+from advgan.assessment import Request, assess, last_record
+from advgan.errors import ConfigurationError
+from advgan.evaluation.compared import compared, comparison_page
+from advgan.evaluation.plots import as_png, compared_curves
+from advgan.evaluation.subject import check_request, check_writable
+from advgan.files import sole_user, write_json, write_text, write_whole
+from advgan.training import runtime
+
+Say = Callable[[str], None]
+Record = dict[str, Any]
+SCHEMA = 1
+"""The version of ``comparison.json``; docs/evaluation.md describes it."""
+COMPARISON, PAGE, PICTURE = "comparison.json", "comparison.html", "comparison.png"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Which runs to compare, and where the results go.
+
+    Raises:
+        ConfigurationError: fewer than two runs, or one of them twice.
+    """
+
+    runs: tuple[Path, ...]
+    """The folders of finished runs; the first is what the others are compared with."""
+    output: Path | None = None
+    """Where the results go; ``comparison`` in the first run's folder by default, ``comparison-first-<images>`` for
+    fewer images."""
+    images: int | None = None
+    """The first so many of each run's test images; all by default."""
+    restarts: int | None = None
+    """How often PGD starts; by default what an evaluation that is there already has, or 1."""
+    optimized_images: int | None = None
+    """How many images the optimization attack is tried on; by default what an evaluation has, or 100."""
+
+    def __post_init__(self) -> None:
+        if len(self.runs) < 2:
+            raise ConfigurationError("--compare", str(*self.runs), "should be two runs or more")
+        for number, run in enumerate(self.runs):
+            if run.resolve() in [earlier.resolve() for earlier in self.runs[:number]]:
+                raise ConfigurationError("--compare", str(run), "is there twice; leave one out")
+
+    @property
+    def folder(self) -> Path:
+        """Where the results go."""
+        few = "" if self.images is None else f"-first-{self.images}"
+        return self.runs[0] / f"comparison{few}" if self.output is None else self.output
+
+
+def compare(comparison: Comparison, say: Say = print, command: str = "") -> Record:
+    """Put finished runs into one table; evaluate first those that have no evaluation, or one that is out of date.
+
+    Args:
+        comparison: which runs.
+        say: receives the lines that tell how it goes; progress goes to stderr.
+        command: what was typed, for the record.
+
+    Returns:
+        The content of ``comparison.json``.
+
+    Raises:
+        AdvGANError: a run cannot be evaluated; all are checked before any work.
+    """
+    requests = [Request(run, images=comparison.images) for run in comparison.runs]
+    for request in requests:
+        check_request(request)
+    check_writable("--output", comparison.folder)
+    records = [{**_record(each, comparison, say, command), "run": str(each.run)} for each in requests]
+    content = {
+        "schema": SCHEMA,
+        "command": command,
+        "commit": runtime.commit(),
+        "runs": compared(records),
+        "files": {"page": PAGE, "picture": PICTURE},
+    }
+    picture = as_png(compared_curves([(record["run"], record) for record in records]))
+    folder = comparison.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with sole_user(folder):
+        (folder / COMPARISON).unlink(missing_ok=True)  # written last: where it is, the folder is whole
+        write_whole(folder / PICTURE, lambda beside: beside.write_bytes(picture))
+        write_text(folder / PAGE, comparison_page(content, picture))
+        write_json(folder / COMPARISON, content)
+    for line in report.comparison_results(content, folder):
+        say(line)
+    return content
+
+
+def _record(request: Request, comparison: Comparison, say: Say, command: str) -> Record:
+    """A run's evaluation as it stands, where it is of today and has the settings that are asked for."""
+    record, current = last_record(request)
+    before = {"restarts": 1, "optimized_images": 100} if record is None else record["options"]
+    asked = {"restarts": comparison.restarts, "optimized_images": comparison.optimized_images}
+    options = {name: before[name] if given is None else given for name, given in asked.items()}
+    if record is not None and current and options == before:
+        say(f"Found already  {request.folder}")
+        return record
+    if record is not None:
+        why = "its settings differ" if current else "code, versions, machine, networks or data have changed"
+        say(f"Out of date    {request.folder}: {why}")
+    trained = () if record is None else tuple(point["epsilon"] for point in record["retrained"])
+    restarts, optimized = options["restarts"], options["optimized_images"]
+    return assess(replace(request, restarts=restarts, optimized_images=optimized, retrain=trained), say, command)

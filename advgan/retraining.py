@@ -1,0 +1,95 @@
+"""A finished run trained anew at other epsilons, against its own target: the points of success against epsilon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from advgan.config import Config, dump_config
+from advgan.errors import AdvGANError
+from advgan.evaluation.classifiers import file_digest
+from advgan.evaluation.subject import check_writable
+from advgan.experiment import run as train
+from advgan.files import read_json, write_text, write_whole
+from advgan.plan import check
+from advgan.runs import CONFIG, SUMMARY, TARGET, TARGET_RECORD, load_run_config
+
+Say = Callable[[str], None]
+FOLDER = "retrained"
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """One epsilon at which a run is trained anew."""
+
+    epsilon: float
+    folder: Path | None
+    """Of the run that is trained, a run like any other; the run itself at its own epsilon; None at 0, where there is
+    nothing to train."""
+    config: Config
+
+
+def plan_retraining(run: Path, config: Config, epsilons: tuple[float, ...]) -> list[Retraining]:
+    """What there is to train, in rising order, each epsilon once; nothing is written.
+
+    Args:
+        run: the folder of a finished run; the new ones go below it, into ``retrained/epsilon-<value>``.
+        config: its configuration.
+        epsilons: in [0, 1].
+
+    Raises:
+        AdvGANError: a folder that is there already holds something else.
+    """
+    check_writable("--retrain", run / FOLDER)
+    return [_planned(run, config, epsilon) for epsilon in sorted(set(epsilons))]
+
+
+def _planned(run: Path, config: Config, epsilon: float) -> Retraining:
+    if epsilon == 0:
+        return Retraining(epsilon, None, config)
+    if epsilon == config.attack.epsilon:
+        return Retraining(epsilon, run, config)
+    folder = run / FOLDER / f"epsilon-{epsilon}"
+    attack = config.attack.model_copy(update={"epsilon": epsilon})
+    output = config.output.model_copy(update={"directory": str(folder.parent.absolute())})
+    wanted = config.model_copy(update={"attack": attack, "output": output})
+    if (folder / CONFIG).exists():
+        found = load_run_config(folder)
+        moved = found.output.model_copy(update={"directory": output.directory})
+        if found.model_copy(update={"output": moved}) != wanted:
+            raise AdvGANError(f"{folder} was started with other settings than {run}; delete it to train it again")
+    for name in (TARGET, TARGET_RECORD):
+        if (folder / name).exists() and file_digest(folder / name) != file_digest(run / name):
+            raise AdvGANError(f"{folder} was trained against another target than {run}'s; delete it to train it again")
+    return Retraining(epsilon, folder, wanted)
+
+
+def retrain(planned: Retraining, run: Path, say: Say, command: str) -> None:
+    """Train a generator at its epsilon against the target of ``run``, or go on where that stopped.
+
+    Args:
+        planned: from ``plan_retraining``.
+        run: whose target is used.
+        say: receives the lines that tell how it goes.
+        command: what was typed, for the record.
+
+    Raises:
+        Interrupted: Ctrl-C; a call with the same arguments goes on.
+        AdvGANError: the target that was attacked is not the run's.
+    """
+    folder = planned.folder
+    if folder is None or folder == run:
+        return
+    if not (folder / SUMMARY).exists():
+        plan = check(planned.config)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / CONFIG, dump_config(planned.config))
+        for name in (TARGET, TARGET_RECORD):  # with both there, training takes them as they are
+            content = (run / name).read_bytes()
+            write_whole(folder / name, lambda beside, content=content: beside.write_bytes(content))  # type: ignore[misc]
+        say(f"Retraining     at epsilon {planned.epsilon:.4g}")
+        train(plan, folder, lambda line: say(f"  {line}".rstrip()), command)
+    weights = [read_json(path / SUMMARY)["target_weights_sha256"] for path in (folder, run)]
+    if weights[0] != weights[1]:
+        raise AdvGANError(f"{folder} was trained against another target than {run}'s; delete it to train it again")
