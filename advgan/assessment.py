@@ -23,6 +23,7 @@ from advgan.evaluation.stages import Advance, Stages, digest_of
 from advgan.evaluation.subject import Request as Request  # the door finds it here
 from advgan.evaluation.subject import Subject, check_request, check_subject, load_subject
 from advgan.evaluation.subject import latest_finished_run as latest_finished_run
+from advgan.evaluation.subject import run_of as run_of
 from advgan.files import read_json, sole_user, write_json
 from advgan.retraining import Retraining, plan_retraining, retrain
 from advgan.runs import GENERATOR, SUMMARY, TARGET

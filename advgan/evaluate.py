@@ -13,9 +13,13 @@ from advgan.config import find_config, load_config, parse_number
 from advgan.errors import AdvGANError, ConfigurationError, Interrupted
 from advgan.startup import import_tensorflow
 
+DEFAULT = "mnist.yaml"
+FEW = 2000
+"""Test images for a newcomer, who wants to see a whole report soon."""
 EXAMPLES = """examples:
+  python -m advgan.evaluate                                      the latest run of mnist.yaml, or the one that ships
   python -m advgan.evaluate --run checkpoints/mnist/0
-  python -m advgan.evaluate --config mnist.yaml                      the latest finished run of it
+  python -m advgan.evaluate --config mnist_targeted.yaml             the latest finished run of it
   python -m advgan.evaluate --run checkpoints/mnist/0 --images 500   a quick look, marked as such
   python -m advgan.evaluate --run checkpoints/mnist/0 --restarts 10  a stronger PGD beside it
   python -m advgan.evaluate --run checkpoints/mnist/0 --transfer other.keras --transfer saved_model/
@@ -66,22 +70,22 @@ def main(arguments: list[str] | None = None) -> int:
         help="train the run anew at these, to score success there",
     )
     options = parser.parse_args(arguments)
-    if [options.run, options.config, options.compare].count(None) != 2:
-        parser.error(
-            "one of --run RUN, --config FILE and --compare RUN RUN is needed, such as --run checkpoints/mnist/0"
-        )
+    if [options.run, options.config, options.compare].count(None) < 2:
+        parser.error("give only one of --run RUN, --config FILE and --compare RUN RUN")
     command = f"python -m advgan.evaluate {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
     return told_in_one_line(lambda: _evaluate(options, command))
 
 
 def _evaluate(options: argparse.Namespace, command: str) -> int:
-    if options.config is None and options.overrides:
+    if (options.run or options.compare) and options.overrides:
         raise ConfigurationError("--set", options.overrides[0], "a run keeps its settings; leave this out")
     if options.compare is not None:
         for name in ("target", "transfer", "retrain"):
             if given := getattr(options, name):
                 raise ConfigurationError(f"--{name}", given, "--compare takes runs against their own targets only")
-    config = None if options.config is None else load_config(find_config(options.config), options.overrides)
+    config = None
+    if options.run is None and options.compare is None:
+        config = load_config(find_config(options.config or DEFAULT), options.overrides)
     images = None if options.images is None else _count("--images", options.images)
     restarts = None if options.restarts is None else _count("--restarts", options.restarts)
     optimized = None if options.optimized is None else _count("--optimized", options.optimized)
@@ -97,12 +101,15 @@ def _evaluate(options: argparse.Namespace, command: str) -> int:
             folder = comparison.folder
             compare(comparison, command=command)
             return 0
-        from advgan.assessment import Request, assess, latest_finished_run
+        from advgan.assessment import Request, assess, run_of
+        from advgan.runs import is_reference_run
 
-        if config is not None:
-            run = latest_finished_run(Path(config.output.directory) / config.name)
-        else:
-            run = Path(options.run)
+        run = Path(options.run) if config is None else run_of(config)
+        if config is not None and images is None and is_reference_run(run):
+            images = FEW
+            print(f"No finished run of yours: the one that ships, on its first {FEW:,} test images. On all of them:")
+            print(f"  its report     {run / 'evaluation' / 'report.html'}")
+            print(f"  evaluate it    python -m advgan.evaluate --run {shlex.quote(str(run))}")
         transfer = tuple(options.transfer)
         request = Request(run, output, images, restarts or 1, optimized or 100, options.target, transfer, epsilons)
         folder = request.folder

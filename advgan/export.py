@@ -57,9 +57,9 @@ def _export(options: argparse.Namespace) -> int:
     from advgan.deployment import export_run
 
     if config is not None:
-        from advgan.assessment import latest_finished_run
+        from advgan.evaluation.subject import run_of
 
-        run = latest_finished_run(Path(config.output.directory) / config.name)
+        run = run_of(config)
     else:
         run = Path(options.run)
     output = None if options.output is None else Path(options.output)

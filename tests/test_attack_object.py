@@ -386,7 +386,7 @@ def test_colour_images_and_a_targeted_run_of_the_users_own(tmp_path: Path) -> No
 
 def test_the_examples_of_the_readme_run(small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    blocks = [part for part in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "onnx" not in part]
     assert len(blocks) >= 3
     (tmp_path / "checkpoints" / "mnist").mkdir(parents=True)
     (tmp_path / "checkpoints" / "mnist" / "0").symlink_to(small_run)

@@ -357,19 +357,20 @@ def test_a_run_takes_no_settings(run: Path, capsys: pytest.CaptureFixture[str]) 
     assert refusal(capsys, "--run", str(run), "--set", "seed=1").startswith("--set = 'seed=1': a run keeps")
 
 
-@pytest.mark.parametrize("arguments", [[], ["--run", "a", "--config", "mnist.yaml"]])
-def test_a_command_without_one_run_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_with_two_runs_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        evaluate.main(arguments)
+        evaluate.main(["--run", "a", "--config", "mnist.yaml"])
     assert stopped.value.code == 2
-    assert "--run checkpoints/mnist/0" in capsys.readouterr().err
+    assert "only one of --run RUN, --config FILE" in capsys.readouterr().err
 
 
 def test_the_latest_finished_run_is_found_and_its_absence_told(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "there is no finished run in checkpoints/mnist" in refusal(capsys, "--config", "mnist.yaml")
+    assert "there is no finished run in checkpoints/mnist_targeted" in refusal(
+        capsys, "--config", "mnist_targeted.yaml"
+    )
     runs = tmp_path / "checkpoints" / "mnist"
     for number in ("0", "1", "2"):
         shutil.copytree(run, runs / number, ignore=shutil.ignore_patterns("evaluation", "state"))

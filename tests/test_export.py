@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from advgan import deployment, export
+from advgan import AdvGANAttack, deployment, export
 from advgan.config import AttackSettings, GeneratorSettings
 from advgan.data.datasets import load_dataset, scaled
 from advgan.deployment import FORMATS, adversarial_model, compare
@@ -65,6 +66,19 @@ def run(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def images(small_run: Path) -> np.ndarray:
     return scaled(load_dataset(load_run_config(small_run).data).test.images[: max(SIZES)])
+
+
+def test_the_example_of_the_readme_runs(
+    run: Path, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    [block] = [part for part in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "onnx" in part]
+    (tmp_path / "checkpoints" / "mnist").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "mnist" / "0").symlink_to(run)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"images": images}
+    exec(block, names)  # the reader's session
+    np.testing.assert_allclose(names["adversarial"], AdvGANAttack.load(run).generate(images), atol=1e-4)
 
 
 def adversarial(generator: Any, x: np.ndarray, epsilon: float, output: str = "tanh") -> np.ndarray:

@@ -15,6 +15,7 @@ import pytest
 import advgan
 
 CHECKOUT = Path(__file__).parent.parent
+REFERENCE = "advgan/checkpoints/reference"
 METADATA = f"advgan-{advgan.__version__}.dist-info"
 
 
@@ -62,12 +63,21 @@ def test_the_wheel_holds_every_module_and_every_configuration(names: set[str]) -
     assert "advgan/train.py" in modules
     assert modules <= names
     configurations = {f"advgan/configs/{path.name}" for path in (CHECKOUT / "configs").glob("*.yaml")}
-    assert {name for name in names if name.endswith(".yaml")} == configurations
+    assert {name for name in names if name.endswith(".yaml")} == configurations | {f"{REFERENCE}/config.yaml"}
+
+
+def test_the_wheel_holds_the_reference_run_and_no_other(names: set[str]) -> None:
+    run = CHECKOUT / "checkpoints" / "reference"
+    files = [path for folder in (run, run / "evaluation") for path in folder.iterdir() if path.is_file()]
+    shipped = {f"advgan/{path.relative_to(CHECKOUT).as_posix()}" for path in files}
+    assert f"{REFERENCE}/generator.keras" in shipped
+    assert shipped == {name for name in names if name.startswith("advgan/checkpoints/")}
 
 
 def test_the_wheel_holds_nothing_but_the_package(names: set[str]) -> None:
     assert {name.split("/")[0] for name in names} == {"advgan", METADATA}
-    assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".keras", ".log"))]
+    assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".log"))]
+    assert {name.rsplit("/", 1)[0] for name in names if name.endswith(".keras")} == {REFERENCE}
 
 
 def test_the_digits_in_the_wheel_are_those_of_the_checkout(wheel: Path) -> None:

@@ -15,7 +15,7 @@ from advgan.config import AttackSettings, parse_config
 from advgan.data.batches import slices
 from advgan.errors import AdvGANError
 from advgan.perturbation import UNIT, Bounds, perturb
-from advgan.runs import CONFIG, GENERATOR, TARGET, load_network, load_run_config
+from advgan.runs import CONFIG, GENERATOR, TARGET, TRAIN, load_network, load_run_config
 
 keras = tf.keras
 BATCH_SIZE = 500
@@ -210,7 +210,7 @@ class AdvGANAttack:
 
 
 def _load(path: Path) -> Any:
-    return load_network(path, "pass a run, or a .keras file, written with the Keras that is installed here")
+    return load_network(path, f"pass a run, or a .keras file, of the Keras that is here, such as made by: {TRAIN}")
 
 
 def _by_batch(images: np.ndarray, work: Callable[[slice, Any], None]) -> None:

@@ -18,12 +18,14 @@ h1 { font-size: 1.6rem; line-height: 1.2; } h2 { font-size: 1.2rem; margin-top: 
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid #d8dee4; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: pre; }
 th.number { text-align: right; }
+td.long { overflow-wrap: anywhere; }
 td.status { white-space: nowrap; font-weight: 600; }
 .pass { color: #1a7f37; } .warn { color: #9a6700; } .unchecked { color: #57606a; }
 figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; }
 figcaption { font-size: .9rem; color: #57606a; }
+@media (max-width: 40rem) { table { font-size: .8rem; } th, td { padding: .25rem .35rem; } }
 @media print { body { max-width: none; font-size: 10pt; padding: 0; } .table { overflow: visible; }
-  figure, tr { break-inside: avoid; } h2 { break-after: avoid; } }
+  figure, tr { break-inside: avoid; } h2, h3, thead { break-after: avoid; } }
 """
 Cell = str | tuple[str, str]
 """Text, or text and the class of its cell."""

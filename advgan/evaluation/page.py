@@ -31,7 +31,7 @@ def page(record: Mapping[str, Any], figures: Sequence[tuple[str, str, bytes]]) -
         ),
         "<h2>Threat model</h2>",
         f"<p>{escape(record['threat_model'])}.</p>",
-        table(["", ""], [("target", record["target"]["name"]), ("data", _data(record))]),
+        table(["", ""], [("target", (record["target"]["name"], "long")), ("data", (_data(record), "long"))]),
         "<h2>Success</h2>",
         table(["", "rate", "Wilson 95 %", "images", ""], [*_success_rows(record)]),
         "<h2>Beside other attacks</h2>",
@@ -48,8 +48,8 @@ def page(record: Mapping[str, Any], figures: Sequence[tuple[str, str, bytes]]) -
         ),
         "<h2>Guards against a wrong evaluation</h2>",
         table(
-            ["guard", "", "found", "what to do"],
-            [(f["guard"], _status(f["status"]), f["reason"], f["remedy"]) for f in record["guards"]],
+            ["guard", "", "found"],
+            [(f["guard"], _status(f["status"]), " ".join((f["reason"], f["remedy"]))) for f in record["guards"]],
         ),
         "<h2>Report card</h2>",
         "<p>The checklist of Carlini et al. 2019, <i>On Evaluating Adversarial Robustness</i>, line by line: "
@@ -137,7 +137,7 @@ def _card(lines: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     for section in dict.fromkeys(line["section"] for line in lines):
         rows = [(x["item"], _status(x["status"]), x["reason"]) for x in lines if x["section"] == section]
         yield f"<h3>{escape(section)}</h3>"
-        yield table(["", "", "why"], rows)
+        yield table(["checklist", "", "why"], rows)
 
 
 def _origin_rows(record: Mapping[str, Any]) -> Iterable[Sequence[Cell]]:

@@ -20,9 +20,21 @@ from advgan.evaluation.guards import Finding
 from advgan.files import read_json
 from advgan.goals import Goal
 from advgan.perturbation import measure
-from advgan.runs import CONFIG, GENERATOR, PROCESSES, SUMMARY, TARGET, load_network, load_run_config
+from advgan.runs import (
+    CONFIG,
+    GENERATOR,
+    PROCESSES,
+    REFERENCE,
+    SUMMARY,
+    TARGET,
+    TRAIN,
+    is_reference_run,
+    load_network,
+    load_run_config,
+    reference_run,
+)
 
-REMEDY = "evaluate a run that was written with the Keras that is installed here"
+REMEDY = f"evaluate a run of the Keras that is installed here, made with: {TRAIN}"
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,8 @@ class Request:
     """The folder of a finished run."""
     output: Path | None = None
     """Where the results go; ``<run>/evaluation`` by default, followed by what is unlike the default: ``-<target>`` for
-    another target, ``-first-<images>`` for fewer images."""
+    another target, ``-first-<images>`` for fewer images. The run that ships is kept as it is:
+    ``checkpoints/reference-evaluation``."""
     images: int | None = None
     """The first so many of the run's test images; all by default."""
     restarts: int = 1
@@ -68,6 +81,8 @@ class Request:
             name += f"-{re.sub(r'[^0-9A-Za-z_]+', '-', Path(self.target).stem).strip('-')}"
         if self.images is not None:
             name += f"-first-{self.images}"
+        if is_reference_run(self.run):  # kept as it ships
+            return REFERENCE.parent / f"{REFERENCE.name}-{name}"
         return self.run / name
 
 
@@ -96,6 +111,21 @@ class Subject:
     def epsilon(self) -> float:
         """The largest change of a pixel."""
         return self.config.attack.epsilon
+
+
+def run_of(config: Config) -> Path:
+    """The newest finished run of a configuration; where it has none, the run that ships, if it was made by the same.
+
+    Raises:
+        AdvGANError: there is none.
+    """
+    try:
+        return latest_finished_run(Path(config.output.directory) / config.name)
+    except AdvGANError:
+        shipped = reference_run()
+        if load_run_config(shipped).model_copy(update={"name": config.name, "output": config.output}) != config:
+            raise
+        return shipped.relative_to(Path.cwd()) if shipped.is_relative_to(Path.cwd()) else shipped
 
 
 def latest_finished_run(runs: Path) -> Path:
