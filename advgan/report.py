@@ -225,10 +225,6 @@ def comparison_results(comparison: dict[str, Any], folder: Path) -> list[str]:
     return [*lines, f"Report:   {folder / 'comparison.html'}", f"Figures:  {folder / 'comparison.json'}"]
 
 
-def what_next(config: Config, run_directory: Path) -> str:
+def what_next(run_directory: Path) -> str:
     """One command that goes on from here."""
-    if config.data.dataset == "mnist" and config.attack.goal == "untargeted":
-        return "python -m advgan.train --config mnist_targeted.yaml   (make every digit a 3)"
-    file = shlex.quote(str(run_directory / "config.yaml"))
-    smaller = f"{config.attack.epsilon * 2 / 3:.2g}"
-    return f"python -m advgan.train --config {file} --set attack.epsilon={smaller}   (a smaller perturbation)"
+    return f"python -m advgan.evaluate --run {shlex.quote(str(run_directory))}   (other attacks beside it, a report)"
