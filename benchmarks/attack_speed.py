@@ -3,9 +3,10 @@
     python benchmarks/attack_speed.py checkpoints/mnist/0
 
 One process, the run's own target, its first 1,000 test images in one batch, NumPy arrays in and out, in turns after a
-warm-up. FGSM and PGD-40 (steps of epsilon / 30) are Foolbox's, ART's and CleverHans's; ratios are of medians, against
-the fastest of the three. Memory is what the process takes beyond the arrays that go in and come out, at its peak; it is
-read from /proc, so on Linux only. Needs foolbox, ART and CleverHans (they are in the ``dev`` extra).
+warm-up, AdvGAN also with xla=True. FGSM and PGD-40 (steps of epsilon / 30) are Foolbox's, ART's and CleverHans's;
+ratios are of medians, against the fastest of the three. Memory is what the process takes beyond the arrays that go in
+and come out, at its peak; it is read from /proc, so on Linux only. Needs ART and
+CleverHans (they are in the ``dev`` extra).
 """
 
 from __future__ import annotations
@@ -118,7 +119,8 @@ def main() -> int:
     parser.add_argument("--pgd-turns", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    attack, test = AdvGANAttack.load(options.run), load_dataset(load_run_config(options.run).data).test.first(COUNT)
+    attack, compiled = AdvGANAttack.load(options.run), AdvGANAttack.load(options.run, xla=True)
+    test = load_dataset(load_run_config(options.run).data).test.first(COUNT)
     images, labels = scaled(test.images), test.labels.astype(np.int64)
 
     beyond = {}
@@ -127,7 +129,10 @@ def main() -> int:
 
     libraries = {"Foolbox": attacks_of_foolbox, "ART": attacks_of_art, "CleverHans": attacks_of_cleverhans}
     pairs = {name: make(attack.target, attack.epsilon) for name, make in libraries.items()}
-    quick: dict[str, Callable[[], Any]] = {"AdvGAN": lambda: attack.generate(images)}
+    quick: dict[str, Callable[[], Any]] = {
+        "AdvGAN, XLA": lambda: compiled.generate(images),
+        "AdvGAN": lambda: attack.generate(images),
+    }
     slow: dict[str, Callable[[], Any]] = {}
     for name, (fgsm, pgd) in pairs.items():
         quick[f"FGSM, {name}"] = lambda fgsm=fgsm: fgsm(images, labels)
@@ -140,7 +145,9 @@ def main() -> int:
         print(f"{name:20} median {medians[name] * 1e3:9.1f} ms   fastest {min(all_times) * 1e3:9.1f} ms")
     for kind in ("FGSM", f"PGD-{STEPS}"):
         fastest = min((name for name in medians if name.startswith(kind)), key=medians.__getitem__)
-        print(f"AdvGAN is {medians[fastest] / medians['AdvGAN']:.2f} times as fast as the fastest, {fastest}")
+        for name in quick:
+            if name.startswith("AdvGAN"):
+                print(f"{name} is {medians[fastest] / medians[name]:.2f} times as fast as the fastest, {fastest}")
     for count, size in beyond.items():
         print(f"memory beyond input and output, {count:6,} images: {(size or 0) / 1e6:7.1f} MB")
     if options.json:

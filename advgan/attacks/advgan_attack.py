@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from advgan.attacks.checks import checked_bounds, checked_images, class_indices
+from advgan.attacks.fused import fused
 from advgan.config import AttackSettings, parse_config
 from advgan.data.batches import slices
 from advgan.errors import AdvGANError
@@ -47,6 +48,7 @@ class AdvGANAttack:
             within the bounds to scores (n, classes), logits or probabilities; None where no success is asked for.
         settings: goal, epsilon (a share of the pixel range, whatever the bounds) and the form of the output.
         bounds: the smallest and the largest pixel value, for the images and for the target.
+        xla: compile the generator with XLA for full batches of 500: seconds once, then faster (``attacks/fused.py``).
 
     Raises:
         AdvGANError: these do not fit together.
@@ -58,6 +60,7 @@ class AdvGANAttack:
         target: Callable[[Any], Any] | None,
         settings: AttackSettings,
         bounds: Bounds = UNIT,
+        xla: bool = False,
     ) -> None:
         taken, made = tuple(generator.input_shape), tuple(generator.output_shape)
         if taken != made or len(taken) != 4 or None in taken[1:]:
@@ -70,12 +73,16 @@ class AdvGANAttack:
         self._signature = [tf.TensorSpec([None, *self.image_shape], tf.float32)]
         low, high = self.bounds
 
-        def perturbed(images: Any) -> tuple[Any, Any]:
-            output = generator((images - low) / (high - low), training=False)
-            perturbation, adversarial = perturb(images, output, self.epsilon, settings.output, self.bounds)
-            return images + perturbation, adversarial
+        def compiled(forward: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, Any]]:
+            def perturbed(images: Any) -> tuple[Any, Any]:
+                output = forward((images - low) / (high - low))
+                perturbation, adversarial = perturb(images, output, self.epsilon, settings.output, self.bounds)
+                return images + perturbation, adversarial
 
-        self._perturbed = tf.function(perturbed, input_signature=self._signature)
+            return tf.function(perturbed, input_signature=self._signature)
+
+        self._any_batch = compiled(lambda images: generator(images, training=False))
+        self._full_batch = compiled(fused(generator)) if xla else self._any_batch
         self._scores = None if target is None else self._inference(target)
         self._classes = None if self._scores is None else self._count_classes(self._scores)
 
@@ -90,6 +97,7 @@ class AdvGANAttack:
         goal: str | None = None,
         target_class: int | None = None,
         output: str | None = None,
+        xla: bool = False,
     ) -> AdvGANAttack:
         """Load a finished run, which knows its threat model and its target, or a bare generator, which does not.
 
@@ -100,6 +108,7 @@ class AdvGANAttack:
                 others.
             epsilon, goal, target_class, output: for a bare generator, as in the configuration's section ``attack``;
                 epsilon is needed, and is a share of the pixel range: 0.3, 8/255 or "8/255".
+            xla: see the class.
 
         Raises:
             AdvGANError: nothing usable is there, or the arguments do not go with it.
@@ -117,7 +126,7 @@ class AdvGANAttack:
             if epsilon is None:
                 raise AdvGANError(f"{path} does not say its epsilon; pass it, such as epsilon=0.3")
             settings = parse_config({"attack": given}).attack
-            return cls(_load(path), target, settings, bounds or UNIT)
+            return cls(_load(path), target, settings, bounds or UNIT, xla)
 
         settings = load_run_config(path).attack
         if given:
@@ -128,7 +137,7 @@ class AdvGANAttack:
             if bounds is not None and checked_bounds(bounds) != UNIT:
                 raise AdvGANError(f"bounds = {bounds}: {path / TARGET} takes images in [0, 1]; pass your target too")
             target = _load(path / TARGET)
-        return cls(_load(path / GENERATOR), target, settings, bounds or UNIT)
+        return cls(_load(path / GENERATOR), target, settings, bounds or UNIT, xla)
 
     def __call__(self, x: Any, y: Any = None) -> Attacked:
         """Attack images and say where it succeeded.
@@ -184,6 +193,9 @@ class AdvGANAttack:
         if self._scores is None:
             raise AdvGANError("the attack has no target to ask; load it with target=, a Keras model or a function")
         return _answers(self._scores, images)
+
+    def _perturbed(self, batch: Any) -> tuple[Any, Any]:
+        return (self._full_batch if len(batch) == BATCH_SIZE else self._any_batch)(batch)
 
     def _checked(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray | None]:
         images = checked_images(x, self.image_shape, self.bounds)
