@@ -111,7 +111,7 @@ def comparison_page(comparison: Mapping[str, Any], picture: bytes) -> str:
         "<h2>How to repeat it</h2>",
         table(["", ""], [("command", comparison["command"]), ("commit", comparison["commit"] or "unknown")]),
     ]
-    return document(title, parts)
+    return document(title, parts, wide=True)
 
 
 def _in_words(runs: Sequence[Mapping[str, Any]]) -> str:

@@ -23,25 +23,29 @@ td.status { white-space: nowrap; font-weight: 600; }
 .pass { color: #1a7f37; } .warn { color: #9a6700; } .unchecked { color: #57606a; }
 figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; }
 figcaption { font-size: .9rem; color: #57606a; }
+body.wide { max-width: 80rem; }
 @media (max-width: 40rem) { table { font-size: .8rem; } th, td { padding: .25rem .35rem; } }
 @media print { body { max-width: none; font-size: 10pt; padding: 0; } .table { overflow: visible; }
-  figure, tr { break-inside: avoid; } h2, h3, thead { break-after: avoid; } }
+  figure, tr { break-inside: avoid; } h2, h3, thead { break-after: avoid; }
+  body.wide table { font-size: 7pt; } body.wide th, body.wide td { padding: .2rem; } }
 """
 Cell = str | tuple[str, str]
 """Text, or text and the class of its cell."""
 
 
-def document(title: str, parts: Iterable[str]) -> str:
+def document(title: str, parts: Iterable[str], wide: bool = False) -> str:
     """A whole page that needs nothing else.
 
     Args:
         title: as text.
         parts: of the body, as HTML.
+        wide: whether its tables have many columns.
     """
+    kind = ' class="wide"' if wide else ""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body{kind}>\n"
         + "\n".join(parts)
         + "\n</body>\n</html>\n"
     )
