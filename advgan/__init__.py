@@ -1,21 +1,22 @@
 """AdvGAN: adversarial images in one forward pass (Xiao et al., IJCAI 2018)."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from advgan.attacks.advgan_attack import AdvGANAttack
+    from advgan.runs import reference_run
 
-__all__ = ["AdvGANAttack"]
+__all__ = ["AdvGANAttack", "reference_run"]
 __version__ = "0.1.0"
+_HOMES = {"AdvGANAttack": "advgan.attacks.advgan_attack", "reference_run": "advgan.runs"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import ``AdvGANAttack`` when it is first asked for: TensorFlow takes seconds."""
-    if name != "AdvGANAttack":
+    """Import what is public when it is first asked for: TensorFlow takes seconds."""
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from advgan.startup import import_tensorflow
 
     import_tensorflow()
-    from advgan.attacks.advgan_attack import AdvGANAttack
-
-    return AdvGANAttack
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,8 +1,11 @@
-"""What a run's folder holds for whoever comes after it: its configuration and its networks."""
+"""What a run's folder holds for whoever comes after it, its configuration and its networks; and the run that ships."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
+import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,26 @@ from advgan.errors import AdvGANError
 keras = tf.keras
 CONFIG, GENERATOR, TARGET = "config.yaml", "generator.keras", "target.keras"
 SUMMARY, PROCESSES, TARGET_RECORD = "summary.json", "processes.json", "target.json"
+REFERENCE = Path("checkpoints", "reference")
+TRAIN = "python -m advgan.train --config mnist.yaml"
+_PLACES = [folder / REFERENCE for folder in Path(__file__).resolve().parents[:2]]  # in a wheel; in a checkout
+
+
+def reference_run() -> Path:
+    """The folder of the run that ships with the package: ``mnist.yaml``, trained and evaluated.
+
+    Raises:
+        AdvGANError: it is not there.
+    """
+    for run in _PLACES:
+        if (run / CONFIG).is_file():
+            return run
+    raise AdvGANError(f"{_PLACES[-1]} is not there; train a run with: {TRAIN}")
+
+
+def is_reference_run(run: Path) -> bool:
+    """Whether this is the folder of the run that ships."""
+    return run.resolve() in _PLACES
 
 
 def load_run_config(run_directory: Path) -> Config:
@@ -43,7 +66,7 @@ def load_network(path: Path, remedy: str) -> Any:
     try:
         network = keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras, zipfile and h5py raise nearly anything when a file is damaged
-        reason = " ".join(str(error).split())[:160]
+        reason = _other_keras(path) or " ".join(str(error).split())[:160]
         raise AdvGANError(f"{path} cannot be loaded ({reason}); {remedy}") from None
     network.trainable = False
     return network
@@ -55,3 +78,14 @@ def weights_digest(model: Any) -> str:
     for weights in model.get_weights():
         digest.update(np.ascontiguousarray(weights).tobytes())
     return digest.hexdigest()
+
+
+def _other_keras(path: Path) -> str:
+    """Which Keras wrote a file, if it is of another generation than the one here."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            wrote = str(json.loads(archive.read("metadata.json"))["keras_version"])
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError):
+        return ""
+    here = importlib.metadata.version("keras")
+    return "" if wrote.split(".")[0] == here.split(".")[0] else f"it was written with Keras {wrote}, here is {here}"
