@@ -51,8 +51,16 @@ def _path(value: str) -> str:
         raise ValueError("should be a path; there is no such user") from None
 
 
+def _keras_file(value: str) -> str:
+    """A path that can be a ``.keras`` file's; the file itself is read later."""
+    if Path(value).suffix != ".keras":
+        raise ValueError("should be a .keras file, as model.save('my_classifier.keras') writes it")
+    return value
+
+
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 PathText = Annotated[str, Field(min_length=1), AfterValidator(_path)]
+KerasFile = Annotated[PathText, AfterValidator(_keras_file)]
 PositiveInt = Annotated[StrictInt, Field(ge=1, le=1_000_000_000)]
 Seed = Annotated[StrictInt, Field(ge=0, le=2**32 - 1)]
 NonNegative = Annotated[Number, Field(ge=0)]
@@ -85,8 +93,10 @@ class DataSettings(Settings):
 
 
 class TargetSettings(Settings):
-    """The classifier under attack, trained when no checkpoint of it exists."""
+    """The classifier under attack: one of the user's own, or one that is trained when no checkpoint of it exists."""
 
+    file: KerasFile | None = None
+    """A classifier of one's own, from images in [0, 1] to logits; it stays as it is, and the rest here is not used."""
     architecture: Architecture = "lenet"
     epochs: PositiveInt = 3
     batch_size: PositiveInt = 128
@@ -98,6 +108,16 @@ class TargetSettings(Settings):
     """Convolution without bias, then batch normalization, then the activation."""
     seed: Seed | None = None
     """The run's seed by default."""
+
+    @model_validator(mode="after")
+    def _own_classifier_is_not_trained(self) -> TargetSettings:
+        for key, field in TargetSettings.model_fields.items():
+            value = getattr(self, key)
+            if self.file is not None and key != "file" and value != field.default:
+                raise ConfigurationError(
+                    f"target.{key}", value, f"is for a target that is trained here; {self.file} is not: leave one out"
+                )
+        return self
 
 
 class AttackSettings(Settings):

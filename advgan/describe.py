@@ -45,17 +45,20 @@ def _describe(options: argparse.Namespace) -> int:
     from advgan.data.datasets import load_dataset
     from advgan.networks.description import describe
     from advgan.plan import build_networks
-    from advgan.report import layer_table
+    from advgan.report import layer_table, target_named
 
     if image is None:
         dataset = load_dataset(config.data)
         image, classes = dataset.image_shape, classes or dataset.number_of_classes
     networks = build_networks(image, classes or 10, config)
-    descriptions = {role: describe(network) for role, network in networks._asdict().items()}
+    own = config.target.file is not None  # a classifier of the user's own may have layers that are not known here
+    descriptions = {role: describe(net) for role, net in networks._asdict().items() if not (own and role == "target")}
     if options.json:
         print(json.dumps({role: _as_json(network) for role, network in descriptions.items()}, indent=1))
     else:
         print("\n\n".join("\n".join(layer_table(network)) for network in descriptions.values()))
+        if own:
+            print(f"\n# target: {target_named(networks.target, config)}; its layers are not shown")
     return 0
 
 

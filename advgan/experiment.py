@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.config import Config, dump_config
 from advgan.data.datasets import Dataset, scaled
 from advgan.errors import AdvGANError
+from advgan.evaluation.classifiers import file_digest
 from advgan.evaluation.plots import as_pixels, one_of_each_class, sample_grid, save_figure, training_curves
 from advgan.evaluation.scores import accuracy, score_attack
 from advgan.files import read_json, sole_user, write_json, write_text, write_whole
@@ -55,11 +58,13 @@ def new_run_directory(config: Config) -> Path:
 
 def _located(config: Config) -> Config:
     """The same with absolute paths: a run may be resumed from any folder."""
-    data, output = config.data, config.output
+    data, target, output = config.data, config.target, config.output
     if data.dataset != "mnist":
         data = data.model_copy(update={"dataset": str(Path(data.dataset).absolute())})
+    if target.file is not None:
+        target = target.model_copy(update={"file": str(Path(target.file).absolute())})
     output = output.model_copy(update={"directory": str(Path(output.directory).absolute())})
-    return config.model_copy(update={"data": data, "output": output})
+    return config.model_copy(update={"data": data, "target": target, "output": output})
 
 
 def latest_run(runs: Path) -> Path:
@@ -121,7 +126,10 @@ def _run(plan: Plan, run_directory: Path, say: Say, command: str) -> dict[str, A
     target_seconds = _provide_target(plan, run_directory, say)
     target = load_network(run_directory / TARGET, f"delete {run_directory / TARGET_RECORD} to put it there again")
     target_weights = weights_digest(target)
-    say(f"Target         clean accuracy {accuracy(target, dataset.test)} test images")
+    clean = accuracy(target, dataset.test)
+    say(f"Target         clean accuracy {clean} test images")
+    if config.target.file is not None and clean.rate < 0.5:
+        say("Warning: does the target take pixels in [0, 1], and number the classes as the labels do?")
 
     state = build_state(dataset.image_shape, target, config, plan.steps)
     checkpoints = Checkpoints(run_directory / "state", config.output.keep_checkpoints)
@@ -172,9 +180,22 @@ def _start_process(plan: Plan, run_directory: Path, say: Say, command: str) -> N
 
 
 def _provide_target(plan: Plan, run_directory: Path, say: Say) -> float:
-    """Put the target into the run directory, once; return the seconds its training took."""
+    """Put the target into the run directory, once; return the seconds its training took.
+
+    Raises:
+        AdvGANError: the user's own target is no longer the one that the run was started with.
+    """
     record = run_directory / TARGET_RECORD
-    if not record.exists():
+    if plan.config.target.file is not None:
+        own = Path(plan.config.target.file)
+        digest = file_digest(own)
+        if not record.exists():
+            write_whole(run_directory / TARGET, partial(shutil.copyfile, own))
+            write_json(record, {"digest": digest, "seconds": 0.0})
+            say(f"Target         {own}, digest {digest[:16]}")
+        elif read_json(record)["digest"] != digest:
+            raise AdvGANError(f"{own} has changed since {run_directory} was started; put it back, or start a new run")
+    elif not record.exists():
         cache = Path(plan.config.output.directory) / "targets"
         found = load_or_train_target(plan.config, plan.dataset, plan.environment, cache)
         write_whole(run_directory / TARGET, found.model.save)

@@ -28,8 +28,10 @@ def threat_model(config: Config, other_target: bool = False) -> str:
 def dry_run(plan: Plan) -> list[str]:
     """The resolved configuration, every layer of the networks, and the steps of the run."""
     lines = ["# Resolved configuration", dump_config(plan.config)]
-    for network in plan.networks:
+    for network in plan.networks[: 2 if plan.config.target.file else 3]:
         lines += [*layer_table(describe(network)), ""]
+    if plan.config.target.file:
+        lines += [f"# target: {target_named(plan.networks.target, plan.config)}", ""]
     epochs = plan.config.training.epochs
     lines.append(f"# Steps: {epochs} epochs x {plan.steps // epochs} = {plan.steps}, then the test images")
     return lines
@@ -96,8 +98,13 @@ def introduction(plan: Plan, run_directory: Path) -> list[str]:
         f"Generator      {plan.networks.generator.count_params():,} parameters: {', '.join(names)}",
         f"Discriminator  {plan.networks.discriminator.count_params():,} parameters: "
         f"{', '.join(f'C{filters}' for filters in config.discriminator.widths)}",
-        f"Target         {plan.networks.target.count_params():,} parameters: {config.target.architecture}",
+        f"Target         {target_named(plan.networks.target, config)}",
     ]
+
+
+def target_named(target: Any, config: Config) -> str:
+    """How large the target is, and what it is."""
+    return f"{target.count_params():,} parameters: {config.target.file or config.target.architecture}"
 
 
 def results(summary: dict[str, Any], run_directory: Path) -> list[str]:

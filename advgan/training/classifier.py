@@ -47,7 +47,7 @@ class Target:
 def target_digest(config: Config, dataset: Dataset, environment: Environment) -> str:
     """The digest (16 hexadecimal digits) of everything that determines the target's weights, bit for bit."""
     determinants = {
-        "target": config.target.model_dump(mode="json"),
+        "target": config.target.model_dump(mode="json", exclude={"file"}),
         "seed": config.target_seed,
         "data": dataset.digest,
         "images": [len(dataset.training), len(dataset.validation)],

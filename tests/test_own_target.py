@@ -1,0 +1,151 @@
+"""A classifier of the user's own, from a ``.keras`` file: attacked as it is, or refused before any work."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from advgan import AdvGANAttack, describe, train
+from advgan.config import DataSettings, parse_config
+from advgan.data.datasets import load_dataset, scaled
+from advgan.errors import AdvGANError
+from advgan.experiment import load_run_config, new_run_directory, train_and_evaluate
+from advgan.files import read_json
+
+keras = tf.keras
+SMALL = {"training_images": 320, "validation_images": 50, "test_images": 200}
+
+
+@keras.utils.register_keras_serializable("tests")
+class Noisy(keras.layers.Layer):
+    """Adds noise in inference too."""
+
+    def call(self, images: Any) -> Any:
+        return images + tf.random.normal(tf.shape(images))
+
+
+@keras.utils.register_keras_serializable("tests")
+class Rounded(keras.layers.Layer):
+    """Rounds pixels, which has no gradient."""
+
+    def call(self, images: Any) -> Any:
+        return tf.round(images)
+
+
+def linear(
+    *before: Any, shape: tuple[int, int, int] = (28, 28, 1), classes: int = 10, after: tuple[Any, ...] = ()
+) -> Any:
+    """A linear classifier with random weights, and layers around it."""
+    layers = [*before, keras.layers.Flatten(), keras.layers.Dense(classes), *after]
+    return keras.Sequential([keras.Input(shape), *layers])
+
+
+@pytest.mark.addons
+def test_a_run_attacks_the_users_own_classifier_and_leaves_it_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_run: Path
+) -> None:
+    """Pixels in [-1, 1] and a width that no target of advgan has: a network that advgan could not have built."""
+    monkeypatch.chdir(tmp_path)
+    inside = keras.models.load_model(small_run / "target.keras", compile=False)
+    own = keras.Sequential(
+        [keras.Input((28, 28, 1)), keras.layers.Rescaling(2.0, -1.0), keras.layers.Rescaling(0.5, 0.5), inside]
+    )
+    own.save("own.keras")
+    content = Path("own.keras").read_bytes()
+    config = parse_config(
+        {
+            "data": SMALL,
+            "target": {"file": "own.keras"},
+            "generator": {"widths": [4, 8, 16], "residual_blocks": 1},
+            "training": {"epochs": 1, "batch_size": 32},
+        }
+    )
+    run = new_run_directory(config).absolute()
+    lines: list[str] = []
+    summary = train_and_evaluate(config, run, say=lines.append)
+
+    assert Path("own.keras").read_bytes() == (run / "target.keras").read_bytes() == content
+    assert read_json(run / "target.json") == {"digest": hashlib.sha256(content).hexdigest(), "seconds": 0.0}
+    assert not Path("checkpoints", "targets").exists()  # nothing was trained in its place
+    test = load_dataset(DataSettings(test_images=200)).test
+    right = np.argmax(own.predict(scaled(test.images), verbose=0), axis=-1) == test.labels
+    assert summary["test"]["clean_accuracy"]["successes"] == right.sum() > 150
+    attacked = AdvGANAttack.load(run).generate(scaled(test.images))
+    fooled = np.argmax(own.predict(attacked, verbose=0), axis=-1) != test.labels
+    assert summary["test"]["success"]["successes"] == (fooled & right).sum()
+    assert fooled.sum() > (~right).sum()  # it is attacked at all
+    assert any(line.startswith("Target ") and "own.keras" in line for line in lines)
+
+    (run / "summary.json").unlink()  # as if it had been killed before its end
+    monkeypatch.chdir("/")  # resumed from anywhere
+    again = train_and_evaluate(load_run_config(run), run, say=lines.append)
+    assert again["generator_weights_sha256"] == summary["generator_weights_sha256"]
+    (run / "summary.json").unlink()
+    inside.save(tmp_path / "own.keras")
+    with pytest.raises(AdvGANError, match=r"own\.keras has changed since .* was started; put it back"):
+        train_and_evaluate(load_run_config(run), run, say=lines.append)
+
+
+@pytest.mark.parametrize(
+    ("own", "setting", "expected"),
+    [
+        (None, "file=absent.keras", "target.file = 'absent.keras': no such file"),
+        (None, "file=own.h5", "target.file = 'own.h5': should be a .keras file, as model.save("),
+        (linear, "epochs=5", "target.epochs = 5: is for a target that is trained here"),
+        (
+            lambda: linear(after=(keras.layers.Softmax(),)),
+            "",
+            "returns probabilities, whose gradients vanish; give it with",
+        ),
+        (lambda: linear(Noisy()), "", "is random: its answers on the same images differ"),
+        (lambda: linear(Rounded()), "", "has no gradient"),
+        (lambda: linear(shape=(32, 32, 3)), "", "takes images of (32, 32, 3), the run's are (28, 28, 1)"),
+        (
+            lambda: linear(classes=9),
+            "",
+            "answers 50 images with shape (50, 9); it should be (images, classes), with 10",
+        ),
+        (lambda: linear(keras.layers.Lambda(lambda images: 2 * images)), "", "cannot be loaded ("),
+    ],
+)
+def test_a_classifier_that_cannot_be_attacked_is_refused_before_any_work(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    own: Callable[[], Any] | None,
+    setting: str,
+    expected: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = ["--set", "data.validation_images=50"]
+    if own is not None:
+        own().save("own.keras")
+        settings += ["--set", "target.file=own.keras"]
+    if setting:
+        settings += ["--set", f"target.{setting}"]
+    before = sorted(tmp_path.rglob("*"))
+    assert train.main(["--config", "mnist.yaml", *settings]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    [line] = printed.err.splitlines()
+    assert line.startswith("error: target.")
+    assert expected in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_layers_that_advgan_does_not_know_are_no_obstacle_to_a_description(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    linear(keras.layers.Rescaling(2.0, -1.0)).save("own.keras")
+    own = ["--config", "mnist.yaml", "--set", "target.file=own.keras"]
+    assert train.main([*own, "--dry-run"]) == 0
+    assert "# target: 7,850 parameters: own.keras" in capsys.readouterr().out
+    assert describe.main([*own, "--image", "28x28x1"]) == 0
+    assert "# target: 7,850 parameters: own.keras; its layers are not shown" in capsys.readouterr().out
