@@ -138,7 +138,7 @@ def test_the_main_job_prints_what_it_runs_on_the_figures_and_what_next_and_nothi
     assert f" {stack}, {exact}\n" in done.stdout
     rate = read_json(run / "summary.json")["test"]["success"]["rate"]
     assert f"{rate:.2%}" in next(line for line in done.stdout.splitlines() if "attack success rate" in line)
-    assert done.stdout.splitlines()[-1].startswith(f"Next: python -m advgan.evaluate --run {run}")
+    assert done.stdout.splitlines()[-1].startswith("Next: python -m advgan.evaluate --run checkpoints/mnist/0 ")
 
 
 # --- Refusals ----------------------------------------------------------------------------------------------------
