@@ -79,7 +79,7 @@ class AdvGANAttack:
                 perturbation, adversarial = perturb(images, output, self.epsilon, settings.output, self.bounds)
                 return images + perturbation, adversarial
 
-            return self._compiled(perturbed)
+            return tf.function(perturbed, input_signature=self._signature)
 
         self._any_batch = compiled(lambda images: generator(images, training=False))
         self._full_batch = compiled(fused(generator)) if xla else self._any_batch
@@ -212,11 +212,7 @@ class AdvGANAttack:
         def scores(images: Any) -> Any:
             return target(images, training=False)
 
-        return self._compiled(scores)
-
-    def _compiled(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        # Traced here and once: TensorFlow takes several attacks for one function that is traced again, and warns.
-        return tf.function(function, input_signature=self._signature).get_concrete_function()
+        return tf.function(scores, input_signature=self._signature)
 
     def _count_classes(self, scores: Callable[[Any], Any]) -> int:
         shape = np.shape(scores(tf.fill([1, *self.image_shape], self.bounds[0])))
