@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from advgan import assessment, evaluate
 from advgan.assessment import Request, assess, latest_finished_run
+from advgan.attacks.art_adapter import art_classifier
 from advgan.config import dump_config
 from advgan.errors import AdvGANError
 from advgan.runs import load_run_config
@@ -110,7 +111,7 @@ def test_the_distances_are_those_measured_again_from_the_archive(
     assert 0 < found["mean_ssim"] < 1
 
 
-def test_foolbox_finds_the_same_accuracy_on_the_saved_images(
+def test_foolbox_and_art_find_the_same_accuracy_on_the_saved_images(
     record: dict[str, Any], archive: dict[str, np.ndarray], target: Any
 ) -> None:
     model = foolbox.TensorFlowModel(target, bounds=(0, 1))
@@ -119,6 +120,8 @@ def test_foolbox_finds_the_same_accuracy_on_the_saved_images(
         found = foolbox.accuracy(model, tf.constant(archive[images]), labels)
         assert round(found * COUNT) == record[name]["successes"]
         assert found == np.float32(record[name]["rate"])
+        answers = art_classifier(target).predict(archive[images]).argmax(axis=1)
+        assert np.count_nonzero(answers == archive["y"]) == record[name]["successes"]
 
 
 def test_saved_images_read_back_succeed_as_often_and_stay_within_epsilon(
