@@ -13,10 +13,21 @@ python -m advgan.evaluate --run $made/0 --restarts 5
 
 rm -rf checkpoints/reference
 mkdir -p checkpoints/reference/evaluation
-for name in config.yaml summary.json processes.json metrics.jsonl target.json \
+for name in summary.json processes.json metrics.jsonl target.json \
   generator.keras discriminator.keras target.keras result.png curves.png; do
   cp $made/0/$name checkpoints/reference/
 done
+# A run keeps absolute paths, to be resumed from any folder; what ships names no folder of the machine that made it.
+python - $made/0/config.yaml > checkpoints/reference/config.yaml <<'PYTHON'
+import sys
+from pathlib import Path
+
+from advgan.config import dump_config, load_config
+
+config = load_config(Path(sys.argv[1]))
+output = config.output.model_copy(update={"directory": "checkpoints"})
+print(dump_config(config.model_copy(update={"output": output})), end="")
+PYTHON
 for name in evaluation.json report.html grid.png success_against_epsilon.png; do
   cp $made/0/evaluation/$name checkpoints/reference/evaluation/
 done

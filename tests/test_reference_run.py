@@ -34,6 +34,15 @@ def test_it_is_whole_and_small() -> None:
     assert sum(path.stat().st_size for path in files) < 5_000_000
 
 
+def test_it_names_no_folder_of_the_machine_that_made_it() -> None:
+    assert load_run_config(RUN).output.directory == "checkpoints"
+    texts = [path.read_text() for path in RUN.rglob("*") if path.suffix in (".yaml", ".json", ".jsonl", ".html")]
+    assert len(texts) >= 7
+    record = json.loads((RUN / "evaluation" / "evaluation.json").read_text())
+    assert not Path(record["run"]).is_absolute() and not Path(record["target"]["name"]).is_absolute()
+    assert not [place for place in ("/home/", "/root/", "/tmp/", "/Users/") for text in texts if place in text]
+
+
 def test_its_evaluation_is_of_its_networks_on_all_test_images_at_a_commit() -> None:
     record = json.loads((RUN / "evaluation" / "evaluation.json").read_text())
     assert record["generator"]["sha256"] == sha256(RUN / "generator.keras")
