@@ -13,7 +13,7 @@ from advgan import report
 from advgan.config import Config
 from advgan.data.datasets import Dataset
 from advgan.evaluation.attacking import Results, attack_all, retrained_success
-from advgan.evaluation.classifiers import file_digest
+from advgan.oracles.classifiers import file_digest
 from advgan.evaluation.guards import Finding
 from advgan.evaluation.outputs import draw_curve, read_back, write_images, write_page
 from advgan.evaluation.record import SCHEMA as SCHEMA

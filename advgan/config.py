@@ -58,9 +58,19 @@ def _keras_file(value: str) -> str:
     return value
 
 
+def _black_box(value: str) -> str:
+    """What can name a black box; whether it is there is seen later."""
+    if value == "target" or re.fullmatch(r"https?://[^\s/]+/\S+", value) or Path(value).suffix == ".keras":
+        return value if "://" in value else _path(value)
+    if re.fullmatch(r"[\w.]+:[A-Za-z_]\w*", value):
+        return value
+    raise ValueError("should be target, a .keras file, module:function, or http://host:port/v1/models/name:predict")
+
+
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 PathText = Annotated[str, Field(min_length=1), AfterValidator(_path)]
 KerasFile = Annotated[PathText, AfterValidator(_keras_file)]
+BlackBox = Annotated[str, AfterValidator(_black_box)]
 PositiveInt = Annotated[StrictInt, Field(ge=1, le=1_000_000_000)]
 Seed = Annotated[StrictInt, Field(ge=0, le=2**32 - 1)]
 NonNegative = Annotated[Number, Field(ge=0)]
@@ -147,6 +157,58 @@ class AttackSettings(Settings):
         return Untargeted() if self.target_class is None else Targeted(self.target_class)
 
 
+class OracleSettings(Settings):
+    """A black box: a classifier of which nothing is used but its answers. Without one the attack is semi-white-box."""
+
+    black_box: BlackBox | None = None
+    """``target`` (the classifier of the section ``target``, trained here), a .keras file, module:function, or the URL of
+    a served model (TensorFlow Serving's REST protocol, ending in :predict)."""
+    answers: Literal["probabilities", "labels"] = "probabilities"
+    """What it tells of an image: the probability of every class, or the class alone."""
+    training_images: Annotated[StrictInt, Field(ge=0, le=1_000_000_000)] | None = None
+    """The black box was trained on the first so many training images, the attacker has the others; half by default."""
+    query_budget: PositiveInt | None = None
+    """The most images it is asked about while an attack is trained, validation included; None for no limit."""
+    validation_queries: Annotated[StrictInt, Field(ge=0, le=1_000_000_000)] | None = None
+    """How many of these are set aside to choose the best generator; 0 lets the distilled network choose. By default
+    5,000, or a tenth of the budget where that is less."""
+    images_per_request: Annotated[StrictInt, Field(ge=1, le=100_000)] = 500
+    timeout: Annotated[Number, Field(gt=0, le=3600)] = 10.0
+    """Seconds that a served model may take for a request."""
+    retries: Annotated[StrictInt, Field(ge=0, le=100)] = 5
+    """How often a request to a served model is sent again, after 0.5, 1, 2, ... seconds (30 at most)."""
+
+    @property
+    def validation_allowance(self) -> int:
+        """The most images it is asked about to choose the best generator."""
+        if self.validation_queries is not None:
+            return self.validation_queries
+        return 5000 if self.query_budget is None else min(5000, self.query_budget // 10)
+
+
+class DistillationSettings(Settings):
+    """The distilled network f, which is trained to answer as the black box b does, and attacked in its place."""
+
+    architecture: Architecture | None = None
+    """lenet by default, or model_c where the black box is a lenet that is trained here."""
+    rounds: Annotated[StrictInt, Field(ge=1, le=1000)] = 4
+    """1 is static distillation: f learns b's answers on clean images once. Above 1 it is dynamic: before each further
+    round f learns b's answers on the adversarial images of the generator so far too."""
+    first_epochs: PositiveInt = 3
+    """Epochs of f in the first round, each of as many steps as the attacker has batches."""
+    epochs: PositiveInt = 1
+    """Epochs of f in each further round."""
+    batch_size: PositiveInt = 128
+    """Clean images in a batch; in further rounds as many adversarial ones beside them."""
+    learning_rate: LearningRate = 1e-3
+    clean_answers: Literal["asked", "labels"] = "asked"
+    """What f learns of clean images: the black box's answers, or the attacker's own labels, which cost no query."""
+    choose: Literal["random", "uncertain"] = "random"
+    """Which adversarial images to ask about when the budget is not enough for all: any, or those f is least sure of."""
+    replay: bool = True
+    """f goes on learning the adversarial images of earlier rounds (the paper: those of the latest generator only)."""
+
+
 class LossSettings(Settings):
     """L = L_adv + alpha * L_GAN + beta * L_hinge."""
 
@@ -226,6 +288,7 @@ class TrainingSettings(Settings):
     """The loop."""
 
     epochs: PositiveInt = 3
+    """Of the generator; in a black-box attack of each round."""
     batch_size: PositiveInt = 128
     stop_at_success: Annotated[Number, Field(gt=0, le=1)] | None = None
     """Stop after the first epoch whose validation success rate reaches this, for example 0.99."""
@@ -263,6 +326,8 @@ class Config(Settings):
     seed: Seed = 0
     data: DataSettings = DataSettings()
     target: TargetSettings = TargetSettings()
+    oracle: OracleSettings = OracleSettings()
+    distillation: DistillationSettings = DistillationSettings()
     attack: AttackSettings = AttackSettings()
     loss: LossSettings = LossSettings()
     generator: GeneratorSettings = GeneratorSettings()
@@ -280,10 +345,65 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
+    def _black_box_settings_have_a_black_box(self) -> Config:
+        if self.black_box is None:
+            for section, settings, defaults in (
+                ("oracle", self.oracle, OracleSettings()),
+                ("distillation", self.distillation, DistillationSettings()),
+            ):
+                for key in type(settings).model_fields:
+                    if (value := getattr(settings, key)) != getattr(defaults, key):
+                        raise ConfigurationError(
+                            f"{section}.{key}", value, "is for black-box attacks; set oracle.black_box, such as to target"
+                        )
+        elif self.target.file is not None:
+            raise ConfigurationError(
+                "target.file", self.target.file, "is for semi-white-box attacks; give the file as oracle.black_box"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _budget_leaves_training_queries(self) -> Config:
+        oracle = self.oracle
+        if None not in (oracle.query_budget, oracle.validation_queries):
+            if oracle.validation_allowance >= cast(int, oracle.query_budget):
+                raise ConfigurationError(
+                    "oracle.validation_queries",
+                    oracle.validation_queries,
+                    f"leaves nothing of oracle.query_budget = {oracle.query_budget} to train with; lower it (0 works)",
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_asked(self) -> Config:
+        if self.distillation.clean_answers == "labels" and self.distillation.rounds == 1:
+            raise ConfigurationError(
+                "distillation.clean_answers", "labels", "with one round nothing is ever asked; use two rounds or more"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _name_is_free(self) -> Config:
         if self.name == "targets":
             raise ConfigurationError("name", self.name, "this folder holds the trained targets; choose another name")
         return self
+
+    @property
+    def black_box(self) -> str | None:
+        """The black box that is attacked; None where the attack is semi-white-box."""
+        return self.oracle.black_box
+
+    @property
+    def generator_epochs(self) -> int:
+        """Epochs of the generator in the whole run."""
+        return self.training.epochs * (1 if self.black_box is None else self.distillation.rounds)
+
+    @property
+    def distilled_architecture(self) -> Architecture:
+        """Of the distilled network: another than the black box's, unless the configuration says so."""
+        if self.distillation.architecture is not None:
+            return self.distillation.architecture
+        return "model_c" if self.black_box == "target" and self.target.architecture == "lenet" else "lenet"
 
     @property
     def target_seed(self) -> int:

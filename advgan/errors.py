@@ -48,3 +48,7 @@ class NonFiniteError(AdvGANError):
 
 class Interrupted(AdvGANError):  # noqa: N818 (it is not an error)
     """The user stopped a run; its state is saved."""
+
+
+class OracleUnavailable(Interrupted):
+    """A black box does not answer at the moment; what it answered before is kept, and the run can go on later."""

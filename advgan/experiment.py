@@ -15,7 +15,7 @@ from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.config import Config, dump_config
 from advgan.data.datasets import Dataset, scaled
 from advgan.errors import AdvGANError
-from advgan.evaluation.classifiers import file_digest
+from advgan.oracles.classifiers import file_digest
 from advgan.evaluation.plots import as_pixels, one_of_each_class, sample_grid, save_figure, training_curves
 from advgan.evaluation.scores import accuracy, score_attack
 from advgan.files import read_json, sole_user, write_json, write_text, write_whole

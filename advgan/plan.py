@@ -14,7 +14,7 @@ import tensorflow as tf
 from advgan.config import Config
 from advgan.data.datasets import Dataset, load_dataset, scaled
 from advgan.errors import AdvGANError, ConfigurationError
-from advgan.evaluation.classifiers import network_classifier
+from advgan.oracles.classifiers import network_classifier
 from advgan.evaluation.guards import PROBE_IMAGES, check_answers, has_gradient
 from advgan.networks.classifiers.architectures import build_classifier
 from advgan.networks.discriminator import build_discriminator

@@ -17,7 +17,7 @@ from advgan.errors import AdvGANError
 from advgan.evaluation import guards
 from advgan.evaluation.baselines import Baseline, baselines, pgd_attack, run_baseline
 from advgan.evaluation.breakdown import success_rate
-from advgan.evaluation.classifiers import BATCH_SIZE, Classifier, file_digest
+from advgan.oracles.classifiers import BATCH_SIZE, Classifier, file_digest
 from advgan.evaluation.curve import Point, curve_answers, epsilons_of_curve, success_curve
 from advgan.evaluation.guards import Finding
 from advgan.evaluation.scores import Rate

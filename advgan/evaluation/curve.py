@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from advgan.evaluation.breakdown import success_rate
-from advgan.evaluation.classifiers import Classifier
+from advgan.oracles.classifiers import Classifier
 from advgan.evaluation.scores import Rate
 from advgan.evaluation.stages import Advance, Arrays
 from advgan.goals import Goal

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from advgan.data.datasets import Split
 from advgan.errors import AdvGANError
-from advgan.evaluation.classifiers import Classifier
+from advgan.oracles.classifiers import Classifier
 from advgan.evaluation.scores import Rate
 from advgan.perturbation import FLOAT_TOLERANCE
 

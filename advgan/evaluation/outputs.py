@@ -10,7 +10,7 @@ import numpy as np
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.data.datasets import scaled
 from advgan.errors import AdvGANError
-from advgan.evaluation.classifiers import file_digest
+from advgan.oracles.classifiers import file_digest
 from advgan.evaluation.page import page
 from advgan.evaluation.plots import (
     as_png,

@@ -1,4 +1,4 @@
-"""The classifiers that an evaluation asks: functions from images to logits, each with its name and digest."""
+"""The classifiers that a run or an evaluation asks: functions from images to logits, each with its name and digest."""
 
 from __future__ import annotations
 

@@ -1,0 +1,116 @@
+"""A black box asked through a counter: every answer is kept, none is asked for twice, and a budget is a budget.
+
+Answers go into a journal as they come, so a killed process loses at most the request that was under way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from advgan.errors import AdvGANError
+from advgan.oracles.black_box import BlackBox
+
+Purpose = Literal["clean", "adversarial", "validation", "scoring"]
+PURPOSES: tuple[Purpose, ...] = ("clean", "adversarial", "validation", "scoring")
+"""What a query is for. Scoring the finished attack is no part of the attack: it is counted, but not limited."""
+
+
+class CountedOracle:
+    """Asks a black box, counts the images it was asked about, and keeps its answers.
+
+    Args:
+        black_box: which is asked.
+        classes: how many it tells apart.
+        labels_only: whether of an answer only the class is looked at; it then comes as a one-hot row.
+        budget: the most images it may be asked about for all purposes but scoring; None for no limit.
+        per_request: images in a request.
+        journal: a file for the answers; None keeps them in memory.
+
+    Raises:
+        AdvGANError: the journal is another black box's.
+    """
+
+    def __init__(
+        self,
+        black_box: BlackBox,
+        classes: int,
+        labels_only: bool = False,
+        budget: int | None = None,
+        per_request: int = 500,
+        journal: Path | None = None,
+    ) -> None:
+        self.black_box, self.classes, self.labels_only = black_box, classes, labels_only
+        self.budget, self.per_request, self._journal = budget, per_request, journal
+        self.queries: dict[Purpose, int] = dict.fromkeys(PURPOSES, 0)
+        """Images it was asked about, by purpose; repeated ones count once."""
+        self._known: dict[bytes, np.ndarray] = {}
+        if journal is not None and journal.exists():
+            self._read(journal)
+
+    @property
+    def spent(self) -> int:
+        """Images it was asked about for the attack itself."""
+        return sum(count for purpose, count in self.queries.items() if purpose != "scoring")
+
+    def ask(
+        self, images: np.ndarray, purpose: Purpose, advance: Callable[[int], None] = lambda _: None
+    ) -> np.ndarray:
+        """The answers on images: probabilities, or one-hot labels; float32 of shape (n, classes).
+
+        Args:
+            images: float32 in [0, 1], shape (n, height, width, channels).
+            purpose: what for.
+            advance: told after each request how many images more are answered; may raise, and nothing is lost then.
+
+        Raises:
+            OracleUnavailable: it does not answer at the moment; what it answered before is kept.
+            AdvGANError: it answers with something else, or the budget is spent.
+        """
+        images = np.ascontiguousarray(images, np.float32)
+        keys = [hashlib.sha256(image.tobytes()).digest() for image in images]
+        first = {key: index for index, key in reversed(list(enumerate(keys))) if key not in self._known}
+        new = sorted(first.values())
+        if self.budget is not None and purpose != "scoring" and self.spent + len(new) > self.budget:
+            raise AdvGANError(
+                f"oracle.query_budget = {self.budget}: {len(new)} more images after {self.spent} are too many"
+            )
+        advance(len(keys) - len(new))
+        for start in range(0, len(new), self.per_request):
+            here = new[start : start + self.per_request]
+            answers = self.black_box.ask(images[here])
+            if answers.shape[1] != self.classes:
+                raise AdvGANError(f"{self.black_box.name} answers with {answers.shape[1]} classes, not {self.classes}")
+            self._keep([keys[index] for index in here], answers, purpose)
+            advance(len(here))
+        found = np.stack([self._known[key] for key in keys]) if keys else np.empty((0, self.classes), np.float32)
+        return np.eye(self.classes, dtype=np.float32)[found.argmax(axis=1)] if self.labels_only else found
+
+    def _keep(self, keys: list[bytes], answers: np.ndarray, purpose: Purpose) -> None:
+        if self._journal is not None:
+            number = bytes([PURPOSES.index(purpose)])
+            records = [number + key + answer.tobytes() for key, answer in zip(keys, answers, strict=True)]
+            with self._journal.open("ab") as file:
+                file.write(b"".join(record + zlib.crc32(record).to_bytes(4, "little") for record in records))
+        self._known.update(zip(keys, answers, strict=True))
+        self.queries[purpose] += len(keys)
+
+    def _read(self, journal: Path) -> None:
+        """Read what is there; a record that a killed process left unfinished is cut off."""
+        size, content, whole = 1 + 32 + 4 * self.classes + 4, journal.read_bytes(), 0
+        while len(record := content[whole : whole + size]) == size:
+            body = record[:-4]
+            if zlib.crc32(body).to_bytes(4, "little") != record[-4:] or body[0] >= len(PURPOSES):
+                break
+            self._known[body[1:33]] = np.frombuffer(body[33:], np.float32)
+            self.queries[PURPOSES[body[0]]] += 1
+            whole += size
+        if len(content) - whole >= size:  # more than a last record that was cut short
+            raise AdvGANError(f"{journal} is damaged, or another black box's; delete it to ask again")
+        with journal.open("r+b") as file:
+            file.truncate(whole)
