@@ -8,15 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from advgan import report
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.config import Config, dump_config
 from advgan.data.datasets import Dataset, scaled
 from advgan.errors import AdvGANError
 from advgan.evaluation.plots import as_pixels, one_of_each_class, sample_grid, save_figure, training_curves
-from advgan.evaluation.scores import accuracy, score_attack
+from advgan.evaluation.scores import Rate, accuracy, score_attack
 from advgan.files import read_json, sole_user, write_json, write_text, write_whole
 from advgan.oracles.counted import CountedOracle
 from advgan.plan import Plan, check
@@ -142,7 +140,8 @@ def _run(plan: Plan, run_directory: Path, say: Say, command: str) -> dict[str, A
     state = build_state(dataset.image_shape, target, config, plan.steps)
     checkpoints = Checkpoints(run_directory / "state", config.output.keep_checkpoints)
     if checkpoints.restore_latest(state):
-        say(f"Resumed        at step {state.position.step} of {plan.steps}")
+        rounds = "" if oracle is None else f", round {1 + state.position.epoch // config.training.epochs}"
+        say(f"Resumed        at step {state.position.step} of {plan.steps}{rounds}")
     _train(state, plan, checkpoints, run_directory, oracle)
 
     if oracle is None and weights_digest(target) != target_weights:
@@ -193,13 +192,15 @@ def _start_process(plan: Plan, run_directory: Path, say: Say, command: str) -> N
 
 def _black_box_figures(state: TrainingState, plan: Plan, oracle: CountedOracle) -> dict[str, Any]:
     """What a black-box run cost, and how the same images do on the distilled network: the gap between the two."""
-    config, distilled = plan.config, AdvGANAttack(state.best_generator, state.networks.target, plan.config.attack)
-    images = scaled(plan.dataset.test.images)
-    adversarial = distilled.generate(images)
-
-    def agreement(shown: np.ndarray) -> float:
-        return float((oracle.ask(shown, "scoring").argmax(axis=1) == distilled.classify(shown)).mean())
-
+    config, test = plan.config, plan.dataset.test
+    distilled = AdvGANAttack(state.best_generator, state.networks.target, config.attack)
+    clean = scaled(test.images)
+    adversarial = distilled.generate(clean)
+    shown = {"clean": clean, "adversarial": adversarial}
+    answers = {name: oracle.ask(images, "scoring").argmax(axis=1) for name, images in shown.items()}
+    learned = {name: distilled.classify(images) for name, images in shown.items()}
+    counted = distilled.goal.eligible(test.labels, answers["clean"])
+    fooled = counted & distilled.goal.reached(test.labels, learned["adversarial"])
     return {
         "name": config.black_box,
         "digest": oracle.black_box.digest,
@@ -208,9 +209,8 @@ def _black_box_figures(state: TrainingState, plan: Plan, oracle: CountedOracle) 
         "attacker_images": len(plan.dataset.training),
         "distilled": {
             "architecture": config.distilled_architecture,
-            "success": dataclasses.asdict(score_attack(distilled, plan.dataset.test).success),
-            "agreement_clean": agreement(images),
-            "agreement_adversarial": agreement(adversarial),
+            "success": dataclasses.asdict(Rate.of(int(fooled.sum()), int(counted.sum()))),
+            **{f"agreement_{name}": float((learned[name] == answers[name]).mean()) for name in answers},
         },
         "queries": dict(oracle.queries),
     }
