@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import advgan
@@ -14,19 +15,21 @@ from advgan.config import Config
 from advgan.data.datasets import Dataset
 from advgan.evaluation.attacking import Results, attack_all, retrained_success
 from advgan.evaluation.guards import Finding
-from advgan.evaluation.outputs import draw_curve, read_back, write_images, write_page
+from advgan.evaluation.outputs import draw_curve, draw_queries, read_back, write_images, write_page
+from advgan.evaluation.queries import most_queries
 from advgan.evaluation.record import SCHEMA as SCHEMA
 from advgan.evaluation.record import evaluation_record
 from advgan.evaluation.scores import Rate
 from advgan.evaluation.stages import Advance, Stages, digest_of
+from advgan.evaluation.subject import STAGES, Subject, asks_black_box, check_request, check_subject, load_subject
 from advgan.evaluation.subject import Request as Request  # the door finds it here
-from advgan.evaluation.subject import Subject, check_request, check_subject, load_subject
 from advgan.evaluation.subject import latest_finished_run as latest_finished_run
 from advgan.evaluation.subject import run_of as run_of
+from advgan.evaluation.subject import target_digest
 from advgan.files import read_json, sole_user, write_json
 from advgan.oracles.classifiers import file_digest
 from advgan.retraining import Retraining, plan_retraining, retrain
-from advgan.runs import GENERATOR, SUMMARY, TARGET
+from advgan.runs import DISTILLED, GENERATOR, SUMMARY
 from advgan.training import runtime
 from advgan.training.progress import Progress
 from advgan.training.records import read_rows
@@ -48,21 +51,28 @@ def assess(request: Request, say: Say = print, command: str = "") -> Record:
         The content of ``evaluation.json``.
 
     Raises:
-        AdvGANError: there is nothing that can be evaluated, or the evaluation would be wrong; nothing is written then.
+        AdvGANError: there is nothing that can be evaluated, or the evaluation would be wrong; nothing is written then,
+            but what a black box was asked.
         Interrupted: Ctrl-C while a generator was retrained; a call with the same arguments goes on.
+        OracleUnavailable: the black box does not answer; a call with the same arguments goes on.
     """
     config, dataset = check_request(request)
     planned = plan_retraining(request.run, config, request.retrain) if request.retrain else []
     environment = runtime.prepare(config.training)  # before the first network starts the device
-    subject = load_subject(request, config, dataset)
-    findings = check_subject(subject)
-    request.folder.mkdir(parents=True, exist_ok=True)
-    with sole_user(request.folder):
+    with ExitStack() as held:
+        if asks_black_box(request, config):  # whose answers to the guards are kept too
+            held.enter_context(_alone_in(request.folder))
+        subject = load_subject(request, config, dataset)
+        findings = check_subject(subject)
+        if subject.black_box is None:
+            held.enter_context(_alone_in(request.folder))
         decisive = _determinants(request, config, dataset, environment, subject.classifier.digest)
-        stages = Stages(request.folder / "stages", decisive, _watch)
+        stages = Stages(request.folder / STAGES, decisive, _watch)
         model = report.threat_model(config, subject.other_target)
         for line in report.evaluation_introduction(model, request.run, subject.classifier.name, len(subject.test)):
             say(line)
+        if subject.black_box is not None:
+            say(report.queries_ahead(most_queries(request, subject), subject.black_box.queries))
         for point in planned:  # before the last evaluation goes: this is what takes long, and may be stopped
             retrain(point, request.run, say, command)
         (request.folder / EVALUATION).unlink(missing_ok=True)  # written last: where it is, the folder is whole
@@ -76,13 +86,19 @@ def assess(request: Request, say: Say = print, command: str = "") -> Record:
             "commit": runtime.commit(),
             "environment": environment,
             "threat_model": model,
-            "options": {"restarts": request.restarts, "optimized_images": request.optimized_images},
+            "options": {
+                "restarts": request.restarts,
+                "optimized_images": request.optimized_images,
+                **({} if subject.black_box is None else {"square_queries": request.square_queries}),
+            },
             "determinants_sha256": digest_of(decisive),
         }
         findings = [*findings, *results.findings, *bounded]
         record = evaluation_record(head, request, subject, results, saved, retrained, findings, files)
+        rows = read_rows(request.run / "metrics.jsonl")
         draw_curve(request.folder, record)
-        write_page(request.folder, record, read_rows(request.run / "metrics.jsonl"))
+        draw_queries(request.folder, record, rows)
+        write_page(request.folder, record, rows)
         write_json(request.folder / EVALUATION, record)
         if stages.found:
             say(f"Found already  {', '.join(stages.found)}")
@@ -105,8 +121,8 @@ def last_record(request: Request) -> tuple[Record | None, bool]:
     record = read_json(path) if path.is_file() else {}
     if record.get("schema") != SCHEMA or "determinants_sha256" not in record:
         return None, False
-    target = file_digest(request.run / TARGET)
-    decisive = _determinants(request, config, dataset, runtime.prepare(config.training), target)
+    environment = runtime.prepare(config.training)  # before the first network starts the device
+    decisive = _determinants(request, config, dataset, environment, target_digest(request, config, dataset))
     return record, record["determinants_sha256"] == digest_of(decisive)
 
 
@@ -114,7 +130,11 @@ def _determinants(
     request: Request, config: Config, dataset: Dataset, environment: runtime.Environment, target: str
 ) -> dict[str, Any]:
     """What decides every stage's result; ``target`` is the classifier's digest."""
+    black_box = {}
+    if asks_black_box(request, config):
+        black_box = {"answers": config.oracle.answers, "distilled": file_digest(request.run / DISTILLED)}
     return {
+        **black_box,
         "schema": SCHEMA,
         "advgan": advgan.__version__,
         "commit": runtime.commit(),
@@ -128,6 +148,14 @@ def _determinants(
         "generator": file_digest(request.run / GENERATOR),
         "target": target,
     }
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Make a folder and keep other processes out of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with sole_user(folder):
+        yield
 
 
 @contextmanager

@@ -101,7 +101,7 @@ def _record(request: Request, comparison: Comparison, say: Say, command: str) ->
     record, current = last_record(request)
     before = {"restarts": 1, "optimized_images": 100} if record is None else record["options"]
     asked = {"restarts": comparison.restarts, "optimized_images": comparison.optimized_images}
-    options = {name: before[name] if given is None else given for name, given in asked.items()}
+    options = {**before, **{name: given for name, given in asked.items() if given is not None}}
     if record is not None and current and options == before:
         say(f"Found already  {request.folder}")
         return record
@@ -109,5 +109,4 @@ def _record(request: Request, comparison: Comparison, say: Say, command: str) ->
         why = "its settings differ" if current else "code, versions, machine, networks or data have changed"
         say(f"Out of date    {request.folder}: {why}")
     trained = () if record is None else tuple(point["epsilon"] for point in record["retrained"])
-    restarts, optimized = options["restarts"], options["optimized_images"]
-    return assess(replace(request, restarts=restarts, optimized_images=optimized, retrain=trained), say, command)
+    return assess(replace(request, **options, retrain=trained), say, command)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from advgan.command_line import add_configuration, door, told_in_one_line
 from advgan.config import find_config, load_config, parse_number
-from advgan.errors import AdvGANError, ConfigurationError, Interrupted
+from advgan.errors import AdvGANError, ConfigurationError, Interrupted, OracleUnavailable
 from advgan.startup import import_tensorflow
 
 DEFAULT = "mnist.yaml"
@@ -23,6 +23,7 @@ EXAMPLES = """examples:
   python -m advgan.evaluate --run checkpoints/mnist/0 --images 500   a quick look, marked as such
   python -m advgan.evaluate --run checkpoints/mnist/0 --restarts 10  a stronger PGD beside it
   python -m advgan.evaluate --run checkpoints/mnist/0 --transfer other.keras --transfer saved_model/
+  python -m advgan.evaluate --run checkpoints/mnist_blackbox/0 --square-queries 5000
   python -m advgan.evaluate --run checkpoints/mnist/0 --target mine:logits --output mine/
   python -m advgan.evaluate --run checkpoints/mnist/0 --retrain 0.1 0.15 0.2
   python -m advgan.evaluate --compare checkpoints/mnist/0 checkpoints/mnist/1
@@ -50,7 +51,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--images", metavar="N", help="the first N test images only; the results say so")
     parser.add_argument("--restarts", metavar="N", help="how often PGD starts (1)")
     parser.add_argument(
-        "--optimized", metavar="N", help="how many images the slow optimization attack is tried on (100)"
+        "--optimized",
+        metavar="N",
+        help="how many images the slow attack is tried on: FMN, or Square on a black box (100)",
+    )
+    parser.add_argument(
+        "--square-queries", metavar="N", help="the most images Square asks a black box about for each (1000)"
     )
     parser.add_argument(
         "--target", metavar="CLASSIFIER", help="attack this one instead of the run's own: file, folder or function"
@@ -80,6 +86,9 @@ def _evaluate(options: argparse.Namespace, command: str) -> int:
     if (options.run or options.compare) and options.overrides:
         raise ConfigurationError("--set", options.overrides[0], "a run keeps its settings; leave this out")
     if options.compare is not None:
+        if options.square_queries is not None:
+            problem = "--compare takes evaluations as they are; evaluate the run with it first"
+            raise ConfigurationError("--square-queries", options.square_queries, problem)
         for name in ("target", "transfer", "retrain"):
             if given := getattr(options, name):
                 raise ConfigurationError(f"--{name}", given, "--compare takes runs against their own targets only")
@@ -89,6 +98,7 @@ def _evaluate(options: argparse.Namespace, command: str) -> int:
     images = None if options.images is None else _count("--images", options.images)
     restarts = None if options.restarts is None else _count("--restarts", options.restarts)
     optimized = None if options.optimized is None else _count("--optimized", options.optimized)
+    queries = 1000 if options.square_queries is None else _count("--square-queries", options.square_queries)
     epsilons = tuple(parse_number("--retrain", text) for text in options.retrain)
     output = None if options.output is None else Path(options.output)
     folder = None
@@ -111,9 +121,14 @@ def _evaluate(options: argparse.Namespace, command: str) -> int:
             print(f"  its report     {run / 'evaluation' / 'report.html'}")
             print(f"  evaluate it    python -m advgan.evaluate --run {shlex.quote(str(run))}")
         transfer = tuple(options.transfer)
-        request = Request(run, output, images, restarts or 1, optimized or 100, options.target, transfer, epsilons)
+        request = Request(
+            run, output, images, restarts or 1, optimized or 100, queries, options.target, transfer, epsilons
+        )
         folder = request.folder
         assess(request, command=command)
+    except OracleUnavailable as problem:
+        print(f"{problem}; what was answered is kept, the same command goes on", file=sys.stderr)
+        return 130
     except (KeyboardInterrupt, Interrupted):
         print("stopped; the same command goes on", file=sys.stderr)
         return 130

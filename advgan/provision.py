@@ -10,15 +10,14 @@ from typing import Any
 
 from advgan.errors import AdvGANError
 from advgan.files import read_json, write_json, write_whole
-from advgan.oracles.black_box import BlackBox, is_local, load_black_box
+from advgan.oracles.black_box import BlackBox, is_local, run_black_box
 from advgan.oracles.classifiers import file_digest
 from advgan.oracles.counted import CountedOracle
 from advgan.plan import Plan
-from advgan.runs import TARGET, TARGET_RECORD
+from advgan.runs import JOURNAL, TARGET, TARGET_RECORD
 from advgan.training.classifier import load_or_train_target
 
 Say = Callable[[str], None]
-JOURNAL = "answers.bin"
 
 
 def provide_target(plan: Plan, run_directory: Path, say: Say) -> float:
@@ -52,17 +51,8 @@ def provide_target(plan: Plan, run_directory: Path, say: Say) -> float:
 
 
 def black_box_of(plan: Plan, run_directory: Path) -> BlackBox:
-    """The black box of a run: its own copy where it is a file, else where the configuration says."""
-    settings = plan.config.oracle
-    given = str(plan.config.black_box)
-    return load_black_box(
-        str(run_directory / TARGET) if is_local(given) else given,
-        plan.dataset.image_shape,
-        plan.dataset.number_of_classes,
-        settings.images_per_request,
-        settings.timeout,
-        settings.retries,
-    )
+    """The black box of a run, which is in its folder already where it is a file."""
+    return run_black_box(plan.config, run_directory, plan.dataset.image_shape, plan.dataset.number_of_classes)
 
 
 def counted_oracle(plan: Plan, run_directory: Path) -> CountedOracle:

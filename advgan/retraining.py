@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from advgan.config import Config, dump_config
-from advgan.errors import AdvGANError
+from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation.subject import check_writable
 from advgan.experiment import run as train
 from advgan.files import read_json, write_text, write_whole
@@ -39,8 +39,14 @@ def plan_retraining(run: Path, config: Config, epsilons: tuple[float, ...]) -> l
         epsilons: in [0, 1].
 
     Raises:
-        AdvGANError: a folder that is there already holds something else.
+        AdvGANError: a folder that is there already holds something else, or the run attacks a black box.
     """
+    if config.black_box is not None:
+        raise ConfigurationError(
+            "--retrain",
+            " ".join(f"{epsilon:g}" for epsilon in epsilons),
+            "each epsilon would ask the black box anew; train runs with --set attack.epsilon=..., then --compare them",
+        )
     check_writable("--retrain", run / FOLDER)
     return [_planned(run, config, epsilon) for epsilon in sorted(set(epsilons))]
 

@@ -103,7 +103,8 @@ class AdvGANAttack:
 
         Args:
             path: the folder of a run, such as ``checkpoints/mnist/0``, or the ``.keras`` file of a generator.
-            target: the classifier (see the class); a run's own by default, none for a bare generator.
+            target: the classifier (see the class); a run's own by default, where it is a file; none for a bare
+                generator, and for a run against a black box that is a function or is served.
             bounds: pixel values of the images and of this target, 0 and 1 by default; a run's own target takes no
                 others.
             epsilon, goal, target_class, output: for a bare generator, as in the configuration's section ``attack``;
@@ -128,12 +129,13 @@ class AdvGANAttack:
             settings = parse_config({"attack": given}).attack
             return cls(_load(path), target, settings, bounds or UNIT, xla)
 
-        settings = load_run_config(path).attack
+        config = load_run_config(path)
+        settings = config.attack
         if given:
             raise AdvGANError(f"{next(iter(given))} is set in {path / CONFIG}; for another load {path / GENERATOR}")
         if not (path / GENERATOR).exists():
             raise AdvGANError(f"{path} is not finished; go on with: python -m advgan.train --resume {path}")
-        if target is None:
+        if target is None and ((path / TARGET).exists() or config.black_box is None):
             if bounds is not None and checked_bounds(bounds) != UNIT:
                 raise AdvGANError(f"bounds = {bounds}: {path / TARGET} takes images in [0, 1]; pass your target too")
             target = _load(path / TARGET)

@@ -15,11 +15,13 @@ from advgan.data.batches import slices
 from advgan.data.datasets import scaled
 from advgan.errors import AdvGANError
 from advgan.evaluation import guards
-from advgan.evaluation.baselines import Baseline, baselines, pgd_attack, run_baseline
+from advgan.evaluation.baselines import Baseline, baselines, black_box_baselines, pgd_attack, run_baseline
 from advgan.evaluation.breakdown import success_rate
 from advgan.evaluation.curve import Point, curve_answers, epsilons_of_curve, success_curve
 from advgan.evaluation.guards import Finding
+from advgan.evaluation.queries import Gap, gap, survival
 from advgan.evaluation.scores import Rate
+from advgan.evaluation.square import run_square, square_settings, why_not_square
 from advgan.evaluation.stages import Advance, Arrays, Stages
 from advgan.evaluation.subject import Request, Subject, extremes, load_generator
 from advgan.goals import Untargeted
@@ -47,6 +49,12 @@ class Results:
     full_range: Rate | None
     """Accuracy under PGD at epsilon 1; None where there is no gradient."""
     findings: list[Finding]
+    gap: Gap | None = None
+    """Of a black-box run."""
+    square: list[Record] | None = None
+    """Success against queries of Square; None where it did not run."""
+    left_out: list[Record] = dataclasses.field(default_factory=list)
+    """Attacks that did not run: ``name``, ``reason``."""
 
 
 def attack_all(request: Request, subject: Subject, stages: Stages) -> Results:
@@ -57,13 +65,33 @@ def attack_all(request: Request, subject: Subject, stages: Stages) -> Results:
     """
     made = _advgan(subject, stages)
     within = guards.check_bounds("advgan", *extremes(subject.images, made["adversarial"]), subject.epsilon)
-    compared, worst, bounded = _baselines(request, subject, stages, made)
+    compared, fooled, findings = _baselines(request, subject, stages, made)
+    square = None if subject.black_box is None else _square(request, subject, stages, made)
+    if isinstance(square, _Square):
+        compared.append(square.row)
+        findings.append(square.bounded)
+        fooled[: len(square.fooled)] |= square.fooled
+    worst = share(fooled[subject.goal.eligible(subject.test.labels, made["clean_predictions"])])
     curve = _curve(subject, stages, made)
     full_range = _full_range(subject, stages)
     success = success_rate(subject.goal, subject.test.labels, made["clean_predictions"], made["predictions"])
     found = _compare_attacks(subject, compared, success, full_range, curve)
     transfer = _transfer(subject, stages, made)
-    return Results(made, compared, worst, transfer, curve, full_range, [within, *bounded, *found])
+    distilled = None if subject.black_box is None else gap(subject, subject.black_box, stages, made)
+    if distilled is not None:
+        found.append(guards.check_agreement(distilled.agreement_clean))
+    return Results(
+        made,
+        compared,
+        worst,
+        transfer,
+        curve,
+        full_range,
+        [within, *findings, *found],
+        distilled,
+        square.curve if isinstance(square, _Square) else None,
+        [{"name": "square", "reason": square}] if isinstance(square, str) else [],
+    )
 
 
 def share(hits: np.ndarray) -> Rate:
@@ -131,45 +159,91 @@ def _advgan(subject: Subject, stages: Stages) -> Arrays:
 
 def _baselines(
     request: Request, subject: Subject, stages: Stages, made: Arrays
-) -> tuple[list[Record], Rate, list[Finding]]:
-    """A stage for each attack to compare with; the success of all attacks together, image by image; their bounds.
+) -> tuple[list[Record], np.ndarray, list[Finding]]:
+    """A stage for each attack to compare with; whether any, AdvGAN's too, fooled each image; their bounds.
 
-    Where the target has no gradient, only noise attacks it.
+    Where the target has no gradient, only noise attacks it. On a black box that of the distilled network is followed.
     """
-    differentiable = guards.has_gradient(subject.classifier, subject.images)
+    if (run := subject.black_box) is not None:
+        chosen, followed = black_box_baselines(subject.goal, subject.epsilon, request.restarts), run.distilled
+    else:
+        chosen = baselines(subject.goal, subject.epsilon, request.restarts, request.optimized_images)
+        followed = subject.classifier
+    differentiable = guards.has_gradient(followed, subject.images)
     findings = []
     goal, labels, clean = subject.goal, subject.test.labels, made["clean_predictions"]
     fooled = goal.reached(labels, made["predictions"])
     rows = []
-    for baseline in baselines(goal, subject.epsilon, request.restarts, request.optimized_images):
+    for baseline in chosen:
         if not (differentiable or baseline.kind == "noise"):
             continue
         part = slice(None if baseline.images is None else min(baseline.images, len(labels)))
         images, classes, total = subject.images[part], labels[part], len(labels[part])
         settings = {**baseline.settings, "restarts": baseline.restarts, "images": total, "seed": SEED}
-        work = run_baseline(baseline, subject.classifier, goal, images, classes, SEED)
-        result = stages.result(baseline.name, settings, total * baseline.restarts, work)
+        work = run_baseline(baseline, subject.classifier, goal, images, classes, SEED, followed)
+        result = stages.result(baseline.name.replace(" ", "-"), settings, total * baseline.restarts, work)
         answers = result["predictions"]
         extremes = result["linf"], result["lowest"], result["highest"]
         findings.append(guards.check_bounds(baseline.name, *extremes, subject.epsilon))
         fooled[part] |= goal.reached(classes, answers)
-        rows.append(
-            {
-                "name": baseline.name,
-                "kind": baseline.kind,
-                "settings": settings,
-                "images": total,
-                "success": dataclasses.asdict(success_rate(goal, classes, clean[part], answers)),
-                "advgan_success": dataclasses.asdict(
-                    success_rate(goal, classes, clean[part], made["predictions"][part])
-                ),
-                "accuracy_under_attack": dataclasses.asdict(share(answers == classes)),
-                "largest_linf": float(result["linf"].max()),
-                "seconds_per_1000_images": float(result["seconds"]) * 1000 / total,
-            }
-        )
-    counted = goal.eligible(labels, clean)
-    return rows, share(fooled[counted]), findings
+        rows.append(_row(baseline.name, baseline.kind, settings, subject, made, result))
+    return rows, fooled, findings
+
+
+def _row(name: str, kind: str, settings: Record, subject: Subject, made: Arrays, result: Arrays) -> Record:
+    """What an attack on the first images came to, and what AdvGAN's did on the same."""
+    answers = result["predictions"]
+    total = len(answers)
+    labels, clean = subject.test.labels[:total], made["clean_predictions"][:total]
+    return {
+        "name": name,
+        "kind": kind,
+        "settings": settings,
+        "images": total,
+        "success": dataclasses.asdict(success_rate(subject.goal, labels, clean, answers)),
+        "advgan_success": dataclasses.asdict(success_rate(subject.goal, labels, clean, made["predictions"][:total])),
+        "accuracy_under_attack": dataclasses.asdict(share(answers == labels)),
+        "largest_linf": float(result["linf"].max()),
+        "seconds_per_1000_images": float(result["seconds"]) * 1000 / total,
+    }
+
+
+@dataclass(frozen=True)
+class _Square:
+    """What Square came to."""
+
+    row: Record
+    bounded: Finding
+    fooled: np.ndarray
+    """Whether each of the first images, which it attacked, ended as the goal wants."""
+    curve: list[Record]
+
+
+def _square(request: Request, subject: Subject, stages: Stages, made: Arrays) -> _Square | str:
+    """The stage ``square`` on the first images; why it cannot run where it cannot."""
+    if reason := why_not_square(subject.dataset.image_shape):
+        return reason
+    total = min(request.optimized_images, len(subject.test))
+    images, labels, clean = subject.images[:total], subject.test.labels[:total], made["clean_predictions"][:total]
+    goal, queries = subject.goal, request.square_queries
+    settings = {**square_settings(queries), "images": total, "seed": SEED}
+    work = run_square(subject.classifier, goal, images, labels, clean, subject.epsilon, queries, SEED)
+    result = stages.result("square", settings, total, work)
+    extremes = result["linf"], result["lowest"], result["highest"]
+    needed = result["asked"][goal.eligible(labels, clean) & result["reached"]]
+    row = {
+        **_row("square", "queries", settings, subject, made, result),
+        "queries": int(result["asked"].sum()),
+        "median_queries": float(np.median(needed)) if len(needed) else None,
+    }
+    return _Square(
+        row,
+        guards.check_bounds("square", *extremes, subject.epsilon),
+        goal.reached(labels, result["predictions"]),
+        survival(goal, labels, clean, result["asked"], result["reached"]),
+    )
+
+
 
 
 def _transfer(subject: Subject, stages: Stages, made: Arrays) -> list[Record]:
@@ -200,8 +274,8 @@ def _transfer(subject: Subject, stages: Stages, made: Arrays) -> list[Record]:
 
 
 def _full_range(subject: Subject, stages: Stages) -> Rate | None:
-    """The stage ``full-range``: accuracy under untargeted PGD at epsilon 1; None where there is no gradient."""
-    if not guards.has_gradient(subject.classifier, subject.images):
+    """The stage ``full-range``: accuracy under untargeted PGD at epsilon 1; None where no gradient may be followed."""
+    if subject.black_box is not None or not guards.has_gradient(subject.classifier, subject.images):
         return None
     images, labels = subject.images[: guards.PROBE_IMAGES], subject.test.labels[: guards.PROBE_IMAGES]
     pgd = Baseline("full-range", "iterative", {"epsilon": 1.0}, pgd_attack(Untargeted(), 1.0))
@@ -220,11 +294,17 @@ def _compare_attacks(
         return max(rates, key=lambda rate: rate.rate, default=None)
 
     transferred = success if subject.other_target else None  # trained elsewhere, the generator is a black-box attack
-    return [
+    of_gradients = [
         guards.check_iterative(best("single step"), best("iterative")),
         guards.check_white_box(best("noise"), best("single step", "iterative"), transferred),
-        guards.check_generator(best("noise"), success),
         guards.check_full_range(full_range, subject.dataset.number_of_classes),
+    ]
+    if subject.black_box is not None:
+        of_gradients = [guards.not_for_a_black_box(finding.guard) for finding in of_gradients]
+    return [
+        *of_gradients[:2],
+        guards.check_generator(best("noise"), success),
+        *of_gradients[2:],
         guards.check_curve(
             [point.epsilon for point in curve if point.falls], [point.epsilon for point in curve if point.falls_clearly]
         ),

@@ -1,5 +1,7 @@
 """The attacks that a generator is compared with, on the same images and at the same epsilon: noise, FGSM, PGD, FMN.
 
+On a black box, whose gradient nothing may follow, FGSM and PGD follow that of the distilled network, and FMN is left out.
+
 FGSM, PGD and FMN are Foolbox's. Its FGSM has no targeted form, so it is left out where the goal is targeted. FMN
 (Pintor et al. 2021) looks for the smallest change under Carlini and Wagner's margin of logits, by optimization in
 L_inf; it is slow, so it sees the first few images only.
@@ -9,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import foolbox
@@ -35,7 +37,7 @@ class Baseline:
 
     name: str
     kind: str
-    """``noise``, ``single step``, ``iterative`` or ``optimization``."""
+    """``noise``, ``single step``, ``iterative`` or ``optimization``; on a black box ``transfer``."""
     settings: dict[str, Any]
     """Everything that determines it. JSON can hold it."""
     attack: Attack
@@ -54,20 +56,38 @@ def baselines(goal: Goal, epsilon: float, restarts: int, optimized_images: int) 
         restarts: of PGD.
         optimized_images: how many images FMN attacks.
     """
-    found = [
-        Baseline("uniform-noise", "noise", {"change": "uniform in [-epsilon, epsilon]"}, _uniform_noise(epsilon)),
-        Baseline("sign-noise", "noise", {"change": "-epsilon or epsilon, as a coin falls"}, _sign_noise(epsilon)),
-    ]
-    if not isinstance(goal, Targeted):
-        found.append(
-            Baseline("fgsm", "single step", {"step": epsilon}, _foolbox(foolbox.attacks.FGSM(), goal, epsilon))
-        )
-    pgd = {"steps": STEPS, "step": epsilon / 30, "random_start": True}
-    found.append(Baseline(f"pgd-{STEPS}", "iterative", pgd, pgd_attack(goal, epsilon), restarts=restarts))
+    found = [*noise_baselines(epsilon), *_gradient_baselines(goal, epsilon, restarts)]
     fmn = {"steps": 100, "max_stepsize": 1.0, "gamma": 0.05, "norm": "L_inf", "loss": "margin of logits"}
     attack = LInfFMNAttack(steps=100, max_stepsize=1.0, gamma=0.05)
     found.append(Baseline("fmn", "optimization", fmn, _foolbox(attack, goal, epsilon), images=optimized_images))
     return found
+
+
+def noise_baselines(epsilon: float) -> list[Baseline]:
+    """Those that look at nothing but epsilon."""
+    return [
+        Baseline("uniform-noise", "noise", {"change": "uniform in [-epsilon, epsilon]"}, _uniform_noise(epsilon)),
+        Baseline("sign-noise", "noise", {"change": "-epsilon or epsilon, as a coin falls"}, _sign_noise(epsilon)),
+    ]
+
+
+def black_box_baselines(goal: Goal, epsilon: float, restarts: int) -> list[Baseline]:
+    """Noise, and FGSM and PGD that are to follow the distilled network; the arguments are those of ``baselines``."""
+    followed = "the distilled network"
+    return [
+        *noise_baselines(epsilon),
+        *(
+            replace(each, name=f"{each.name} on {followed}", kind="transfer", settings={**each.settings, "on": followed})
+            for each in _gradient_baselines(goal, epsilon, restarts)
+        ),
+    ]
+
+
+def _gradient_baselines(goal: Goal, epsilon: float, restarts: int) -> list[Baseline]:
+    fgsm = Baseline("fgsm", "single step", {"step": epsilon}, _foolbox(foolbox.attacks.FGSM(), goal, epsilon))
+    settings = {"steps": STEPS, "step": epsilon / 30, "random_start": True}
+    pgd = Baseline(f"pgd-{STEPS}", "iterative", settings, pgd_attack(goal, epsilon), restarts=restarts)
+    return [pgd] if isinstance(goal, Targeted) else [fgsm, pgd]
 
 
 def pgd_attack(goal: Goal, epsilon: float) -> Attack:
@@ -82,16 +102,23 @@ def foolbox_model(classifier: Classifier) -> Any:
 
 
 def run_baseline(
-    baseline: Baseline, classifier: Classifier, goal: Goal, images: np.ndarray, labels: np.ndarray, seed: int
+    baseline: Baseline,
+    classifier: Classifier,
+    goal: Goal,
+    images: np.ndarray,
+    labels: np.ndarray,
+    seed: int,
+    followed: Classifier | None = None,
 ) -> Callable[[Advance], Arrays]:
     """The work of a stage: attack images, keep per image what the classifier answers and how large the change is.
 
     Args:
         baseline: the attack.
-        classifier: which is attacked, and asked.
+        classifier: which is attacked, and asked whether that succeeded.
         goal: the attacker's.
         images, labels: float32 in [0, 1], shape (n, height, width, channels); integers of shape (n,).
         seed: of all randomness, which is a function of it, the restart and the number of the first image of a batch.
+        followed: whose gradient the attack follows; that of ``classifier`` by default.
 
     Returns:
         A function that advances by every image at every start, and returns ``predictions`` (on the first start that
@@ -100,7 +127,7 @@ def run_baseline(
     """
 
     def work(advance: Advance) -> Arrays:
-        model = foolbox_model(classifier)
+        model = foolbox_model(followed or classifier)
         count = len(images)
         predictions, reached = np.zeros(count, np.int32), np.zeros(count, bool)
         linf, lowest, highest = np.zeros(count), np.zeros(count), np.ones(count)

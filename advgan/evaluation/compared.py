@@ -55,7 +55,10 @@ def differences(record: Mapping[str, Any], first: Mapping[str, Any]) -> list[str
         found.append(f"another epsilon ({record['epsilon']:.4g}, not {first['epsilon']:.4g})")
     if goal_in_short(record) != goal_in_short(first):
         found.append(f"another goal ({goal_in_short(record)}, not {goal_in_short(first)})")
-    if record["options"] != first["options"]:
+    known = ["only its answers" if "queries" in each else "its gradients" for each in (record, first)]
+    if known[0] != known[1]:
+        found.append(f"another knowledge of the target ({known[0]}, not {known[1]})")
+    elif record["options"] != first["options"]:
         found.append("other settings of the other attacks (restarts of PGD, images of FMN)")
     return found
 

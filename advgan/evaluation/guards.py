@@ -6,6 +6,7 @@ training mode, images beyond epsilon, training images among the scored ones. Wha
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,9 @@ VANISHING = 1e-12
 """A gradient whose largest component is below this vanishes."""
 MOST_VANISHING = 0.1
 MOST_TRAINING_IMAGES = 0.01
+LEAST_AGREEMENT = 0.9
+"""Below it the distilled network answers too seldom as the black box does."""
+NO_GRADIENT_USED = "the classifier is a black box: its gradient is not used"
 MASKED = "Look at the gradients guard; try --restarts, or another classifier of the same kind with --transfer."
 
 
@@ -45,7 +49,11 @@ class Finding:
 
 
 def check_answers(
-    classifier: Classifier, images: np.ndarray, classes: int, gradients_asked: bool = True
+    classifier: Classifier,
+    images: np.ndarray,
+    classes: int,
+    gradients_asked: bool = True,
+    anew: Sequence[Classifier] = (),
 ) -> list[Finding]:
     """Refuse a target whose answers cannot be scored.
 
@@ -54,6 +62,8 @@ def check_answers(
         images: float32 in [0, 1], shape (n, height, width, channels); the first 100 are asked about.
         classes: how many the data have.
         gradients_asked: whether attacks follow its gradient; where they do not, probabilities do no harm.
+        anew: where the target keeps its answers and repeats them, the same without that: each is asked once about the
+            images, but the last, which is asked about a few alone. By default the target itself, twice and alone.
 
     Raises:
         AdvGANError: scores of another shape, not finite, probabilities, random, or dependent on the rest of a batch.
@@ -74,22 +84,25 @@ def check_answers(
             "logits"
         )
     slack = ANSWER_TOLERANCE * max(1.0, float(np.abs(first).max()))
-    again = max(_difference(first, classifier.scores(batch)) for _ in range(2))
+    *repeated, for_one = anew or [classifier] * 3
+    again = max(_difference(first, each.scores(batch)) for each in repeated)
     if again > slack:
         raise AdvGANError(
             f"{name} is random: its answers on the same images differ by {again:.2g}; switch its dropout and noise off "
             "(inference mode), or fix their seed"
         )
     few = range(min(ALONE_IMAGES, len(batch)))
-    alone = max(_difference(first[i : i + 1], classifier.scores(batch[i : i + 1])) for i in few)
+    alone = max(_difference(first[i : i + 1], for_one.scores(batch[i : i + 1])) for i in few)
     if alone > slack:
         raise AdvGANError(
             f"{name} is in training mode: its answer on an image depends on the rest of the batch, by {alone:.2g}; "
             "call it with training=False"
         )
     return [
-        Finding("logits", PASS, f"the scores of {len(batch)} images are no probabilities"),
-        Finding("repeats", PASS, f"three calls on {len(batch)} images differ by {again:.1g} at most"),
+        Finding("logits", PASS, f"the scores of {len(batch)} images are no probabilities")
+        if gradients_asked
+        else Finding("logits", NOT_CHECKED, "no attack follows its gradient, so probabilities are right"),
+        Finding("repeats", PASS, f"{1 + len(repeated)} calls on {len(batch)} images differ by {again:.1g} at most"),
         Finding("inference mode", PASS, f"{len(few)} images asked about alone differ by {alone:.1g} at most"),
     ]
 
@@ -127,6 +140,58 @@ def check_gradients(classifier: Classifier, images: np.ndarray, labels: np.ndarr
     reason = f"the gradient is below {VANISHING:g} on {share:.0%} of {len(batch)} images"
     remedy = "Scale the logits down, or replace the part whose gradient vanishes."
     return _marked_if(share > MOST_VANISHING, "gradients", reason, remedy)
+
+
+def not_for_a_black_box(guard: str) -> Finding:
+    """What a guard that looks at gradients says of a black box."""
+    return Finding(guard, NOT_CHECKED, NO_GRADIENT_USED)
+
+
+def check_same_black_box(digest: str, stated: str) -> Finding:
+    """Mark a black box that is, as far as can be seen, another than the run was trained against.
+
+    Args:
+        digest: of the one that is asked.
+        stated: what the run says.
+    """
+    reason = f"the digest of what can be seen of it is {digest[:16]}, in the run {stated[:16]}"
+    remedy = "Put the black box of the run back, or name the new one with --target."
+    return _marked_if(digest != stated, "it is the run's black box", reason, remedy)
+
+
+def check_budget(spent: int, budget: int | None, journal: Mapping[str, int] | None, stated: Mapping[str, int]) -> Finding:
+    """Mark an attack that asked the black box about more images than it was allowed to, or than it says.
+
+    Args:
+        spent: images, all purposes but scoring.
+        budget: the most; None for no limit.
+        journal: images by purpose as the run's journal holds them; None where it is gone.
+        stated: the same as the run's summary says.
+    """
+    guard = "the attack stayed within its query budget"
+    limit = "no budget was set" if budget is None else f"the budget is {budget:,}"
+    if journal is None:
+        kept = "the run's journal of answers is gone, so this is what its summary says"
+    else:
+        kept = f"the run's journal holds {sum(journal.values()):,} answers, its summary says {sum(stated.values()):,}"
+    wrong = (budget is not None and spent > budget) or (journal is not None and dict(journal) != dict(stated))
+    remedy = "The run's files were changed, or it asked more than it says: train it again."
+    return _marked_if(wrong, guard, f"{spent:,} images were asked about, {limit}; {kept}", remedy)
+
+
+def check_agreement(clean: Rate) -> Finding:
+    """Mark a distilled network that answers too seldom as the black box does.
+
+    Args:
+        clean: how often it does on clean test images.
+    """
+    remedy = "Give distillation.first_epochs or the query budget more."
+    return _marked_if(
+        clean.rate < LEAST_AGREEMENT,
+        "distilled network agrees with the black box",
+        f"they agree on {clean} clean test images",
+        remedy,
+    )
 
 
 def check_bounds(attack: str, linf: np.ndarray, lowest: np.ndarray, highest: np.ndarray, epsilon: float) -> Finding:

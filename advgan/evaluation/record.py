@@ -13,6 +13,7 @@ from advgan.evaluation.breakdown import count_matrix, distortion, success_by_cla
 from advgan.evaluation.card import report_card
 from advgan.evaluation.guards import Finding
 from advgan.evaluation.outputs import ARCHIVE
+from advgan.evaluation.queries import queries_record
 from advgan.evaluation.stages import Arrays
 from advgan.evaluation.subject import Request, Subject
 from advgan.oracles.classifiers import file_digest
@@ -91,6 +92,13 @@ def evaluation_record(
         "full_range": None if results.full_range is None else dataclasses.asdict(results.full_range),
         "files": files,
     }
+    if subject.black_box is not None:
+        record |= {
+            "queries": queries_record(subject.black_box, len(labels)),
+            "queries_curve": None if results.square is None else {"name": "Square", "points": results.square},
+            "distilled": None if results.gap is None else dataclasses.asdict(results.gap),
+            "attacks_left_out": results.left_out,
+        }
     record["card"] = [dataclasses.asdict(line) for line in report_card(record)]
     return record
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from dataclasses import dataclass
@@ -16,13 +17,18 @@ from advgan.data.datasets import Dataset, Split, load_dataset, scaled
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation import guards
 from advgan.evaluation.guards import Finding
+from advgan.evaluation.square import FEWEST_QUERIES
 from advgan.files import read_json
 from advgan.goals import Goal
+from advgan.oracles.black_box import BlackBox, is_local, run_black_box
 from advgan.oracles.classifiers import Classifier, file_digest, load_classifier, network_classifier
+from advgan.oracles.counted import CountedOracle, Purpose, queries_in
 from advgan.perturbation import measure
 from advgan.runs import (
     CONFIG,
+    DISTILLED,
     GENERATOR,
+    JOURNAL,
     PROCESSES,
     REFERENCE,
     SUMMARY,
@@ -34,6 +40,8 @@ from advgan.runs import (
     reference_run,
 )
 
+STAGES = "stages"
+"""The folder, in that of the results, of what outlives the process."""
 REMEDY = f"evaluate a run of the Keras that is installed here, made with: {TRAIN}"
 
 
@@ -56,7 +64,9 @@ class Request:
     restarts: int = 1
     """How often PGD starts."""
     optimized_images: int = 100
-    """How many images the optimization attack, which is slow, is tried on."""
+    """How many images the attack that is slow is tried on: the optimization attack, or Square on a black box."""
+    square_queries: int = 1000
+    """The most images that Square asks a black box about for each image it attacks; 3 or more."""
     target: str | None = None
     """The classifier under attack, as ``load_classifier`` takes it; the run's own by default."""
     transfer: tuple[str, ...] = ()
@@ -65,6 +75,10 @@ class Request:
     """The epsilons at which the run is trained anew, to measure success there."""
 
     def __post_init__(self) -> None:
+        if self.square_queries < FEWEST_QUERIES:
+            raise ConfigurationError(
+                "--square-queries", self.square_queries, f"is too few to try a square (allowed: {FEWEST_QUERIES} or more)"
+            )
         for epsilon in self.retrain:
             if not 0 <= epsilon <= 1:
                 raise ConfigurationError(
@@ -87,6 +101,31 @@ class Request:
 
 
 @dataclass(frozen=True)
+class BlackBoxRun:
+    """What an evaluation of a black-box run has beside the answers that it scores."""
+
+    oracles: tuple[CountedOracle, CountedOracle, CountedOracle]
+    """The black box behind three counters, each of which keeps its answers: one for every figure, one that asks a
+    second time and one that asks about single images, for the guards."""
+    distilled: Classifier
+    """The network that the generator was trained against."""
+    stated: dict[str, Any]
+    """What the run's summary says of its black box."""
+    journal: dict[Purpose, int] | None
+    """How many answers the run's journal holds, by purpose; None where it is gone."""
+
+    @property
+    def queries(self) -> int:
+        """How many images the evaluation asked about so far, killed processes and earlier evaluations included."""
+        return sum(sum(oracle.queries.values()) for oracle in self.oracles)
+
+    @property
+    def attack_queries(self) -> dict[str, int]:
+        """How many images the training of the attack asked about, by purpose."""
+        return {purpose: count for purpose, count in self.stated["queries"].items() if purpose != "scoring"}
+
+
+@dataclass(frozen=True)
 class Subject:
     """What is evaluated: a run's generator against a classifier, on test images."""
 
@@ -101,6 +140,8 @@ class Subject:
     generator: Any
     others: list[Classifier]
     """Further classifiers, which the generator's images are shown to."""
+    black_box: BlackBoxRun | None = None
+    """Where the classifier is a black box: it is asked, and no attack may follow its gradient."""
 
     @property
     def goal(self) -> Goal:
@@ -148,7 +189,10 @@ def check_request(request: Request) -> tuple[Config, Dataset]:
             results cannot be written.
     """
     run, config = request.run, load_run_config(request.run)
-    for name in (SUMMARY, GENERATOR, TARGET):
+    needed = [SUMMARY, GENERATOR]
+    needed += [TARGET] if config.black_box is None or is_local(config.black_box) else []
+    needed += [] if config.black_box is None else [DISTILLED]
+    for name in needed:
         if not (run / name).is_file():
             raise AdvGANError(
                 f"{run} is not finished: it has no {name}; go on with: python -m advgan.train --resume {run}"
@@ -193,14 +237,62 @@ def load_subject(request: Request, config: Config, dataset: Dataset) -> Subject:
     """
     shape = dataset.image_shape
     generator = load_generator(request.run, shape)
-    if request.target is None:
-        classifier = network_classifier(request.run / TARGET, shape, REMEDY)
-    else:
+    black_box = None
+    if asks_black_box(request, config):
+        black_box = _black_box(request, config, dataset)
+        classifier, other_target = _counted(black_box.oracles[0]), False
+        if is_local(str(config.black_box)):  # so that a table of runs can tell whether they attack one network
+            weights = network_classifier(request.run / TARGET, shape, REMEDY).weights
+            classifier = dataclasses.replace(classifier, weights=weights)
+    elif request.target is None:
+        classifier, other_target = network_classifier(request.run / TARGET, shape, REMEDY), False
+    else:  # a black-box run's generator was trained against its distilled network, whatever the target
         classifier = load_classifier(request.target, shape)
+        other_target = config.black_box is not None or classifier.digest != file_digest(request.run / TARGET)
     others = [load_classifier(given, shape) for given in request.transfer]
     test = dataset.test.first(request.images)
-    other_target = classifier.digest != file_digest(request.run / TARGET)
-    return Subject(config, dataset, test, scaled(test.images), classifier, other_target, generator, others)
+    return Subject(config, dataset, test, scaled(test.images), classifier, other_target, generator, others, black_box)
+
+
+def asks_black_box(request: Request, config: Config) -> bool:
+    """Whether the classifier that is scored is the run's black box."""
+    return config.black_box is not None and request.target is None
+
+
+def target_digest(request: Request, config: Config, dataset: Dataset) -> str:
+    """The digest of the run's own classifier, which is not asked."""
+    if config.black_box is None:
+        return file_digest(request.run / TARGET)
+    return _box(request, config, dataset).digest
+
+
+def _box(request: Request, config: Config, dataset: Dataset) -> BlackBox:
+    return run_black_box(config, request.run, dataset.image_shape, dataset.number_of_classes)
+
+
+def _black_box(request: Request, config: Config, dataset: Dataset) -> BlackBoxRun:
+    box, classes, settings = _box(request, config, dataset), dataset.number_of_classes, config.oracle
+    folder = request.folder / STAGES
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def oracle(part: str) -> CountedOracle:
+        journal = folder / f"answers{part}-{box.digest[:16]}.bin"
+        labels_only = settings.answers == "labels"
+        return CountedOracle(box, classes, labels_only, None, settings.images_per_request, journal)
+
+    journal = request.run / JOURNAL
+    return BlackBoxRun(
+        (oracle(""), oracle("-again"), oracle("-alone")),
+        network_classifier(request.run / DISTILLED, dataset.image_shape, REMEDY),
+        read_json(request.run / SUMMARY)["black_box"],
+        queries_in(journal, classes) if journal.is_file() else None,
+    )
+
+
+def _counted(oracle: CountedOracle) -> Classifier:
+    """A black box as a classifier; its scores are answers, which have no gradient."""
+    box = oracle.black_box
+    return Classifier(box.name, lambda images: oracle.ask(np.asarray(images), "scoring"), box.digest)
 
 
 def load_generator(run: Path, shape: tuple[int, int, int]) -> Any:
@@ -219,7 +311,7 @@ def load_generator(run: Path, shape: tuple[int, int, int]) -> Any:
 
 
 def check_subject(subject: Subject) -> list[Finding]:
-    """The guards that need no attack of their own: refuse before anything is written, or mark."""
+    """The guards that need no attack of their own: refuse before there are results, or mark."""
     images, labels = subject.images, subject.test.labels
     few = images[: guards.PROBE_IMAGES]
     attacked = AdvGANAttack(subject.generator, None, subject.config.attack)(few)
@@ -227,10 +319,22 @@ def check_subject(subject: Subject) -> list[Finding]:
     classes = subject.dataset.number_of_classes
     for other in subject.others:
         guards.check_answers(other, images, classes, gradients_asked=False)
+    held_out = guards.check_held_out(subject.test, [subject.dataset.training, subject.dataset.validation])
+    if (run := subject.black_box) is not None:
+        stated, spent = run.stated, sum(run.attack_queries.values())
+        same = guards.check_same_black_box(subject.classifier.digest, stated["digest"])
+        anew = [_counted(oracle) for oracle in run.oracles[1:]]
+        return [
+            *guards.check_answers(subject.classifier, images, classes, gradients_asked=False, anew=anew),
+            guards.not_for_a_black_box("gradients"),
+            held_out,
+            same,
+            guards.check_budget(spent, stated["query_budget"], run.journal, stated["queries"]),
+        ]
     return [
         *guards.check_answers(subject.classifier, images, classes),
         guards.check_gradients(subject.classifier, images, labels),
-        guards.check_held_out(subject.test, [subject.dataset.training, subject.dataset.validation]),
+        held_out,
     ]
 
 

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from advgan.config import Config
 from advgan.data.batches import slices
 from advgan.errors import AdvGANError
 from advgan.oracles.classifiers import Shape, file_digest, find_function, network_classifier
 from advgan.oracles.served import served_black_box
+from advgan.runs import TARGET
 
 SUM_TOLERANCE = 1e-3
 REMEDY = "give a .keras file written with the Keras that is installed here"
@@ -75,6 +77,29 @@ def load_black_box(
         return np.concatenate(answers) if answers else np.empty((0, classes), np.float32)
 
     return BlackBox(name, digest, asked)
+
+
+def run_black_box(config: Config, run: Path, shape: Shape, classes: int) -> BlackBox:
+    """The black box of a run: its own copy where it is a file, else where the configuration says.
+
+    Args:
+        config: of the run.
+        run: its folder.
+        shape: of one image.
+        classes: how many the data have.
+
+    Raises:
+        AdvGANError: as for ``load_black_box``.
+    """
+    given, settings = str(config.black_box), config.oracle
+    return load_black_box(
+        str(run / TARGET) if is_local(given) else given,
+        shape,
+        classes,
+        settings.images_per_request,
+        settings.timeout,
+        settings.retries,
+    )
 
 
 def _answers_of(classifier: Callable[[Any], Any]) -> Callable[[np.ndarray], np.ndarray]:

@@ -21,6 +21,23 @@ PURPOSES: tuple[Purpose, ...] = ("clean", "adversarial", "validation", "scoring"
 """What a query is for. Scoring the finished attack is no part of the attack: it is counted, but not limited."""
 
 
+def queries_in(journal: Path, classes: int) -> dict[Purpose, int]:
+    """How many answers a journal holds, by purpose; it is read only, and a record that was cut short is left out.
+
+    Args:
+        journal: of a ``CountedOracle``.
+        classes: how many the black box tells apart.
+    """
+    content, size = journal.read_bytes(), _record_size(classes)
+    first = np.frombuffer(content[: len(content) // size * size], np.uint8).reshape(-1, size)[:, 0]
+    return {purpose: int((first == number).sum()) for number, purpose in enumerate(PURPOSES)}
+
+
+def _record_size(classes: int) -> int:
+    """Bytes of a purpose, a digest, an answer and a checksum."""
+    return 1 + 32 + 4 * classes + 4
+
+
 class CountedOracle:
     """Asks a black box, counts the images it was asked about, and keeps its answers.
 
@@ -100,7 +117,7 @@ class CountedOracle:
 
     def _read(self, journal: Path) -> None:
         """Read what is there; a record that a killed process left unfinished is cut off."""
-        size, content, whole = 1 + 32 + 4 * self.classes + 4, journal.read_bytes(), 0
+        size, content, whole = _record_size(self.classes), journal.read_bytes(), 0
         while len(record := content[whole : whole + size]) == size:
             body = record[:-4]
             if zlib.crc32(body).to_bytes(4, "little") != record[-4:] or body[0] >= len(PURPOSES):

@@ -1,0 +1,120 @@
+"""What a black box was asked, by the attack and by the evaluation, and what success that bought."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from advgan.evaluation.breakdown import success_rate
+from advgan.evaluation.curve import epsilons_of_curve
+from advgan.evaluation.guards import ALONE_IMAGES, PROBE_IMAGES
+from advgan.evaluation.scores import Rate
+from advgan.evaluation.stages import Advance, Arrays, Stages
+from advgan.evaluation.subject import BlackBoxRun, Request, Subject
+from advgan.goals import Goal
+
+Record = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gap:
+    """How the generator does on the distilled network it was trained against, where the black box is scored."""
+
+    architecture: str
+    sha256: str
+    """Of the distilled network's file."""
+    success: Rate
+    """On the distilled network, over the images that count for the black box."""
+    agreement_clean: Rate
+    """How often both give the same class, over all clean images."""
+    agreement_adversarial: Rate
+    """The same over the generator's images."""
+
+
+def gap(subject: Subject, run: BlackBoxRun, stages: Stages, made: Arrays) -> Gap:
+    """The stage ``distilled``: the distilled network's answers beside those of the black box.
+
+    Args:
+        subject, run: what is evaluated.
+        stages: of the evaluation.
+        made: what the stage ``advgan`` left.
+    """
+    labels, distilled = subject.test.labels, run.distilled
+
+    def work(advance: Advance) -> Arrays:
+        clean = distilled.answers(subject.images)
+        advance(len(labels))
+        answers = distilled.answers(made["adversarial"])
+        advance(len(labels))
+        return {"clean_predictions": clean, "predictions": answers}
+
+    found = stages.result("distilled", {"distilled": distilled.digest}, 2 * len(labels), work)
+    return Gap(
+        run.stated["distilled"]["architecture"],
+        distilled.digest,
+        success_rate(subject.goal, labels, made["clean_predictions"], found["predictions"]),
+        _agreement(found["clean_predictions"], made["clean_predictions"]),
+        _agreement(found["predictions"], made["predictions"]),
+    )
+
+
+def _agreement(answers: np.ndarray, others: np.ndarray) -> Rate:
+    return Rate.of(int((answers == others).sum()), len(answers))
+
+
+def survival(goal: Goal, labels: np.ndarray, clean: np.ndarray, asked: np.ndarray, reached: np.ndarray) -> list[Record]:
+    """Success as a function of queries: at each number at which it rises, the share of images fooled by then.
+
+    Args:
+        goal, labels, clean: say which images count.
+        asked, reached: from ``run_square``.
+
+    Returns:
+        ``queries_per_image`` and ``success``, in rising order: from 1 query to the most that were asked.
+    """
+    counted = goal.eligible(labels, clean)
+    total, needed = int(counted.sum()), np.sort(asked[counted & reached])
+    if not total:
+        return []
+    steps = sorted({1, *needed.tolist(), int(asked[counted].max())})
+    return [{"queries_per_image": step, "success": int((needed <= step).sum()) / total} for step in steps]
+
+
+def queries_record(run: BlackBoxRun, images: int) -> Record:
+    """What the attack asked, and what the evaluation did; ``images`` is how many were scored."""
+    asked = run.attack_queries
+    total = sum(asked.values())
+    return {
+        "attack": asked,
+        "attack_total": total,
+        "per_image": total / images,
+        "budget": run.stated["query_budget"],
+        "scoring_in_training": run.stated["queries"]["scoring"],
+        "evaluation": run.queries,
+    }
+
+
+def validated(rows: Sequence[Record], images: int) -> list[Record]:
+    """The success on validation images while the attack was trained, at the queries that had been asked by then.
+
+    Args:
+        rows: of the run's ``metrics.jsonl``.
+        images: how many were scored; queries are divided by it.
+    """
+    return [
+        {"queries_per_image": row["queries"] / images, "success": row["validation_success"]}
+        for row in rows
+        if row["kind"] == "epoch" and "queries" in row
+    ]
+
+
+def most_queries(request: Request, subject: Subject) -> int:
+    """How many images an evaluation asks about at most, but for the few of the picture of samples."""
+    images = len(subject.test)
+    noise_fgsm_pgd = 3 + request.restarts
+    for_each = 3 + len(epsilons_of_curve(subject.epsilon)) - 1 + noise_fgsm_pgd
+    probes = min(PROBE_IMAGES, images) + ALONE_IMAGES
+    return for_each * images + probes + min(request.optimized_images, images) * request.square_queries
