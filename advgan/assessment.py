@@ -21,11 +21,18 @@ from advgan.evaluation.record import SCHEMA as SCHEMA
 from advgan.evaluation.record import evaluation_record
 from advgan.evaluation.scores import Rate
 from advgan.evaluation.stages import Advance, Stages, digest_of
-from advgan.evaluation.subject import STAGES, Subject, asks_black_box, check_request, check_subject, load_subject
+from advgan.evaluation.subject import (
+    STAGES,
+    Subject,
+    asks_black_box,
+    check_request,
+    check_subject,
+    load_subject,
+    target_digest,
+)
 from advgan.evaluation.subject import Request as Request  # the door finds it here
 from advgan.evaluation.subject import latest_finished_run as latest_finished_run
 from advgan.evaluation.subject import run_of as run_of
-from advgan.evaluation.subject import target_digest
 from advgan.files import read_json, sole_user, write_json
 from advgan.oracles.classifiers import file_digest
 from advgan.retraining import Retraining, plan_retraining, retrain

@@ -224,6 +224,11 @@ def evaluation_introduction(model: str, run_directory: Path, target: str, images
     ]
 
 
+def queries_ahead(most: int, asked: int) -> str:
+    """How many images an evaluation will ask a black box about, and how many it has already."""
+    return f"Queries        {most:,} at most to evaluate, {asked:,} of them asked already; no part of the attack's"
+
+
 def evaluation_results(record: dict[str, Any], folder: Path) -> list[str]:
     """The table at the end of an evaluation, and where its files are."""
     data, distortion = record["data"], record["distortion"]
@@ -254,6 +259,7 @@ def evaluation_results(record: dict[str, Any], folder: Path) -> list[str]:
         row("mean L0 (pixel values that differ)", number(distortion["mean_l0"], 1)),
         row("mean SSIM", number(distortion["mean_ssim"], 4)),
         row("mean PSNR, dB", number(distortion["mean_psnr"], 2)),
+        *(row(*line) for line in _queries_and_gap(record)),
         "",
         "Beside other attacks, same images and epsilon (seconds for 1,000 images on the right):",
         row("advgan", f"{rate(record['success']):<46}{record['seconds_per_1000_images']:>10.3f} s"),
@@ -264,6 +270,7 @@ def evaluation_results(record: dict[str, Any], folder: Path) -> list[str]:
             )
             for attack in record["attacks"]
         ),
+        *(row(missing["name"], f"       {missing['reason']}") for missing in record.get("attacks_left_out", [])),
         row("all together, image by image", rate(record["worst_case"])),
         *(row(f"transfer to {other['name']}", rate(other["success"])) for other in record["transfer"]),
         *(row(f"retrained at epsilon {point['epsilon']:.4g}", rate(point["success"])) for point in record["retrained"]),
@@ -275,6 +282,24 @@ def evaluation_results(record: dict[str, Any], folder: Path) -> list[str]:
         ),
         f"Report:   {folder / 'report.html'}",
         f"Figures:  {folder / 'evaluation.json'}",
+    ]
+
+
+def _queries_and_gap(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a black box was asked, and how the distilled network answers in its place; nothing for another target."""
+    if "queries" not in record:
+        return []
+    queries, distilled = record["queries"], record["distilled"]
+    success = distilled["success"]
+    parts = ", ".join(f"{count:,} {purpose}" for purpose, count in queries["attack"].items())
+    clean, adversarial = (distilled[f"agreement_{kind}"]["rate"] for kind in ("clean", "adversarial"))
+    interval = f"[{success['low']:.2%}, {success['high']:.2%}]"
+    return [
+        ("success on the distilled network", f"{success['rate']:>8.2%}   {interval}   n = {success['n']:,}"),
+        ("agreement with it: clean, adversarial", f"{clean:>8.2%}, {adversarial:.2%}"),
+        ("queries for the attack", f"{queries['attack_total']:>8,}   {parts}"),
+        ("  for each image scored", f"{queries['per_image']:>11.2f}"),
+        ("queries of the evaluation", f"{queries['evaluation']:>8,}   no part of the attack's"),
     ]
 
 

@@ -171,7 +171,7 @@ def _baselines(
         followed = subject.classifier
     differentiable = guards.has_gradient(followed, subject.images)
     findings = []
-    goal, labels, clean = subject.goal, subject.test.labels, made["clean_predictions"]
+    goal, labels = subject.goal, subject.test.labels
     fooled = goal.reached(labels, made["predictions"])
     rows = []
     for baseline in chosen:
@@ -242,8 +242,6 @@ def _square(request: Request, subject: Subject, stages: Stages, made: Arrays) ->
         goal.reached(labels, result["predictions"]),
         survival(goal, labels, clean, result["asked"], result["reached"]),
     )
-
-
 
 
 def _transfer(subject: Subject, stages: Stages, made: Arrays) -> list[Record]:

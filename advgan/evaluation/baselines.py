@@ -1,6 +1,6 @@
 """The attacks that a generator is compared with, on the same images and at the same epsilon: noise, FGSM, PGD, FMN.
 
-On a black box, whose gradient nothing may follow, FGSM and PGD follow that of the distilled network, and FMN is left out.
+On a black box, whose gradient nothing may follow, FGSM and PGD follow the distilled network's, and FMN is left out.
 
 FGSM, PGD and FMN are Foolbox's. Its FGSM has no targeted form, so it is left out where the goal is targeted. FMN
 (Pintor et al. 2021) looks for the smallest change under Carlini and Wagner's margin of logits, by optimization in
@@ -73,14 +73,11 @@ def noise_baselines(epsilon: float) -> list[Baseline]:
 
 def black_box_baselines(goal: Goal, epsilon: float, restarts: int) -> list[Baseline]:
     """Noise, and FGSM and PGD that are to follow the distilled network; the arguments are those of ``baselines``."""
-    followed = "the distilled network"
-    return [
-        *noise_baselines(epsilon),
-        *(
-            replace(each, name=f"{each.name} on {followed}", kind="transfer", settings={**each.settings, "on": followed})
-            for each in _gradient_baselines(goal, epsilon, restarts)
-        ),
-    ]
+    found = noise_baselines(epsilon)
+    for each in _gradient_baselines(goal, epsilon, restarts):
+        settings = {**each.settings, "follows": "the distilled network"}
+        found.append(replace(each, name=f"{each.name} on the distilled network", kind="transfer", settings=settings))
+    return found
 
 
 def _gradient_baselines(goal: Goal, epsilon: float, restarts: int) -> list[Baseline]:

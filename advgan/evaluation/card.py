@@ -32,6 +32,8 @@ def report_card(record: Mapping[str, Any]) -> list[Line]:
     attacks = {attack["name"]: attack for attack in record["attacks"]}
     pgd = next((attack for attack in record["attacks"] if attack["kind"] == "iterative"), None)
     transfer = [other for other in record["transfer"] if other["sha256"] != record["target"]["sha256"]]
+    square = attacks.get("square")
+    black_box = "queries" in record
     lines: list[Line] = []
 
     def add(section: str, item: str, status: str, reason: str) -> None:
@@ -45,14 +47,18 @@ def report_card(record: Mapping[str, Any]) -> list[Line]:
     add(
         SEVERE, "Threat model: the attacker's goal, knowledge and capabilities are stated", PASS, record["threat_model"]
     )
-    add(
-        SEVERE,
-        "Threat model: the attacker knows how the classifier works",
-        PASS if pgd else WARN,
-        "FGSM, PGD and FMN follow the gradient of the whole classifier"
-        if pgd
-        else "no attack could follow the gradient of the classifier",
-    )
+    knows = "Threat model: the attacker knows how the classifier works"
+    if black_box:
+        add(SEVERE, knows, NOT_CHECKED, "a black box: nothing of it is used but its answers")
+    else:
+        add(
+            SEVERE,
+            knows,
+            PASS if pgd else WARN,
+            "FGSM, PGD and FMN follow the gradient of the whole classifier"
+            if pgd
+            else "no attack could follow the gradient of the classifier",
+        )
     add(SEVERE, "Threat model: it models a real adversary", NOT_CHECKED, "depends on where the classifier is used")
     add(
         SEVERE,
@@ -62,14 +68,21 @@ def report_card(record: Mapping[str, Any]) -> list[Line]:
     )
     of_guard(SEVERE, "Adaptive attacks: they see the whole classifier, end to end", "gradients")
     loss = "margin of logits for AdvGAN and FMN, cross-entropy for FGSM and PGD"
-    add(SEVERE, "Adaptive attacks: the loss fits the goal", guards["logits"]["status"], loss)
-    restarts = pgd["settings"]["restarts"] if pgd else 0
-    add(
-        SEVERE,
-        "Adaptive attacks: the strongest ones were used",
-        PASS if restarts > 1 else WARN,
-        f"starts of PGD: {restarts}" + ("" if restarts > 1 else "; --restarts 10 is stronger"),
-    )
+    strongest = "Adaptive attacks: the strongest ones were used"
+    if black_box:
+        loss = "margin of the distilled network's logits for AdvGAN, of the black box's answers for Square"
+        add(SEVERE, "Adaptive attacks: the loss fits the goal", PASS, loss)
+        asked = f"Square, {square['settings']['queries_per_image']:,} queries an image" if square else "none"
+        add(SEVERE, strongest, WARN, f"of those that ask: {asked}; --square-queries 10000 is stronger")
+    else:
+        add(SEVERE, "Adaptive attacks: the loss fits the goal", guards["logits"]["status"], loss)
+        restarts = pgd["settings"]["restarts"] if pgd else 0
+        add(
+            SEVERE,
+            strongest,
+            PASS if restarts > 1 else WARN,
+            f"starts of PGD: {restarts}" + ("" if restarts > 1 else "; --restarts 10 is stronger"),
+        )
     commit = record["commit"] or "unknown"
     released = commit != "unknown" and not commit.endswith("-dirty")
     add(
@@ -106,10 +119,8 @@ def report_card(record: Mapping[str, Any]) -> list[Line]:
     add(
         SEVERE,
         "Black-box, transfer and noise attacks were tried",
-        PASS if transfer else WARN,
-        f"noise, and transfer to {len(transfer)} other classifier(s)"
-        if transfer
-        else "noise only; --transfer adds classifiers",
+        PASS if transfer or square else WARN,
+        _gradient_free(black_box, square, len(transfer)),
     )
     add(
         SEVERE,
@@ -131,7 +142,7 @@ def report_card(record: Mapping[str, Any]) -> list[Line]:
         PASS if len({attack["kind"] for attack in attacks.values()}) > 2 else WARN,
         "a generator, " + ", ".join(attacks),
     )
-    add(PITFALLS, "A gradient-free and a hard-label attack", WARN, "noise asks for neither, but it does not search")
+    add(PITFALLS, "A gradient-free and a hard-label attack", *_hard_label(record, square))
     add(
         PITFALLS,
         "Transfer: success on other classifiers is below that of white-box attacks",
@@ -145,8 +156,12 @@ def report_card(record: Mapping[str, Any]) -> list[Line]:
     add(
         PITFALLS,
         "The search starts at a random offset",
-        PASS if pgd else NOT_CHECKED,
-        "PGD starts at a random point within epsilon" if pgd else "PGD did not run",
+        PASS if pgd or square else NOT_CHECKED,
+        "PGD starts at a random point within epsilon"
+        if pgd
+        else "Square starts at random stripes of epsilon"
+        if square
+        else "PGD did not run",
     )
     add(PITFALLS, "Sensitivity to the attacks' settings", NOT_CHECKED, "one setting of each was run")
     add(PITFALLS, "Comparison with prior work", NOT_CHECKED, "the README states the paper's figures")
@@ -174,6 +189,24 @@ def report_card(record: Mapping[str, Any]) -> list[Line]:
     add(SPECIAL, "Domains other than images", PASS, "stated: images only")
     add(SPECIAL, "Success is per image: the mean over images of the best attack", PASS, _rate(record["worst_case"]))
     return lines
+
+
+def _gradient_free(black_box: bool, square: Mapping[str, Any] | None, transfer: int) -> str:
+    if black_box:
+        tried = "noise, and FGSM and PGD by transfer from the distilled network"
+        tried += ", and Square" if square else "; Square was not measured"
+        return tried + (f", and transfer to {transfer} other classifier(s)" if transfer else "")
+    if transfer:
+        return f"noise, and transfer to {transfer} other classifier(s)"
+    return "noise only; --transfer adds classifiers"
+
+
+def _hard_label(record: Mapping[str, Any], square: Mapping[str, Any] | None) -> tuple[str, str]:
+    if square is None:
+        return WARN, "noise asks for neither, but it does not search"
+    if record["queries"]["answers"] == "labels":
+        return PASS, "Square, which was told the class alone, as AdvGAN was: without a score it tries squares blindly"
+    return WARN, "Square follows no gradient, but it was told probabilities; no attack was told the class alone"
 
 
 def _rate(rate: Mapping[str, Any]) -> str:

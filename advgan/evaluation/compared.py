@@ -59,7 +59,9 @@ def differences(record: Mapping[str, Any], first: Mapping[str, Any]) -> list[str
     if known[0] != known[1]:
         found.append(f"another knowledge of the target ({known[0]}, not {known[1]})")
     elif record["options"] != first["options"]:
-        found.append("other settings of the other attacks (restarts of PGD, images of FMN)")
+        found.append(
+            "other settings of the other attacks (restarts of PGD, images of FMN or Square, queries of Square)"
+        )
     return found
 
 

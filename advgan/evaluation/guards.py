@@ -16,6 +16,7 @@ from advgan.data.datasets import Split
 from advgan.errors import AdvGANError
 from advgan.evaluation.scores import Rate
 from advgan.oracles.classifiers import Classifier
+from advgan.oracles.counted import Purpose
 from advgan.perturbation import FLOAT_TOLERANCE
 
 PASS, WARN, NOT_CHECKED = "pass", "warn", "not checked"
@@ -159,7 +160,9 @@ def check_same_black_box(digest: str, stated: str) -> Finding:
     return _marked_if(digest != stated, "it is the run's black box", reason, remedy)
 
 
-def check_budget(spent: int, budget: int | None, journal: Mapping[str, int] | None, stated: Mapping[str, int]) -> Finding:
+def check_budget(
+    spent: int, budget: int | None, journal: Mapping[Purpose, int] | None, stated: Mapping[str, int]
+) -> Finding:
     """Mark an attack that asked the black box about more images than it was allowed to, or than it says.
 
     Args:
@@ -174,7 +177,7 @@ def check_budget(spent: int, budget: int | None, journal: Mapping[str, int] | No
         kept = "the run's journal of answers is gone, so this is what its summary says"
     else:
         kept = f"the run's journal holds {sum(journal.values()):,} answers, its summary says {sum(stated.values()):,}"
-    wrong = (budget is not None and spent > budget) or (journal is not None and dict(journal) != dict(stated))
+    wrong = (budget is not None and spent > budget) or (journal is not None and {**journal} != {**stated})
     remedy = "The run's files were changed, or it asked more than it says: train it again."
     return _marked_if(wrong, guard, f"{spent:,} images were asked about, {limit}; {kept}", remedy)
 

@@ -18,8 +18,10 @@ from advgan.evaluation.plots import (
     sample_grid,
     save_figure,
     success_against_epsilon,
+    success_against_queries,
     training_curves,
 )
+from advgan.evaluation.queries import validated
 from advgan.evaluation.sheets import MOST_CHANNELS, challenge_array, read_sheets, write_sheets
 from advgan.evaluation.stages import Advance, Arrays, Stages
 from advgan.evaluation.subject import Subject
@@ -29,7 +31,7 @@ from advgan.perturbation import to_8_bits
 
 Record = dict[str, Any]
 ARCHIVE, CHALLENGE, GRID, CURVE = "adversarial.npz", "mnist_challenge.npy", "grid.png", "success_against_epsilon.png"
-PAGE = "report.html"
+PAGE, QUERIES = "report.html", "queries.png"
 
 
 def write_images(folder: Path, subject: Subject, made: Arrays) -> Record:
@@ -101,6 +103,26 @@ def draw_curve(folder: Path, record: Record) -> None:
     save_figure(figure, folder / CURVE)
 
 
+def draw_queries(folder: Path, record: Record, rows: list[Record]) -> None:
+    """Draw success against queries where the classifier is a black box, and say so in the record.
+
+    Args:
+        folder: of the results.
+        record: the content of ``evaluation.json``; ``files`` is added to.
+        rows: of the run's ``metrics.jsonl``.
+    """
+    if "queries" not in record:
+        return
+    images = record["data"]["images"]
+    attacked = next((attack["images"] for attack in record["attacks"] if attack["name"] == "square"), 0)
+    points = validated(rows, images)
+    figure = success_against_queries(
+        record["queries"], record["success"], record["queries_curve"], points, images, attacked
+    )
+    save_figure(figure, folder / QUERIES)
+    record["files"]["queries"] = QUERIES
+
+
 def write_page(folder: Path, record: Record, rows: list[dict[str, Any]]) -> None:
     """Write ``report.html``, its figures inside.
 
@@ -118,6 +140,13 @@ def write_page(folder: Path, record: Record, rows: list[dict[str, Any]]) -> None
     if record["retrained"]:
         caption += " Squares: generators trained at their own epsilon, against the run's own target."
     figures.append(("Success against epsilon", caption, (folder / CURVE).read_bytes()))
+    if "queries" in record:
+        caption = (
+            "AdvGAN asks while it is trained and then attacks without asking: its queries are divided by the images "
+            "scored, so each further image would move its point to the left. Square searches for each image anew; its "
+            "curve is the share of its images that were fooled by then. Asking about an image twice counts once."
+        )
+        figures.append(("Success against queries", caption, (folder / QUERIES).read_bytes()))
     matrices = confusion(np.array(record["confusion_clean"]), np.array(record["confusion_under_attack"]))
     figures.append(("Answers before and under attack", "Images by true class and answer.", as_png(matrices)))
     kinds = {kind: [row for row in rows if row["kind"] == kind] for kind in ("steps", "epoch")}

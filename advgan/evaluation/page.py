@@ -9,6 +9,11 @@ from typing import Any
 from advgan.evaluation.html import Cell, document, figure, table
 
 CLASSES = {"pass": "pass", "warn": "warn", "not checked": "unchecked"}
+PURPOSES = {
+    "clean": "clean images, whose answers the distilled network learns",
+    "adversarial": "images of the generator so far, whose answers it learns too",
+    "validation": "to choose the best generator",
+}
 SIGNS = {"pass": "✓ pass", "warn": "! warn", "not checked": "– not checked"}
 
 
@@ -34,6 +39,7 @@ def page(record: Mapping[str, Any], figures: Sequence[tuple[str, str, bytes]]) -
         table(["", ""], [("target", (record["target"]["name"], "long")), ("data", (_data(record), "long"))]),
         "<h2>Success</h2>",
         table(["", "rate", "Wilson 95 %", "images", ""], [*_success_rows(record)]),
+        *_black_box(record),
         "<h2>Beside other attacks</h2>",
         "<p>Same images, same epsilon. Seconds are for 1,000 images on the machine named below.</p>",
         table(["attack", "rate", "Wilson 95 %", "images", "seconds"], [*_attack_rows(record)]),
@@ -70,16 +76,38 @@ def in_words(record: Mapping[str, Any]) -> str:
     else:
         reached, counted = "are misclassified", "classified correctly when clean"
     strongest = strongest_other(record)
+    target = "The classifier" if "queries" not in record else "The black box"
     which = "all" if data["all_test_images"] else "the first"
     return (
         f"{success['rate']:.2%} (95 % interval {success['low']:.2%} to {success['high']:.2%}) of the {success['n']:,} "
         f"test images that are {counted} {reached} after AdvGAN changed each pixel by at most "
         f"{record['epsilon']:.3g} of its range. "
-        f"The classifier is right on {clean['rate']:.2%} of {which} {data['images']:,} clean test images. "
+        f"{target} is right on {clean['rate']:.2%} of {which} {data['images']:,} clean test images. "
         f"The strongest other attack on the same images, {strongest['name']}, reaches "
         f"{strongest['success']['rate']:.2%}; "
         f"all attacks together, image by image, {record['worst_case']['rate']:.2%}."
+        f"{_queries_in_words(record)}"
     )
+
+
+def _queries_in_words(record: Mapping[str, Any]) -> str:
+    """What a black box was asked to make the attack, and the gap; empty for another classifier."""
+    if "queries" not in record:
+        return ""
+    queries, distilled = record["queries"], record["distilled"]
+    words = (
+        f" Training the attack took {queries['attack_total']:,} queries to the black box, {queries['per_image']:.3g} "
+        f"for each image scored; attacking takes none. The distilled network, which it was trained against, is fooled "
+        f"by {distilled['success']['rate']:.2%} of the same images."
+    )
+    square = next((attack for attack in record["attacks"] if attack["name"] == "square"), None)
+    if square is not None:
+        words += (
+            f" Square, which asks for each image anew, reaches {square['success']['rate']:.2%} of the first "
+            f"{square['images']:,} with at most {square['settings']['queries_per_image']:,} queries an image; AdvGAN "
+            f"reaches {square['advgan_success']['rate']:.2%} of the same."
+        )
+    return words
 
 
 def strongest_other(record: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -105,11 +133,45 @@ def _success_rows(record: Mapping[str, Any]) -> Iterable[Sequence[Cell]]:
         yield _rate_row(f"transfer to {other['name']}", other["success"])
 
 
+def _black_box(record: Mapping[str, Any]) -> Iterable[str]:
+    """The queries and the gap, where the classifier is a black box."""
+    if "queries" not in record:
+        return
+    queries, distilled = record["queries"], record["distilled"]
+    yield "<h2>Queries to the black box</h2>"
+    yield "<p>A query is one image that it was asked about and that it had not been asked about before.</p>"
+    yield table(["", "images", ""], [*_query_rows(queries)])
+    yield "<h2>The gap to the distilled network</h2>"
+    yield (
+        f"<p>The generator was trained against a {escape(distilled['architecture'])} that learnt to answer as the "
+        "black box does. Success counts the same images on both.</p>"
+    )
+    rows = [
+        _rate_row("success on the black box", record["success"]),
+        _rate_row("success on the distilled network", distilled["success"]),
+        _rate_row("both give the same class: clean images", distilled["agreement_clean"]),
+        _rate_row("both give the same class: adversarial images", distilled["agreement_adversarial"]),
+    ]
+    yield table(["", "rate", "Wilson 95 %", "images", ""], rows)
+
+
+def _query_rows(queries: Mapping[str, Any]) -> Iterable[Sequence[Cell]]:
+    budget = "no budget" if queries["budget"] is None else f"of a budget of {queries['budget']:,}"
+    yield "training the attack", (f"{queries['attack_total']:,}", "number"), budget
+    for purpose, meaning in PURPOSES.items():
+        yield f"– {purpose}", (f"{queries['attack'][purpose]:,}", "number"), meaning
+    yield "– for each image scored", (f"{queries['per_image']:.4g}", "number"), "attacking a further one takes none"
+    yield "scoring it when it was trained", (f"{queries['scoring_in_training']:,}", "number"), "no part of the attack"
+    yield "this evaluation", (f"{queries['evaluation']:,}", "number"), "no part of the attack, other attacks included"
+
+
 def _attack_rows(record: Mapping[str, Any]) -> Iterable[Sequence[Cell]]:
     yield _rate_row("advgan", record["success"], f"{record['seconds_per_1000_images']:.3f}")
     for attack in record["attacks"]:
         few = "" if attack["images"] == record["data"]["images"] else f" (first {attack['images']:,} images)"
         yield _rate_row(attack["name"] + few, attack["success"], f"{attack['seconds_per_1000_images']:.3f}")
+    for missing in record.get("attacks_left_out", []):
+        yield missing["name"], (missing["reason"], "long"), "", "", ""
     yield _rate_row("all together, image by image", record["worst_case"])
 
 

@@ -155,6 +155,48 @@ def success_against_epsilon(
     return figure
 
 
+def success_against_queries(
+    queries: Row, success: Row, square: Row | None, validated: list[Row], images: int, square_images: int
+) -> Figure:
+    """Draw what success cost in questions to the black box: AdvGAN's point, its way there, and Square's curve.
+
+    Args:
+        queries, success, square: ``queries``, ``success`` and ``queries_curve`` of ``evaluation.json``.
+        validated: points of the attack while it was trained, in the form of the curve's.
+        images: how many were scored.
+        square_images: how many Square attacked.
+    """
+    figure = Figure(figsize=(8, 4), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    if square is not None and square["points"]:
+        asked, rates = _in_order(square["points"])
+        name = f"{square['name']}, the first {square_images:,} images: each costs queries of its own"
+        axis.step(asked, rates, where="post", color="C1", label=name)
+        axis.plot(asked[-1], rates[-1], "o", color="C1", markersize=4)
+    if validated:
+        asked, rates = _in_order(validated)
+        axis.plot(
+            asked, rates, "o-", color="C0", linewidth=0.8, markersize=3, label="AdvGAN while training, validation"
+        )
+    errors = [[success["rate"] - success["low"]], [success["high"] - success["rate"]]]
+    point = f"AdvGAN, {images:,} images: {queries['attack_total']:,} queries in training for all"
+    axis.errorbar(queries["per_image"], success["rate"], errors, fmt="D", color="C0", capsize=3, label=point)
+    axis.set_xscale("log")
+    axis.set_ylim(-0.03, 1.03)
+    axis.set_xlabel("queries: images the black box was asked about, for each attacked image (bar: Wilson 95 %)")
+    axis.set_ylabel("success rate")
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axis.grid(alpha=0.3, which="both")
+    axis.legend(fontsize=8, loc="best")
+    return figure
+
+
+def _in_order(points: list[Row]) -> tuple[list[float], list[float]]:
+    return [point["queries_per_image"] for point in points], [point["success"] for point in points]
+
+
 def compared_curves(runs: list[tuple[str, Row]]) -> Figure:
     """Draw success against epsilon of several runs; a diamond stands at the epsilon that each was trained at.
 

@@ -88,6 +88,7 @@ def queries_record(run: BlackBoxRun, images: int) -> Record:
     asked = run.attack_queries
     total = sum(asked.values())
     return {
+        "answers": run.stated["answers"],
         "attack": asked,
         "attack_total": total,
         "per_image": total / images,

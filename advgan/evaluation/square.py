@@ -1,8 +1,8 @@
 """Square Attack (Andriushchenko et al. 2020) in L_inf, from the Adversarial Robustness Toolbox, each query counted.
 
-It asks and looks at nothing but the answers. ART asks about the same images again and again; what counts as a query here
-is an image that was not asked about before, so an image costs one query for itself, one for the first stripes and at
-most one for each square that is tried.
+It asks and looks at nothing but the answers. ART asks about the same images again and again; what counts as a query
+here is an image that was not asked about before, so an image costs one query for itself, one for the first stripes and
+at most one for each square that is tried.
 """
 
 from __future__ import annotations

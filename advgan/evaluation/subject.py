@@ -40,6 +40,7 @@ from advgan.runs import (
     reference_run,
 )
 
+SQUARE_QUERIES = 1000
 STAGES = "stages"
 """The folder, in that of the results, of what outlives the process."""
 REMEDY = f"evaluate a run of the Keras that is installed here, made with: {TRAIN}"
@@ -65,7 +66,7 @@ class Request:
     """How often PGD starts."""
     optimized_images: int = 100
     """How many images the attack that is slow is tried on: the optimization attack, or Square on a black box."""
-    square_queries: int = 1000
+    square_queries: int = SQUARE_QUERIES
     """The most images that Square asks a black box about for each image it attacks; 3 or more."""
     target: str | None = None
     """The classifier under attack, as ``load_classifier`` takes it; the run's own by default."""
@@ -77,7 +78,9 @@ class Request:
     def __post_init__(self) -> None:
         if self.square_queries < FEWEST_QUERIES:
             raise ConfigurationError(
-                "--square-queries", self.square_queries, f"is too few to try a square (allowed: {FEWEST_QUERIES} or more)"
+                "--square-queries",
+                self.square_queries,
+                f"is too few to try a square (allowed: {FEWEST_QUERIES} or more)",
             )
         for epsilon in self.retrain:
             if not 0 <= epsilon <= 1:
@@ -205,6 +208,10 @@ def check_request(request: Request) -> tuple[Config, Dataset]:
     if request.images is not None and not 1 <= request.images <= len(dataset.test):
         raise ConfigurationError(
             "--images", request.images, f"{run} has {len(dataset.test)} test images (allowed: 1 to that)"
+        )
+    if request.square_queries != SQUARE_QUERIES and not asks_black_box(request, config):
+        raise ConfigurationError(
+            "--square-queries", request.square_queries, "is for a run's own black box; leave it out"
         )
     check_writable("--output", request.folder)
     return config, dataset
