@@ -41,7 +41,7 @@ def page(record: Mapping[str, Any], figures: Sequence[tuple[str, str, bytes]]) -
         table(["", "rate", "Wilson 95 %", "images", ""], [*_success_rows(record)]),
         *_black_box(record),
         "<h2>Beside other attacks</h2>",
-        "<p>Same images, same epsilon. Seconds are for 1,000 images on the machine named below.</p>",
+        f"<p>Same images, same epsilon. {_followed(record)}Seconds are for 1,000 images on the machine named below.</p>",
         table(["attack", "rate", "Wilson 95 %", "images", "seconds"], [*_attack_rows(record)]),
         "<h2>Size of the changes</h2>",
         table(["", ""], [*_distortion_rows(record["distortion"])]),
@@ -104,10 +104,15 @@ def _queries_in_words(record: Mapping[str, Any]) -> str:
     if square is not None:
         words += (
             f" Square, which asks for each image anew, reaches {square['success']['rate']:.2%} of the first "
-            f"{square['images']:,} with at most {square['settings']['queries_per_image']:,} queries an image; AdvGAN "
+            f"{square['images']:,} with at most {square['settings']['queries_per_image']:,} queries an image"
+            f"{_median(square['median_queries'])}; AdvGAN "
             f"reaches {square['advgan_success']['rate']:.2%} of the same."
         )
     return words
+
+
+def _median(queries: float | None) -> str:
+    return "" if queries is None else f" (median of those fooled: {queries:g})"
 
 
 def strongest_other(record: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -139,7 +144,7 @@ def _black_box(record: Mapping[str, Any]) -> Iterable[str]:
         return
     queries, distilled = record["queries"], record["distilled"]
     yield "<h2>Queries to the black box</h2>"
-    yield "<p>A query is one image that it was asked about and that it had not been asked about before.</p>"
+    yield "<p>A query is one image that it was asked about and had not been asked about before.</p>"
     yield table(["", "images", ""], [*_query_rows(queries)])
     yield "<h2>The gap to the distilled network</h2>"
     yield (
@@ -153,6 +158,12 @@ def _black_box(record: Mapping[str, Any]) -> Iterable[str]:
         _rate_row("both give the same class: adversarial images", distilled["agreement_adversarial"]),
     ]
     yield table(["", "rate", "Wilson 95 %", "images", ""], rows)
+
+
+def _followed(record: Mapping[str, Any]) -> str:
+    if "queries" not in record:
+        return ""
+    return "Attacks on the distilled network follow its gradient, so they rest on the same queries as AdvGAN. "
 
 
 def _query_rows(queries: Mapping[str, Any]) -> Iterable[Sequence[Cell]]:

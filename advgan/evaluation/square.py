@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import math
 import time
+import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
@@ -36,7 +37,9 @@ FEWEST_QUERIES = 3
 def why_not_square(shape: tuple[int, int, int]) -> str:
     """Why ART's Square Attack cannot run on images of a shape; empty where it can."""
     try:
-        importlib.import_module("art.attacks.evasion.square_attack")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about packages that other parts of ART would want
+            importlib.import_module("art.attacks.evasion.square_attack")
     except ImportError:
         return f"not measured: {INSTALL}"
     height, width, _ = shape
