@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from art.attacks.evasion import SquareAttack
-from art.estimators.classification import BlackBoxClassifier
+from art.estimators.classification import BlackBoxClassifierNeuralNetwork
 
 from advgan import evaluate
 from advgan.assessment import Request, assess, last_record
@@ -92,6 +92,7 @@ def load_data() -> Any:
 @pytest.fixture(scope="module")
 def run(box: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run against it."""
+    assert box
     config = parse_config(
         {
             "data": {"training_images": 1000, "validation_images": 100, "test_images": COUNT},
@@ -157,7 +158,7 @@ def test_every_query_is_counted_and_that_of_the_attack_apart(
     queries = record["queries"]
     stated = json.loads((run / "summary.json").read_text())["black_box"]["queries"]
     assert queries["evaluation"] == asked
-    assert len(box.seen) == asked - 100 - 5  # a guard asks about 60 images and 5 again
+    assert len(box.seen) == asked - COUNT - 5  # a guard asks about 60 images and 5 again
     assert queries["attack"] == {purpose: stated[purpose] for purpose in ("clean", "adversarial", "validation")}
     assert queries["attack_total"] == sum(queries["attack"].values()) == 1900 == queries["budget"]
     assert queries["per_image"] == 1900 / COUNT
@@ -340,7 +341,7 @@ def test_a_black_box_that_is_a_file_is_scored_by_its_answers_alone(
     card = {line["item"]: line for line in found["card"]}
     assert card["A gradient-free and a hard-label attack"]["status"] == PASS
     (copy / "target.keras").unlink()
-    with pytest.raises(AdvGANError, match="is not finished: it has no target.keras"):
+    with pytest.raises(AdvGANError, match=r"is not finished: it has no target\.keras"):
         assess(Request(copy), say=silent)
 
 
@@ -435,7 +436,9 @@ def test_square_is_arts_own_search(box: Any) -> None:
     def logarithms(batch: np.ndarray) -> np.ndarray:
         return np.log(np.maximum(probabilities(box.scores(batch)).astype(np.float32), 1e-30))
 
-    estimator = BlackBoxClassifier(logarithms, (28, 28, 1), 10, clip_values=(0.0, 1.0))
+    estimator = BlackBoxClassifierNeuralNetwork(
+        logarithms, (28, 28, 1), 10, channels_first=False, clip_values=(0.0, 1.0)
+    )
     attack = SquareAttack(estimator, max_iter=78, eps=EPSILON, p_init=0.8, verbose=False)
     np.random.seed(0)
     made = attack.generate(images[here], labels[here])

@@ -41,7 +41,8 @@ def page(record: Mapping[str, Any], figures: Sequence[tuple[str, str, bytes]]) -
         table(["", "rate", "Wilson 95 %", "images", ""], [*_success_rows(record)]),
         *_black_box(record),
         "<h2>Beside other attacks</h2>",
-        f"<p>Same images, same epsilon. {_followed(record)}Seconds are for 1,000 images on the machine named below.</p>",
+        f"<p>Same images, same epsilon. {_followed(record)}Seconds are for 1,000 images on the machine named "
+        "below.</p>",
         table(["attack", "rate", "Wilson 95 %", "images", "seconds"], [*_attack_rows(record)]),
         "<h2>Size of the changes</h2>",
         table(["", ""], [*_distortion_rows(record["distortion"])]),
