@@ -255,7 +255,7 @@ def test_without_art_square_is_not_measured_and_all_else_is(
     found = assess(request_of(run, output=tmp_path / "copy"), say=said.append)
     assert found["success"] == record["success"] and found["queries_curve"] is None
     [missing] = found["attacks_left_out"]
-    assert missing == {"name": "square", "reason": "not measured: pip install 'advgan[square]'"}
+    assert missing == {"name": "square", "reason": "not measured: pip install adversarial-robustness-toolbox"}
     assert any("square" in line and "not measured: pip install" in line for line in said)
     assert "not measured: pip install" in (tmp_path / "copy" / "report.html").read_text()
     card = {line["item"]: line for line in found["card"]}

@@ -25,7 +25,7 @@ from advgan.oracles.classifiers import Classifier
 from advgan.perturbation import measure
 
 ART = "adversarial-robustness-toolbox"
-INSTALL = "pip install 'advgan[square]'"
+INSTALL = f"pip install {ART}"
 FIRST_SQUARE = 0.8
 """The share of an image that the first square covers; ART's default."""
 SMALLEST = 1e-30
