@@ -103,10 +103,10 @@ def _queries_in_words(record: Mapping[str, Any]) -> str:
     )
     square = next((attack for attack in record["attacks"] if attack["name"] == "square"), None)
     if square is not None:
-        told = ", told the class alone," if queries["answers"] == "labels" else ""
+        told = ", told the class alone," if queries["answers"] == "labels" else ","
         words += (
-            f" Square, which asks for each image anew{told or ','} reaches {square['success']['rate']:.2%} of the first "
-            f"{square['images']:,} with at most {square['settings']['queries_per_image']:,} queries an image"
+            f" Square, which asks for each image anew{told} reaches {square['success']['rate']:.2%} of the "
+            f"first {square['images']:,} with at most {square['settings']['queries_per_image']:,} queries an image"
             f"{_median(square['median_queries'])}; AdvGAN "
             f"reaches {square['advgan_success']['rate']:.2%} of the same."
         )
