@@ -308,7 +308,7 @@ def test_where_nothing_listens(waits: list[float]) -> None:
 def test_where_nobody_answers_in_time(waits: list[float]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}{PATH}"
-        with pytest.raises(OracleUnavailable, match=r"\(no answer within 0\.2 s; tried twice|tried 2 times\)"):
+        with pytest.raises(OracleUnavailable, match=r"\(no answer within 0\.2 s; tried 2 times\)$"):
             load_black_box(url, SHAPE, CLASSES, timeout=0.2, retries=1).ask(IMAGES)
         with pytest.raises(AdvGANError, match=r"no server answers at .*\(no answer within 0\.2 s\)"):
             check_served(url, 0.2)
@@ -422,7 +422,7 @@ def test_a_server_on_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.M
 )
 def test_what_is_no_url_of_a_model_is_refused(url: str) -> None:
     for ask in (lambda: load_black_box(url, SHAPE, CLASSES), lambda: check_served(url, 5)):
-        with pytest.raises(AdvGANError, match="is no URL of a served model: give the URL .*:predict$"):
+        with pytest.raises(AdvGANError, match=r"is no URL of a served model: give the URL .*:predict$"):
             ask()
 
 
