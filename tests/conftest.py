@@ -10,6 +10,12 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let ART write its settings file before there are workers: two that do so at once fail at the import."""
+    if not hasattr(config, "workerinput"):
+        import art.config  # noqa: F401
+
+
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run on a slice of MNIST: a fair classifier and a generator that often fools it."""
