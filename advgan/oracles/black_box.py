@@ -38,7 +38,7 @@ class BlackBox:
 
 def is_local(given: str) -> bool:
     """Whether a black box is a file of networks here, which a run keeps a copy of."""
-    return given == "target" or given.endswith(".keras")
+    return given == "target" or ("://" not in given and given.endswith(".keras"))
 
 
 def load_black_box(
@@ -65,7 +65,7 @@ def load_black_box(
         else:
             scores, file = find_function(given)
             name, digest = given, file_digest(file) if file else hashlib.sha256(given.encode()).hexdigest()
-        ask = _answers_of(scores)
+        ask = _answers_of(scores, name)
 
     def asked(images: np.ndarray) -> np.ndarray:
         answers = [
@@ -77,12 +77,18 @@ def load_black_box(
     return BlackBox(name, digest, asked)
 
 
-def _answers_of(classifier: Callable[[Any], Any]) -> Callable[[np.ndarray], np.ndarray]:
+def _answers_of(classifier: Callable[[Any], Any], name: str) -> Callable[[np.ndarray], np.ndarray]:
     """A local classifier's probabilities: what it answers where that are such, else the softmax of its logits."""
 
     def ask(images: np.ndarray) -> np.ndarray:
-        answered = np.asarray(classifier(images))
-        scores = answered.astype(np.float64)
+        try:
+            answered = np.asarray(classifier(images))
+            scores = answered.astype(np.float64)
+        except AdvGANError:  # a function of the user's own may say that it is not available
+            raise
+        except Exception as error:  # whatever the user's classifier raises
+            problem = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+            raise AdvGANError(f"{name} fails on images of shape {images.shape} ({problem})") from None
         if scores.ndim != 2 or are_probabilities(scores):
             return answered
         exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
@@ -93,7 +99,8 @@ def _answers_of(classifier: Callable[[Any], Any]) -> Callable[[np.ndarray], np.n
 
 def are_probabilities(scores: np.ndarray) -> bool:
     """Whether every row could be the probabilities of classes."""
-    return bool((scores >= -SUM_TOLERANCE).all() and (np.abs(scores.sum(axis=1) - 1) <= SUM_TOLERANCE).all())
+    sums = scores.sum(axis=1, dtype=np.float64)
+    return bool((scores >= -SUM_TOLERANCE).all() and (np.abs(sums - 1) <= SUM_TOLERANCE).all())
 
 
 def as_probabilities(answers: np.ndarray, images: int, classes: int, name: str) -> np.ndarray:
@@ -110,12 +117,13 @@ def as_probabilities(answers: np.ndarray, images: int, classes: int, name: str) 
     """
     if answers.shape == (images,) and answers.dtype.kind in "iu":
         if images and not 0 <= answers.min() <= answers.max() < classes:
-            raise AdvGANError(f"{name} answers with class {answers.max()}; the data have {classes}, from 0")
+            wrong = answers.min() if answers.min() < 0 else answers.max()
+            raise AdvGANError(f"{name} answers with class {wrong}; the data have {classes}, from 0")
         return np.eye(classes, dtype=np.float32)[answers]
     if answers.ndim != 2 or len(answers) != images or answers.shape[1] < classes:
         raise AdvGANError(
             f"{name} answers {images} images with shape {answers.shape}; it should be probabilities (images, classes), "
-            f"with {classes} classes or more"
+            f"with {classes} classes or more, or class numbers, integers (images,)"
         )
     if not are_probabilities(answers):
         sums = answers.sum(axis=1)
