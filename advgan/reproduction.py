@@ -1,4 +1,4 @@
-"""A table of results made run by run: what is done is found, what was stopped goes on, and the table is always there."""
+"""A table of results made run by run: what is done is found, what was stopped goes on, the table is always there."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def _failures(work: Reproduction) -> dict[str, str]:
 
 
 def _write(work: Reproduction, cells: Sequence[Cell], failures: dict[str, str]) -> None:
-    content = {
+    content: dict[str, Any] = {
         "schema": SCHEMA,
         "table": work.name,
         "command": work.command,

@@ -20,9 +20,9 @@ _LEGEND = (
     "attack, without that of the classifier it attacks: mean of the seeds."
 )
 _BLACK_BOX_LEGEND = (
-    " On the distilled network: success where the attack was trained; the distance to success on the black box is what "
-    "does not transfer. Queries: images the black box was asked about in training and validation, and the same for each "
-    "test image that is attacked; attacking costs none."
+    " On the distilled network: success where the attack was trained; the distance to success on the black box is "
+    "what does not transfer. Queries: images the black box was asked about in training and validation, and the same for "
+    "each test image that is attacked; attacking costs none."
 )
 
 
@@ -39,7 +39,7 @@ def as_markdown(content: Record) -> str:
     if content["text"]:
         parts.append(content["text"].strip())
     if len(done) < wanted:
-        parts.append(f"**Not finished: {len(done)} of {wanted} runs are done.**")
+        parts.append(f"**Not finished: {len(done)} of {wanted} results are there.**")
     black_box = any(row["black_box"] for section in sections for row in section["rows"])
     parts.append(_LEGEND + (_BLACK_BOX_LEGEND if black_box else ""))
     for section in sections:
@@ -47,7 +47,9 @@ def as_markdown(content: Record) -> str:
     return "\n\n".join([*parts, *_origin(content["command"], done)]) + "\n"
 
 
-def points_against_queries(section: Record, runs: Iterable[Record]) -> tuple[list[dict[str, Any]], list[Record]]:
+def points_against_queries(
+    section: Record, runs: Iterable[Record]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """What a picture of success against queries shows.
 
     Args:
@@ -58,7 +60,8 @@ def points_against_queries(section: Record, runs: Iterable[Record]) -> tuple[lis
         For each black-box row that has a run its ``name``, ``queries_per_image`` and ``success`` (of all seeds); and
         the curves of other attacks, as these runs' evaluations have them, each name once.
     """
-    points, curves = [], {}
+    points: list[dict[str, Any]] = []
+    curves: dict[str, dict[str, Any]] = {}
     for row in section["rows"]:
         done = _done(row, [run for run in runs if run["section"] == section["title"]])
         for run in done:
@@ -195,6 +198,7 @@ def _origin(command: str, done: Sequence[Record]) -> list[str]:
     parts = ["## How it was made", f"    {command}"]
     if not done:
         return parts
+    done = list({run["folder"]: run for run in done}.values())  # rows with equal settings share their runs
     commits = Counter(commit or "unknown" for run in done for commit in run["commits"])
     environments = [environment for run in done for environment in run["environments"]]
     machines = Counter(f"{each['device']}, {each['cores']} cores" for each in environments)
