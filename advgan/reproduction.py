@@ -111,8 +111,8 @@ def _cells(section: str, row: Row, output: Path, places: dict[tuple[str, int], P
     for seed in row.seeds:
         config = row.configuration(seed)
         directory = config.output.model_copy(update={"directory": str(output / RUNS)})
-        config = located(config.model_copy(update={"output": directory}))
-        digest = _settings_digest(config)
+        config = config.model_copy(update={"output": directory})
+        digest = _settings_digest(located(config))
         new = output / RUNS / f"{_slug(row.name)}-{digest[:8]}" / f"seed-{seed}"
         yield Cell(section, row, seed, config, places.setdefault((digest, seed), new))
 
@@ -215,7 +215,9 @@ def reproduce(work: Reproduction, only: str | None = None, say: Say = print, com
 def _run(cell: Cell, say: Say, command: str) -> None:
     plan = check(cell.config)
     cell.folder.mkdir(parents=True, exist_ok=True)
-    write_text(cell.folder / CONFIG, dump_config(cell.config))  # the folder may have been moved since it was begun
+    write_text(
+        cell.folder / CONFIG, dump_config(located(cell.config))
+    )  # the folder may have been moved since it was begun
     run(plan, cell.folder, lambda line: say(f"  {line}".rstrip()), command)
     del plan
     tf.keras.backend.clear_session()

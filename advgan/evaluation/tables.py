@@ -9,7 +9,7 @@ from typing import Any
 
 from advgan.evaluation.scores import Rate
 
-Record = Mapping[str, Any]
+Record, Row = Mapping[str, Any], dict[str, Any]
 NONE = "–"
 TRAINING_QUERIES = ("clean", "adversarial", "validation")
 """What is asked so that there is an attack; the answers that score it are the experimenter's."""
@@ -21,8 +21,8 @@ _LEGEND = (
 )
 _BLACK_BOX_LEGEND = (
     " On the distilled network: success where the attack was trained; the distance to success on the black box is "
-    "what does not transfer. Queries: images the black box was asked about in training and validation, and the same for "
-    "each test image that is attacked; attacking costs none."
+    "what does not transfer. Queries: images the black box was asked about in training and validation, in all and for each "
+    "test image that is attacked; attacking costs none."
 )
 
 
@@ -47,9 +47,7 @@ def as_markdown(content: Record) -> str:
     return "\n\n".join([*parts, *_origin(content["command"], done)]) + "\n"
 
 
-def points_against_queries(
-    section: Record, runs: Iterable[Record]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def points_against_queries(section: Record, runs: Iterable[Record]) -> tuple[list[Row], list[Row]]:
     """What a picture of success against queries shows.
 
     Args:
@@ -60,8 +58,8 @@ def points_against_queries(
         For each black-box row that has a run its ``name``, ``queries_per_image`` and ``success`` (of all seeds); and
         the curves of other attacks, as these runs' evaluations have them, each name once.
     """
-    points: list[dict[str, Any]] = []
-    curves: dict[str, dict[str, Any]] = {}
+    points: list[Row] = []
+    curves: dict[str, Row] = {}
     for row in section["rows"]:
         done = _done(row, [run for run in runs if run["section"] == section["title"]])
         for run in done:
