@@ -160,7 +160,11 @@ def dry_run(cells: Sequence[Cell]) -> list[str]:
 
 def _to_do(cells: Sequence[Cell]) -> list[Cell]:
     """The unfinished runs, each once."""
-    return list({cell.folder: cell for cell in reversed(cells) if not cell.done}.values())[::-1]
+    first: dict[Path, Cell] = {}
+    for cell in cells:
+        if not cell.done:
+            first.setdefault(cell.folder, cell)
+    return list(first.values())
 
 
 def _count(cells: Sequence[Cell]) -> str:
@@ -188,6 +192,8 @@ def reproduce(work: Reproduction, only: str | None = None, say: Say = print, com
     check_writable("--output", work.output)
     work.output.mkdir(parents=True, exist_ok=True)
     with sole_user(work.output):
+        # It takes the networks of one run after another for one function that is traced anew.
+        tf.get_logger().setLevel("ERROR")
         failures = _failures(work)
         say(_count(chosen))
         _write(work, cells, failures)
@@ -215,9 +221,8 @@ def reproduce(work: Reproduction, only: str | None = None, say: Say = print, com
 def _run(cell: Cell, say: Say, command: str) -> None:
     plan = check(cell.config)
     cell.folder.mkdir(parents=True, exist_ok=True)
-    write_text(
-        cell.folder / CONFIG, dump_config(located(cell.config))
-    )  # the folder may have been moved since it was begun
+    # The folder may have been moved since the run was begun.
+    write_text(cell.folder / CONFIG, dump_config(located(cell.config)))
     run(plan, cell.folder, lambda line: say(f"  {line}".rstrip()), command)
     del plan
     tf.keras.backend.clear_session()

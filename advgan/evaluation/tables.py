@@ -9,7 +9,8 @@ from typing import Any
 
 from advgan.evaluation.scores import Rate
 
-Record, Row = Mapping[str, Any], dict[str, Any]
+Record = Mapping[str, Any]
+Row = dict[str, Any]
 NONE = "–"
 TRAINING_QUERIES = ("clean", "adversarial", "validation")
 """What is asked so that there is an attack; the answers that score it are the experimenter's."""
@@ -21,8 +22,8 @@ _LEGEND = (
 )
 _BLACK_BOX_LEGEND = (
     " On the distilled network: success where the attack was trained; the distance to success on the black box is "
-    "what does not transfer. Queries: images the black box was asked about in training and validation, in all and for each "
-    "test image that is attacked; attacking costs none."
+    "what does not transfer. Queries: images the black box was asked about in training and validation, in all and for "
+    "each test image that is attacked; attacking costs none."
 )
 
 
