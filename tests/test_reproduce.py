@@ -1,4 +1,4 @@
-"""Tables of results: what a table's file may hold, the page made from records, a real small table stopped and gone on."""
+"""Tables of results: what their files may hold, pages made from records, a real small table stopped and gone on."""
 
 import json
 from pathlib import Path
@@ -63,9 +63,8 @@ def test_a_row_is_what_the_training_command_takes(tmp_path: Path) -> None:
     assert read.configuration(1).attack.epsilon == 0.2
     assert read.configuration(1).seed == 1
     assert read.paper == "93.4"
-    assert read.command(3) == (
-        "python -m advgan.train --config mnist.yaml --set attack.epsilon=0.2 --set 'generator.widths=[4, 8]' --set seed=3"
-    )
+    options = "--config mnist.yaml --set attack.epsilon=0.2 --set 'generator.widths=[4, 8]' --set seed=3"
+    assert read.command(3) == f"python -m advgan.train {options}"
 
 
 @pytest.mark.parametrize(
@@ -276,7 +275,7 @@ def test_every_first_seed_goes_before_any_second(tmp_path: Path) -> None:
     assert folders["one", 0] == folders["other", 0]  # the same settings: one run for both
     assert folders["one", 0].parent == folders["one", 2].parent != folders["two", 5].parent
     assert folders["one", 0].parent.name[:4] == "one-" and len(folders["one", 0].parent.name) == len("one-") + 8
-    with pytest.raises(AdvGANError, match="--only = 'x'.*sections: First, Second"):
+    with pytest.raises(AdvGANError, match=r"--only = 'x'.*sections: First, Second"):
         work.cells("x")
 
 
