@@ -212,6 +212,8 @@ def reproduce(work: Reproduction, only: str | None = None, say: Say = print, com
             if (problem := failures.get(_name(work, cell))) is not None:
                 failed += 1
                 say(f"Failed         {problem}")
+            tf.keras.backend.clear_session()
+            gc.collect()  # networks and their compiled steps refer to each other
             _write(work, cells, failures)
     say(f"Table:    {work.markdown}")
     say(f"Records:  {work.records}")
@@ -224,9 +226,6 @@ def _run(cell: Cell, say: Say, command: str) -> None:
     # The folder may have been moved since the run was begun.
     write_text(cell.folder / CONFIG, dump_config(located(cell.config)))
     run(plan, cell.folder, lambda line: say(f"  {line}".rstrip()), command)
-    del plan
-    tf.keras.backend.clear_session()
-    gc.collect()  # networks and their compiled steps refer to each other
 
 
 def _name(work: Reproduction, cell: Cell) -> str:
@@ -239,6 +238,8 @@ def _failures(work: Reproduction) -> dict[str, str]:
     if not work.records.is_file():
         return {}
     content = read_json(work.records)
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise AdvGANError(f"{work.records} is not a table's records of this version; move it away")
     return {record["folder"]: record["problem"] for record in content["runs"] if record["state"] == "failed"}
 
 

@@ -323,6 +323,14 @@ def test_a_stop_is_no_failure(
     assert "not run yet (0 of 1 seeds done)" in (out / "small.md").read_text()
 
 
+def test_records_of_something_else_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = written(tmp_path, section()), tmp_path / "out"
+    out.mkdir()
+    (out / "small.json").write_text("[]")
+    assert reproduce.main([str(path), "--output", str(out)]) == 2
+    assert "is not a table's records of this version" in capsys.readouterr().err
+
+
 def test_looking_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, out = written(tmp_path, section()), tmp_path / "out"
     assert reproduce.main([str(path), "--output", str(out), "--list"]) == 0
