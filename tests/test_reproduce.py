@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from advgan import experiment, reproduce, reproduction
-from advgan.config import Config
+from advgan.config import Config, dump_config
 from advgan.errors import AdvGANError, Interrupted, NonFiniteError, OracleUnavailable
 from advgan.evaluation.plots import success_against_queries
 from advgan.evaluation.scores import Rate
@@ -387,6 +387,32 @@ def test_a_table_stopped_after_a_run_goes_on_and_trains_nothing_twice(
     assert reproduce.main(arguments) == 0
     assert len(trained) == 3
     assert "3 of 3 runs are done." in capsys.readouterr().out
+
+
+def test_a_black_box_that_is_done_is_in_the_table_and_in_the_picture(tmp_path: Path) -> None:
+    shown = section(title="Queries", picture="queries", rows=[row(config="mnist_blackbox.yaml")])
+    work = work_of(tmp_path, shown)
+    cell = work.cells()[0]
+    record = asked("one", 0, 900)
+    (cell.folder / "evaluation").mkdir(parents=True)
+    curve = {"name": "Square", "points": [{"queries_per_image": 10.0, "success": 0.5}]}
+    (cell.folder / "evaluation" / "evaluation.json").write_text(json.dumps({"queries_curve": curve}))
+    (cell.folder / "config.yaml").write_text(dump_config(experiment.located(cell.config)))
+    summary = {
+        "processes": [{"commit": "abc", "environment": ENVIRONMENT}],
+        "test": {key: record[key] for key in ("clean_accuracy", "success", "success_8_bit")},
+        "seconds": record["seconds"],
+        "black_box": {"name": "target", "queries": record["queries"], "distilled": record["distilled"]},
+    }
+    (cell.folder / "summary.json").write_text(json.dumps(summary))
+    assert reproduce.main([str(tmp_path / "small.yaml"), "--output", str(work.output)]) == 0
+    text = (work.output / "small.md").read_text()
+    assert lines_of(text)["one"][7:10] == ["99.49", "50,000", "50"]
+    assert "(small-queries.png)" in text
+    assert (work.output / "small-queries.png").read_bytes().startswith(b"\x89PNG")
+    found = read_json(work.output / "small.json")["runs"][0]
+    changed = {"section": "Queries", "folder": found["folder"], "queries_curve": curve}
+    assert {key: found[key] for key in record} == {**record, **changed}
 
 
 def test_a_setting_that_is_new_makes_no_run_anew(tmp_path: Path) -> None:
