@@ -13,7 +13,6 @@ from advgan import report
 from advgan.config import Config
 from advgan.data.datasets import Dataset
 from advgan.evaluation.attacking import Results, attack_all, retrained_success
-from advgan.oracles.classifiers import file_digest
 from advgan.evaluation.guards import Finding
 from advgan.evaluation.outputs import draw_curve, read_back, write_images, write_page
 from advgan.evaluation.record import SCHEMA as SCHEMA
@@ -25,6 +24,7 @@ from advgan.evaluation.subject import Subject, check_request, check_subject, loa
 from advgan.evaluation.subject import latest_finished_run as latest_finished_run
 from advgan.evaluation.subject import run_of as run_of
 from advgan.files import read_json, sole_user, write_json
+from advgan.oracles.classifiers import file_digest
 from advgan.retraining import Retraining, plan_retraining, retrain
 from advgan.runs import GENERATOR, SUMMARY, TARGET
 from advgan.training import runtime

@@ -166,8 +166,8 @@ class OracleSettings(Settings):
     """A black box: a classifier of which nothing is used but its answers. Without one the attack is semi-white-box."""
 
     black_box: BlackBox | None = None
-    """``target`` (the classifier of the section ``target``, trained here), a .keras file, module:function, or the URL of
-    a served model (TensorFlow Serving's REST protocol, ending in :predict)."""
+    """``target`` (the classifier of the section ``target``, trained here), a .keras file, module:function, or the URL
+    of a served model (TensorFlow Serving's REST protocol, ending in :predict)."""
     answers: Literal["probabilities", "labels"] = "probabilities"
     """What it tells of an image: the probability of every class, or the class alone."""
     training_images: Annotated[StrictInt, Field(ge=0, le=1_000_000_000)] | None = None
@@ -175,7 +175,7 @@ class OracleSettings(Settings):
     query_budget: PositiveInt | None = None
     """The most images it is asked about while an attack is trained, validation included; None for no limit."""
     validation_queries: Annotated[StrictInt, Field(ge=0, le=1_000_000_000)] | None = None
-    """How many of these are set aside to choose the best generator; 0 lets the distilled network choose. By default
+    """How many of these are set aside to choose the best generator; 0 keeps the last generator. By default
     5,000, or a tenth of the budget where that is less."""
     images_per_request: Annotated[StrictInt, Field(ge=1, le=100_000)] = 500
     timeout: Annotated[Number, Field(gt=0, le=3600)] = 10.0
@@ -359,7 +359,9 @@ class Config(Settings):
                 for key in type(settings).model_fields:
                     if (value := getattr(settings, key)) != getattr(defaults, key):
                         raise ConfigurationError(
-                            f"{section}.{key}", value, "is for black-box attacks; set oracle.black_box, such as to target"
+                            f"{section}.{key}",
+                            value,
+                            "is for black-box attacks; set oracle.black_box, such as to target",
                         )
         elif self.target.file is not None:
             raise ConfigurationError(
@@ -370,13 +372,12 @@ class Config(Settings):
     @model_validator(mode="after")
     def _budget_leaves_training_queries(self) -> Config:
         oracle = self.oracle
-        if None not in (oracle.query_budget, oracle.validation_queries):
-            if oracle.validation_allowance >= cast(int, oracle.query_budget):
-                raise ConfigurationError(
-                    "oracle.validation_queries",
-                    oracle.validation_queries,
-                    f"leaves nothing of oracle.query_budget = {oracle.query_budget} to train with; lower it (0 works)",
-                )
+        if oracle.query_budget is not None and oracle.validation_allowance >= oracle.query_budget:
+            raise ConfigurationError(
+                "oracle.validation_queries",
+                oracle.validation_queries,
+                f"leaves nothing of oracle.query_budget = {oracle.query_budget} to train with; lower it (0 works)",
+            )
         return self
 
     @model_validator(mode="after")
@@ -409,6 +410,11 @@ class Config(Settings):
         if self.distillation.architecture is not None:
             return self.distillation.architecture
         return "model_c" if self.black_box == "target" and self.target.architecture == "lenet" else "lenet"
+
+    @property
+    def distilled_settings(self) -> TargetSettings:
+        """What the distilled network is built by."""
+        return TargetSettings(architecture=self.distilled_architecture)
 
     @property
     def target_seed(self) -> int:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from advgan import report
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.config import Config, dump_config
 from advgan.data.datasets import Dataset, scaled
 from advgan.errors import AdvGANError
-from advgan.oracles.classifiers import file_digest
 from advgan.evaluation.plots import as_pixels, one_of_each_class, sample_grid, save_figure, training_curves
 from advgan.evaluation.scores import accuracy, score_attack
 from advgan.files import read_json, sole_user, write_json, write_text, write_whole
+from advgan.oracles.counted import CountedOracle
 from advgan.plan import Plan, check
+from advgan.provision import counted_oracle, provide_target, scores_of
 from advgan.runs import (
     CONFIG,
+    DISTILLED,
     GENERATOR,
     PROCESSES,
     SUMMARY,
@@ -33,8 +35,8 @@ from advgan.runs import (
 from advgan.runs import load_run_config as load_run_config  # the doors find it here
 from advgan.training import runtime
 from advgan.training.checkpoints import Checkpoints, TrainingState
-from advgan.training.classifier import load_or_train_target
-from advgan.training.loop import EpochReport, build_state, train
+from advgan.training.distillation import BlackBoxValidation, Distillation, build_distilled
+from advgan.training.loop import EpochReport, Validation, build_state, train
 from advgan.training.progress import Progress
 from advgan.training.records import Records, read_rows
 
@@ -58,13 +60,15 @@ def new_run_directory(config: Config) -> Path:
 
 def located(config: Config) -> Config:
     """The same with absolute paths: a run may be resumed from any folder."""
-    data, target, output = config.data, config.target, config.output
+    data, target, oracle, output = config.data, config.target, config.oracle, config.output
     if data.dataset != "mnist":
         data = data.model_copy(update={"dataset": str(Path(data.dataset).absolute())})
     if target.file is not None:
         target = target.model_copy(update={"file": str(Path(target.file).absolute())})
+    if oracle.black_box is not None and oracle.black_box.endswith(".keras"):
+        oracle = oracle.model_copy(update={"black_box": str(Path(oracle.black_box).absolute())})
     output = output.model_copy(update={"directory": str(Path(output.directory).absolute())})
-    return config.model_copy(update={"data": data, "target": target, "output": output})
+    return config.model_copy(update={"data": data, "target": target, "oracle": oracle, "output": output})
 
 
 def latest_run(runs: Path) -> Path:
@@ -123,42 +127,50 @@ def _run(plan: Plan, run_directory: Path, say: Say, command: str) -> dict[str, A
     for line in report.introduction(plan, run_directory):
         say(line)
 
-    target_seconds = _provide_target(plan, run_directory, say)
-    target = load_network(run_directory / TARGET, f"delete {run_directory / TARGET_RECORD} to put it there again")
+    target_seconds = provide_target(plan, run_directory, say)
+    oracle = None if config.black_box is None else counted_oracle(plan, run_directory)
+    if oracle is None:
+        target = load_network(run_directory / TARGET, f"delete {run_directory / TARGET_RECORD} to put it there again")
+        clean = accuracy(target, dataset.test)
+        say(f"Target         clean accuracy {clean} test images")
+        if config.target.file is not None and clean.rate < 0.5:
+            say("Warning: does the target take pixels in [0, 1], and number the classes as the labels do?")
+    else:
+        target = build_distilled(dataset.image_shape, dataset.number_of_classes, config)
     target_weights = weights_digest(target)
-    clean = accuracy(target, dataset.test)
-    say(f"Target         clean accuracy {clean} test images")
-    if config.target.file is not None and clean.rate < 0.5:
-        say("Warning: does the target take pixels in [0, 1], and number the classes as the labels do?")
 
     state = build_state(dataset.image_shape, target, config, plan.steps)
     checkpoints = Checkpoints(run_directory / "state", config.output.keep_checkpoints)
     if checkpoints.restore_latest(state):
         say(f"Resumed        at step {state.position.step} of {plan.steps}")
-    _train(state, plan, checkpoints, run_directory)
+    _train(state, plan, checkpoints, run_directory, oracle)
 
-    if weights_digest(target) != target_weights:
+    if oracle is None and weights_digest(target) != target_weights:
         raise AdvGANError("the target's weights changed during training: this is a bug of advgan, and the run is void")
-    best = AdvGANAttack(state.best_generator, target, config.attack)
+    best = AdvGANAttack(state.best_generator, target if oracle is None else scores_of(oracle), config.attack)
     score = score_attack(best, dataset.test)
     write_whole(run_directory / GENERATOR, state.best_generator.save)
     write_whole(run_directory / "generator-last.keras", state.networks.generator.save)
     write_whole(run_directory / "discriminator.keras", state.networks.discriminator.save)
+    if oracle is not None:
+        write_whole(run_directory / DISTILLED, target.save)
     _draw_results(best, dataset, run_directory)
     summary = {
         "processes": read_json(run_directory / PROCESSES),
         "threat_model": report.threat_model(config),
+        **({} if oracle is None else {"black_box": _black_box_figures(state, plan, oracle)}),
         "seed": config.seed,
         "steps": state.position.step,
         "best_epoch": state.position.best_epoch + 1,
         "validation_success": state.position.best_success,
         "test": dataclasses.asdict(score),
-        "target_weights_sha256": target_weights,
+        "target_weights_sha256" if oracle is None else "distilled_weights_sha256": weights_digest(target),
         "generator_weights_sha256": weights_digest(state.best_generator),
         "generator_last_weights_sha256": weights_digest(state.networks.generator),
         "seconds": {
             "target_training": target_seconds,
-            "generator_training": state.position.seconds,
+            "generator_training": state.position.seconds - state.position.distillation_seconds,
+            **({} if oracle is None else {"distillation": state.position.distillation_seconds}),
             "this_process": time.monotonic() - start,
         },
         "peak_memory_bytes": runtime.peak_memory(),
@@ -179,34 +191,34 @@ def _start_process(plan: Plan, run_directory: Path, say: Say, command: str) -> N
     write_json(path, [*processes, {**here, "environment": plan.environment}])
 
 
-def _provide_target(plan: Plan, run_directory: Path, say: Say) -> float:
-    """Put the target into the run directory, once; return the seconds its training took.
+def _black_box_figures(state: TrainingState, plan: Plan, oracle: CountedOracle) -> dict[str, Any]:
+    """What a black-box run cost, and how the same images do on the distilled network: the gap between the two."""
+    config, distilled = plan.config, AdvGANAttack(state.best_generator, state.networks.target, plan.config.attack)
+    images = scaled(plan.dataset.test.images)
+    adversarial = distilled.generate(images)
 
-    Raises:
-        AdvGANError: the user's own target is no longer the one that the run was started with.
-    """
-    record = run_directory / TARGET_RECORD
-    if plan.config.target.file is not None:
-        own = Path(plan.config.target.file)
-        digest = file_digest(own)
-        if not record.exists():
-            write_whole(run_directory / TARGET, partial(shutil.copyfile, own))
-            write_json(record, {"digest": digest, "seconds": 0.0})
-            say(f"Target         {own}, digest {digest[:16]}")
-        elif read_json(record)["digest"] != digest:
-            raise AdvGANError(f"{own} has changed since {run_directory} was started; put it back, or start a new run")
-    elif not record.exists():
-        cache = Path(plan.config.output.directory) / "targets"
-        found = load_or_train_target(plan.config, plan.dataset, plan.environment, cache)
-        write_whole(run_directory / TARGET, found.model.save)
-        write_json(record, {"digest": found.digest, "seconds": found.seconds})
-        say(
-            f"Target         {'loaded' if found.cached else f'trained in {found.seconds:.0f} s'}, digest {found.digest}"
-        )
-    return float(read_json(record)["seconds"])
+    def agreement(shown: np.ndarray) -> float:
+        return float((oracle.ask(shown, "scoring").argmax(axis=1) == distilled.classify(shown)).mean())
+
+    return {
+        "name": config.black_box,
+        "digest": oracle.black_box.digest,
+        "answers": config.oracle.answers,
+        "query_budget": config.oracle.query_budget,
+        "attacker_images": len(plan.dataset.training),
+        "distilled": {
+            "architecture": config.distilled_architecture,
+            "success": dataclasses.asdict(score_attack(distilled, plan.dataset.test).success),
+            "agreement_clean": agreement(images),
+            "agreement_adversarial": agreement(adversarial),
+        },
+        "queries": dict(oracle.queries),
+    }
 
 
-def _train(state: TrainingState, plan: Plan, checkpoints: Checkpoints, run_directory: Path) -> None:
+def _train(
+    state: TrainingState, plan: Plan, checkpoints: Checkpoints, run_directory: Path, oracle: CountedOracle | None
+) -> None:
     config = plan.config
     if state.position.finished:
         return
@@ -215,24 +227,31 @@ def _train(state: TrainingState, plan: Plan, checkpoints: Checkpoints, run_direc
     sample = one_of_each_class(validation, attack.classify(scaled(validation.images)))
     pictures = run_directory / "samples"
     pictures.mkdir(exist_ok=True)
-    records = Records(run_directory, state.position.step)
+    records = Records(run_directory, state.position.step, state.position.round)
     progress = Progress("advgan", plan.steps, start=state.position.step)
+    answering = "" if oracle is None else ", answers of the distilled network"
 
     def on_epoch(epoch: EpochReport) -> None:
-        title = f"Validation images after epoch {epoch.epoch}: success {epoch.values['validation_success']:.2%}"
+        title = (
+            f"Validation images after epoch {epoch.epoch}: success {epoch.values['validation_success']:.2%}{answering}"
+        )
         figure = sample_grid(attack, sample, title)
         save_figure(figure, pictures / f"epoch-{epoch.epoch:03d}.png")
         records.add_image("samples", epoch.step, as_pixels(figure))
-        best = " (best so far)" if epoch.improved else ""
-        progress.say(
-            f"epoch {epoch.epoch}/{config.training.epochs}: validation success "
-            f"{epoch.values['validation_success']:.2%}{best}, {epoch.values['seconds']:.0f} s of training"
-        )
+        progress.say(report.epoch_line(epoch.values, epoch.epoch, epoch.improved, config))
         if epoch.discriminator_health:
             progress.say(f"note: {epoch.discriminator_health}")
 
     try:
-        train(state, attack, plan.dataset, config, checkpoints, records, progress, on_epoch)
+        if oracle is None:
+            train(state, plan.dataset, config, checkpoints, records, progress, Validation(attack, validation), on_epoch)
+            return
+        distillation = Distillation(
+            state, oracle, attack, plan.dataset, config, run_directory / "rounds", records, progress.say
+        )
+        count = distillation.plan.validation
+        validate = BlackBoxValidation(oracle, attack, validation, count) if count else Validation(attack, validation)
+        train(state, plan.dataset, config, checkpoints, records, progress, validate, on_epoch, distillation)
     finally:
         progress.close()
         records.close()

@@ -108,3 +108,13 @@ def hinge_loss(perturbation: Tensor, c: float) -> Tensor:
     # The square root has no finite gradient at 0; below the smallest norm that matters it gets none.
     norms = tf.sqrt(tf.maximum(squares, 1e-24))
     return tf.reduce_mean(tf.maximum(norms - c, 0.0))
+
+
+def distillation_loss(logits: Tensor, answers: Tensor) -> Tensor:
+    """H(f(x), b(x)): batch mean of the cross-entropy between a black box's answers and the distilled network's.
+
+    Args:
+        logits: of the distilled network f, shape (n, number of classes).
+        answers: the black box's probabilities b(x), or one-hot labels, same shape.
+    """
+    return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(answers, logits))

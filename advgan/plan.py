@@ -12,18 +12,22 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from advgan.config import Config
-from advgan.data.datasets import Dataset, load_dataset, scaled
+from advgan.data.datasets import Dataset, divided, images_in_common, load_dataset, scaled
 from advgan.errors import AdvGANError, ConfigurationError
-from advgan.oracles.classifiers import network_classifier
 from advgan.evaluation.guards import PROBE_IMAGES, check_answers, has_gradient
 from advgan.networks.classifiers.architectures import build_classifier
 from advgan.networks.discriminator import build_discriminator
 from advgan.networks.generator import build_generator
+from advgan.oracles.classifiers import find_function, network_classifier
+from advgan.oracles.served import check_served
 from advgan.runs import load_network
 from advgan.training import runtime
+from advgan.training.distillation import build_distilled, query_plan
 from advgan.training.loop import total_steps
 
 keras = tf.keras
+MOST_SHARED_IMAGES = 0.01
+"""The share of the attacker's images that may be the black box's too: some data sets hold an image twice."""
 REMEDY = "give a .keras file written with the Keras that is installed here"
 
 
@@ -33,6 +37,9 @@ class UntrainedNetworks(NamedTuple):
     generator: Any
     discriminator: Any
     target: Any
+    """None where it is a black box that is not trained here."""
+    distilled: Any = None
+    """Of a black-box attack."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,9 @@ class Plan:
 
     config: Config
     dataset: Dataset
+    """In a black-box attack the attacker's: without the training images of the black box."""
+    owner: Dataset
+    """What a target that is trained here is trained on; in a black-box attack none of the attacker's images."""
     environment: runtime.Environment
     networks: UntrainedNetworks
     steps: int
@@ -54,18 +64,22 @@ def build_networks(image_shape: tuple[int, int, int], number_of_classes: int, co
     """
     keras.backend.set_image_data_format("channels_last")
     dtype = config.training.compute_dtype
+    target = None
+    if config.target.file is not None:
+        target = _own_target(Path(config.target.file), image_shape)
+    elif config.black_box in (None, "target"):
+        target = build_classifier(image_shape, number_of_classes, config.target)
     return UntrainedNetworks(
         build_generator(image_shape, config.generator, dtype),
         build_discriminator(image_shape, config.discriminator, dtype),
-        _own_target(Path(config.target.file), image_shape)
-        if config.target.file is not None
-        else build_classifier(image_shape, number_of_classes, config.target),
+        target,
+        None if config.black_box is None else build_distilled(image_shape, number_of_classes, config),
     )
 
 
 def _own_target(file: Path, shape: tuple[int, int, int]) -> Any:
     """The user's own classifier, once it is known to take the images."""
-    with _refusing(file):
+    with _refusing("target.file", file):
         network_classifier(file, shape, REMEDY)
         return load_network(file, REMEDY)
 
@@ -73,22 +87,63 @@ def _own_target(file: Path, shape: tuple[int, int, int]) -> Any:
 def _check_own_target(file: Path, dataset: Dataset) -> None:
     """Ask the user's own classifier about a few images, as an evaluation does before it trusts it."""
     images = scaled(dataset.validation.images[:PROBE_IMAGES])
-    with _refusing(file):
+    with _refusing("target.file", file):
         classifier = network_classifier(file, dataset.image_shape, REMEDY)
         check_answers(classifier, images, dataset.number_of_classes)
         if not has_gradient(classifier, images):
             raise AdvGANError("has no gradient, which the generator learns from; replace the part that has none")
 
 
+def _check_black_box(given: str, dataset: Dataset, timeout: float) -> None:
+    """See that a black box is there; it is not asked about any image, which would be a query."""
+    if "://" in given:
+        with _refusing("oracle.black_box", given):
+            check_served(given, timeout)
+    elif given.endswith(".keras"):
+        with _refusing("oracle.black_box", Path(given)):
+            network_classifier(Path(given), dataset.image_shape, REMEDY)
+    else:
+        with _refusing("oracle.black_box", given):
+            find_function(given)
+
+
 @contextmanager
-def _refusing(file: Path) -> Iterator[None]:
-    """Tell what is wrong with the target's file as a setting's problem."""
-    if not file.is_file():
-        raise ConfigurationError("target.file", str(file), "no such file; give another, or put it back there")
+def _refusing(key: str, given: Path | str) -> Iterator[None]:
+    """Tell what is wrong with a classifier of the user's own as a setting's problem."""
+    if isinstance(given, Path) and not given.is_file():
+        raise ConfigurationError(key, str(given), "no such file; give another, or put it back there")
     try:
         yield
     except AdvGANError as error:
-        raise ConfigurationError("target.file", str(file), str(error).removeprefix(f"{file} ")) from None
+        raise ConfigurationError(key, str(given), str(error).removeprefix(f"{given} ")) from None
+
+
+def _divide(dataset: Dataset, config: Config) -> tuple[Dataset, Dataset]:
+    """The black box's data and the attacker's, which have no training image in common.
+
+    Raises:
+        ConfigurationError: one of them would have none, or they share images.
+    """
+    asked = config.oracle.training_images
+    count = asked if asked is not None else len(dataset.training) // 2 if config.black_box == "target" else 0
+    least = 1 if config.black_box == "target" else 0
+    if not least <= count < len(dataset.training):
+        raise ConfigurationError(
+            "oracle.training_images",
+            count,
+            f"leaves one side without images; there are {len(dataset.training)} training images (allowed: {least} to "
+            f"{len(dataset.training) - 1})",
+        )
+    owner, attacker = divided(dataset, count)
+    shared = images_in_common(attacker.training, owner.training)
+    if shared > MOST_SHARED_IMAGES * len(attacker.training):
+        raise ConfigurationError(
+            "oracle.training_images",
+            count,
+            f"{shared:,} of the attacker's {len(attacker.training):,} images are the black box's too; remove repeated "
+            "images from x_train",
+        )
+    return owner, attacker
 
 
 def check(config: Config) -> Plan:
@@ -96,7 +151,8 @@ def check(config: Config) -> Plan:
 
     Raises:
         ConfigurationError: the data cannot be used, the target class is out of range, a batch is larger than the data,
-            a network does not fit the images, the target's file cannot be used, or the output folder cannot be written.
+            a network does not fit the images, the target's file or the black box cannot be used, a budget does not
+            reach, or the output folder cannot be written.
     """
     dataset = load_dataset(config.data)
     classes, wanted = dataset.number_of_classes, config.attack.target_class
@@ -104,21 +160,28 @@ def check(config: Config) -> Plan:
         raise ConfigurationError(
             "attack.target_class", wanted, f"the data has {classes} classes (allowed: 0 to {classes - 1})"
         )
-    for section, batch_size in (("training", config.training.batch_size), ("target", config.target.batch_size)):
-        if section == "target" and config.target.file is not None:
-            continue  # nothing of it is trained
-        if batch_size > len(dataset.training):
+    owner = dataset
+    if config.black_box is not None:
+        owner, dataset = _divide(dataset, config)
+        query_plan(config, len(dataset.training), len(dataset.validation))
+    batches = [("training", config.training.batch_size, len(dataset.training))]
+    if config.target.file is None and config.black_box in (None, "target"):  # else nothing of it is trained
+        batches.append(("target", config.target.batch_size, len(owner.training)))
+    if config.black_box is not None:
+        batches.append(("distillation", config.distillation.batch_size, len(dataset.training)))
+    for section, batch_size, images in batches:
+        if batch_size > images:
             raise ConfigurationError(
-                f"{section}.batch_size",
-                batch_size,
-                f"is larger than the training data (allowed: 1 to {len(dataset.training)})",
+                f"{section}.batch_size", batch_size, f"is larger than the training data (allowed: 1 to {images})"
             )
     _check_writable(Path(config.output.directory), config.name)
     environment = runtime.prepare(config.training)  # before the first network starts the device
     networks = build_networks(dataset.image_shape, classes, config)
     if config.target.file is not None:
         _check_own_target(Path(config.target.file), dataset)
-    return Plan(config, dataset, environment, networks, total_steps(len(dataset.training), config))
+    if config.black_box not in (None, "target"):
+        _check_black_box(str(config.black_box), dataset, config.oracle.timeout)
+    return Plan(config, dataset, owner, environment, networks, total_steps(len(dataset.training), config))
 
 
 def _check_writable(folder: Path, name: str) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from advgan.config import Config, dump_config
+from advgan.data.datasets import images_in_common
 from advgan.evaluation.compared import goal_in_short, target_in_short
 from advgan.networks.description import NetworkDescription, describe
 from advgan.plan import Plan
+from advgan.training.distillation import query_plan
 
 
 def threat_model(config: Config, other_target: bool = False) -> str:
@@ -20,6 +22,16 @@ def threat_model(config: Config, other_target: bool = False) -> str:
         other_target: whether the classifier under attack is another than the run's own.
     """
     knowledge = "semi-white-box: the target's gradients are used in training, afterwards the generator attacks alone"
+    if config.black_box is not None:
+        kind = "static" if config.distillation.rounds == 1 else "dynamic"
+        budget = "any number of"
+        if config.oracle.query_budget is not None:
+            budget = f"{config.oracle.query_budget:,}"
+        knowledge = (
+            f"black-box: only the classifier's answers are used ({config.oracle.answers}, to {budget} queries), to "
+            f"distil a {config.distilled_architecture} ({kind}), which the generator is trained against; afterwards it "
+            "attacks alone"
+        )
     if other_target:
         knowledge = "transfer: the generator was trained against another classifier and attacks this one alone"
     return f"{config.attack.objective}, {knowledge}; L_inf, epsilon = {config.attack.epsilon:.4g}, pixels in [0, 1]"
@@ -28,11 +40,15 @@ def threat_model(config: Config, other_target: bool = False) -> str:
 def dry_run(plan: Plan) -> list[str]:
     """The resolved configuration, every layer of the networks, and the steps of the run."""
     lines = ["# Resolved configuration", dump_config(plan.config)]
-    for network in plan.networks[: 2 if plan.config.target.file else 3]:
-        lines += [*layer_table(describe(network)), ""]
-    if plan.config.target.file:
+    own = plan.config.target.file is not None or plan.networks.target is None
+    for network in (*plan.networks[: 2 if own else 3], plan.networks.distilled):
+        if network is not None:
+            lines += [*layer_table(describe(network)), ""]
+    if own:
         lines += [f"# target: {target_named(plan.networks.target, plan.config)}", ""]
-    epochs = plan.config.training.epochs
+    if plan.config.black_box is not None:
+        lines.append(f"# Queries: {_queries_planned(plan)}")
+    epochs = plan.config.generator_epochs
     lines.append(f"# Steps: {epochs} epochs x {plan.steps // epochs} = {plan.steps}, then the test images")
     return lines
 
@@ -99,11 +115,51 @@ def introduction(plan: Plan, run_directory: Path) -> list[str]:
         f"Discriminator  {plan.networks.discriminator.count_params():,} parameters: "
         f"{', '.join(f'C{filters}' for filters in config.discriminator.widths)}",
         f"Target         {target_named(plan.networks.target, config)}",
+        *_black_box_lines(plan),
     ]
+
+
+def _black_box_lines(plan: Plan) -> list[str]:
+    config = plan.config
+    if config.black_box is None:
+        return []
+    owner, attacker = plan.owner.training, plan.dataset.training
+    shared = images_in_common(attacker, owner)
+    return [
+        f"Distilled      {plan.networks.distilled.count_params():,} parameters: {config.distilled_architecture}, "
+        f"{config.distillation.rounds} rounds",
+        f"Data apart     {len(owner):,} training images of the black box, {len(attacker):,} of the attacker, "
+        f"{shared} in both",
+        f"Queries        {_queries_planned(plan)}",
+    ]
+
+
+def _queries_planned(plan: Plan) -> str:
+    """What the black box will be asked about, and when."""
+    planned = query_plan(plan.config, len(plan.dataset.training), len(plan.dataset.validation))
+    later = " + ".join(f"{count:,}" for count in planned.adversarial) or "no"
+    validation = f"{planned.validation * (1 + planned.validations):,} for validation"
+    budget = plan.config.oracle.query_budget
+    limit = "no budget" if budget is None else f"of a budget of {budget:,}"
+    return f"{planned.total:,} at most, {limit}: {planned.clean:,} clean, {later} adversarial images, {validation}"
+
+
+def epoch_line(values: dict[str, float], epoch: int, improved: bool, config: Config) -> str:
+    """What an epoch came to, in one line."""
+    best = " (best so far)" if improved else ""
+    where = ""
+    if "validation_success_distilled" in values:
+        where = f" on the black box ({values['validation_success_distilled']:.2%} on the distilled network)"
+    return (
+        f"epoch {epoch}/{config.generator_epochs}: validation success {values['validation_success']:.2%}{where}{best}, "
+        f"{values['seconds']:.0f} s of training"
+    )
 
 
 def target_named(target: Any, config: Config) -> str:
     """How large the target is, and what it is."""
+    if target is None:
+        return f"a black box: {config.black_box}"
     return f"{target.count_params():,} parameters: {config.target.file or config.target.architecture}"
 
 
@@ -119,6 +175,8 @@ def results(summary: dict[str, Any], run_directory: Path) -> list[str]:
         return f"{value['rate']:>8.2%}   [{value['low']:.2%}, {value['high']:.2%}]   n = {value['n']:,}"
 
     times = f"{seconds['target_training']:>8.0f} s, {seconds['generator_training']:.0f} s"
+    if "distillation" in seconds:
+        times += f", {seconds['distillation']:.0f} s"
     return [
         "",
         f"On the test images, best generator (epoch {summary['best_epoch']}), Wilson 95 % intervals:",
@@ -128,10 +186,31 @@ def results(summary: dict[str, Any], run_directory: Path) -> list[str]:
         row("accuracy under attack", rate("accuracy_under_attack")),
         row("largest change of a pixel (L_inf)", f"{test['largest_linf']:>10.6f}"),
         row("mean L2 of the perturbation", f"{test['mean_l2']:>10.2f}"),
-        row("training: target, generator", times),
+        row("training: target, generator" + (", distillation" if "distillation" in seconds else ""), times),
+        *(row(*line) for line in _black_box_results(summary)),
         "",
         f"Pictures: {run_directory / 'result.png'}, {run_directory / 'curves.png'}",
         f"Figures:  {run_directory / 'summary.json'}",
+    ]
+
+
+def _black_box_results(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the black box was asked, and the gap between it and the distilled network."""
+    if "black_box" not in summary:
+        return []
+    found, images = summary["black_box"], summary["test"]["accuracy_under_attack"]["n"]
+    queries, success = found["queries"], found["distilled"]["success"]
+    spent = sum(count for purpose, count in queries.items() if purpose != "scoring")
+    parts = ", ".join(f"{queries[purpose]:,} {purpose}" for purpose in ("clean", "adversarial", "validation"))
+    clean, adversarial = (found["distilled"][f"agreement_{kind}"] for kind in ("clean", "adversarial"))
+    return [
+        (
+            "success on the distilled network",
+            f"{success['rate']:>8.2%}   [{success['low']:.2%}, {success['high']:.2%}]",
+        ),
+        ("agreement with it: clean, adversarial", f"{clean:>8.2%}, {adversarial:.2%}"),
+        ("queries for the attack", f"{spent:>8,}   {parts}"),
+        ("  for each test image", f"{spent / images:>10.2f}   ({queries['scoring']:,} more to score it)"),
     ]
 
 

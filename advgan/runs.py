@@ -18,6 +18,7 @@ from advgan.errors import AdvGANError
 keras = tf.keras
 CONFIG, GENERATOR, TARGET = "config.yaml", "generator.keras", "target.keras"
 SUMMARY, PROCESSES, TARGET_RECORD = "summary.json", "processes.json", "target.json"
+DISTILLED = "distilled.keras"
 REFERENCE = Path("checkpoints", "reference")
 TRAIN = "python -m advgan.train --config mnist.yaml"
 _PLACES = [folder / REFERENCE for folder in Path(__file__).resolve().parents[:2]]  # in a wheel; in a checkout

@@ -19,11 +19,11 @@ from advgan.errors import AdvGANError
 from advgan.evaluation import guards
 from advgan.evaluation.baselines import Baseline, baselines, pgd_attack, run_baseline
 from advgan.evaluation.breakdown import success_rate
-from advgan.oracles.classifiers import Classifier
 from advgan.evaluation.curve import curve_answers, epsilons_of_curve, success_curve
 from advgan.evaluation.guards import NOT_CHECKED, PASS, WARN
 from advgan.evaluation.scores import Rate
 from advgan.goals import Untargeted
+from advgan.oracles.classifiers import Classifier
 
 keras = tf.keras
 COUNT, EPSILON = 120, 0.3

@@ -14,9 +14,9 @@ from advgan import evaluate
 from advgan.config import DataSettings
 from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import AdvGANError
-from advgan.oracles.classifiers import load_classifier
 from advgan.evaluation.guards import has_gradient
 from advgan.files import read_json
+from advgan.oracles.classifiers import load_classifier
 
 keras = tf.keras
 SHAPE = (28, 28, 1)

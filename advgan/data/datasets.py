@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +54,21 @@ class Dataset:
 def scaled(images: np.ndarray) -> np.ndarray:
     """Images as float32 in [0, 1]: uint8 is divided by 255, floats are already there."""
     return images.astype(np.float32) / np.float32(255) if images.dtype == np.uint8 else images.astype(np.float32)
+
+
+def divided(dataset: Dataset, count: int) -> tuple[Dataset, Dataset]:
+    """Two datasets with disjoint training images: the first ``count``, and the others; the rest is the same."""
+    images, labels = dataset.training.images, dataset.training.labels
+    return (
+        replace(dataset, training=Split(images[:count], labels[:count])),
+        replace(dataset, training=Split(images[count:], labels[count:])),
+    )
+
+
+def images_in_common(split: Split, other: Split) -> int:
+    """How many images of a split are, pixel for pixel, among those of another."""
+    there = {image.tobytes() for image in other.images}
+    return sum(image.tobytes() in there for image in split.images)
 
 
 def load_dataset(settings: DataSettings) -> Dataset:

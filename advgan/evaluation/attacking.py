@@ -17,13 +17,13 @@ from advgan.errors import AdvGANError
 from advgan.evaluation import guards
 from advgan.evaluation.baselines import Baseline, baselines, pgd_attack, run_baseline
 from advgan.evaluation.breakdown import success_rate
-from advgan.oracles.classifiers import BATCH_SIZE, Classifier, file_digest
 from advgan.evaluation.curve import Point, curve_answers, epsilons_of_curve, success_curve
 from advgan.evaluation.guards import Finding
 from advgan.evaluation.scores import Rate
 from advgan.evaluation.stages import Advance, Arrays, Stages
 from advgan.evaluation.subject import Request, Subject, extremes, load_generator
 from advgan.goals import Untargeted
+from advgan.oracles.classifiers import BATCH_SIZE, Classifier, file_digest
 from advgan.perturbation import to_8_bits
 from advgan.runs import GENERATOR
 

@@ -19,9 +19,9 @@ from foolbox.attacks.fast_minimum_norm import LInfFMNAttack
 from foolbox.models.tensorflow import TensorFlowModel
 
 from advgan.data.batches import slices
-from advgan.oracles.classifiers import BATCH_SIZE, Classifier
 from advgan.evaluation.stages import Advance, Arrays
 from advgan.goals import Goal, Targeted
+from advgan.oracles.classifiers import BATCH_SIZE, Classifier
 from advgan.perturbation import measure
 
 Attack = Callable[[Any, np.ndarray, np.ndarray, np.random.Generator], np.ndarray]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from advgan.evaluation.breakdown import success_rate
-from advgan.oracles.classifiers import Classifier
 from advgan.evaluation.scores import Rate
 from advgan.evaluation.stages import Advance, Arrays
 from advgan.goals import Goal
+from advgan.oracles.classifiers import Classifier
 
 POINTS = 20
 """Steps from 0 to 1."""

@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from advgan.data.datasets import Split
 from advgan.errors import AdvGANError
-from advgan.oracles.classifiers import Classifier
 from advgan.evaluation.scores import Rate
+from advgan.oracles.classifiers import Classifier
 from advgan.perturbation import FLOAT_TOLERANCE
 
 PASS, WARN, NOT_CHECKED = "pass", "warn", "not checked"

@@ -10,7 +10,6 @@ import numpy as np
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.data.datasets import scaled
 from advgan.errors import AdvGANError
-from advgan.oracles.classifiers import file_digest
 from advgan.evaluation.page import page
 from advgan.evaluation.plots import (
     as_png,
@@ -25,6 +24,7 @@ from advgan.evaluation.sheets import MOST_CHANNELS, challenge_array, read_sheets
 from advgan.evaluation.stages import Advance, Arrays, Stages
 from advgan.evaluation.subject import Subject
 from advgan.files import write_text, write_whole
+from advgan.oracles.classifiers import file_digest
 from advgan.perturbation import to_8_bits
 
 Record = dict[str, Any]

@@ -15,10 +15,10 @@ from advgan.config import Config
 from advgan.data.datasets import Dataset, Split, load_dataset, scaled
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation import guards
-from advgan.oracles.classifiers import Classifier, file_digest, load_classifier, network_classifier
 from advgan.evaluation.guards import Finding
 from advgan.files import read_json
 from advgan.goals import Goal
+from advgan.oracles.classifiers import Classifier, file_digest, load_classifier, network_classifier
 from advgan.perturbation import measure
 from advgan.runs import (
     CONFIG,

@@ -5,15 +5,17 @@ What goes in and what comes out are NumPy arrays, so no gradient and no weight p
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from advgan.data.batches import slices
 from advgan.errors import AdvGANError
-from advgan.oracles.classifiers import Classifier, Shape, load_classifier, network_classifier
+from advgan.oracles.classifiers import Shape, file_digest, find_function, network_classifier
 from advgan.oracles.served import served_black_box
 
 SUM_TOLERANCE = 1e-3
@@ -57,26 +59,32 @@ def load_black_box(
     if "://" in given:
         name, digest, ask = served_black_box(given, timeout, retries)
     else:
-        classifier = (
-            network_classifier(Path(given), shape, REMEDY) if is_local(given) else load_classifier(given, shape)
-        )
-        name, digest, ask = classifier.name, classifier.digest, _answers_of(classifier)
+        if is_local(given):
+            classifier = network_classifier(Path(given), shape, REMEDY)
+            name, digest, scores = given, classifier.digest, classifier.scores
+        else:
+            scores, file = find_function(given)
+            name, digest = given, file_digest(file) if file else hashlib.sha256(given.encode()).hexdigest()
+        ask = _answers_of(scores)
 
     def asked(images: np.ndarray) -> np.ndarray:
-        answers = [as_probabilities(ask(images[part]), part.stop - part.start, classes, name)
-                   for part in slices(len(images), per_request)]
+        answers = [
+            as_probabilities(ask(images[part]), part.stop - part.start, classes, name)
+            for part in slices(len(images), per_request)
+        ]
         return np.concatenate(answers) if answers else np.empty((0, classes), np.float32)
 
     return BlackBox(name, digest, asked)
 
 
-def _answers_of(classifier: Classifier) -> Callable[[np.ndarray], np.ndarray]:
+def _answers_of(classifier: Callable[[Any], Any]) -> Callable[[np.ndarray], np.ndarray]:
     """A local classifier's probabilities: what it answers where that are such, else the softmax of its logits."""
 
     def ask(images: np.ndarray) -> np.ndarray:
-        scores = np.asarray(classifier.scores(images), np.float64)
+        answered = np.asarray(classifier(images))
+        scores = answered.astype(np.float64)
         if scores.ndim != 2 or are_probabilities(scores):
-            return scores
+            return answered
         exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
         return exponentials / exponentials.sum(axis=1, keepdims=True)
 

@@ -107,7 +107,12 @@ def _bound(way: Callable[[Any, Any], Any], loaded: Any) -> Callable[[Any], Any]:
     return lambda images: way(loaded, images)
 
 
-def _function(given: str, shape: Shape) -> Classifier:
+def find_function(given: str) -> tuple[Callable[[Any], Any], Path | None]:
+    """A function named ``module:function``, and the module's file; modules of the current folder are found.
+
+    Raises:
+        AdvGANError: there is none.
+    """
     module_name, _, name = given.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
@@ -119,6 +124,11 @@ def _function(given: str, shape: Shape) -> Classifier:
     function = getattr(module, name, None)
     if not callable(function):
         raise AdvGANError(f"{given}: {module_name} has no function {name or '(none named)'}")
+    return function, None if module.__file__ is None else Path(module.__file__)
+
+
+def _function(given: str, shape: Shape) -> Classifier:
+    function, file = find_function(given)
     if isinstance(function, keras.layers.Layer):
         function = partial(function, training=False)
     try:
@@ -126,7 +136,7 @@ def _function(given: str, shape: Shape) -> Classifier:
     except Exception as error:  # whatever the user's function raises
         raise AdvGANError(f"{given} fails on images of {shape} ({_in_short(error)})") from None
     content = hashlib.sha256(given.encode())
-    content.update(Path(module.__file__).read_bytes() if module.__file__ else b"")
+    content.update(b"" if file is None else file.read_bytes())
     content.update(answered.tobytes())
     return Classifier(given, function, content.hexdigest())
 

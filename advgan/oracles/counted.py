@@ -58,9 +58,7 @@ class CountedOracle:
         """Images it was asked about for the attack itself."""
         return sum(count for purpose, count in self.queries.items() if purpose != "scoring")
 
-    def ask(
-        self, images: np.ndarray, purpose: Purpose, advance: Callable[[int], None] = lambda _: None
-    ) -> np.ndarray:
+    def ask(self, images: np.ndarray, purpose: Purpose, advance: Callable[[int], None] = lambda _: None) -> np.ndarray:
         """The answers on images: probabilities, or one-hot labels; float32 of shape (n, classes).
 
         Args:

@@ -1,8 +1,9 @@
 """Resumable checkpoints: all that training changes, written whole or not at all.
 
 Data order is a function of (seed, epoch) and noise one of (seed, step), so weights, optimizer slots and a few counters
-are the whole state. A checkpoint is a folder ``<step>`` with TensorFlow's files and ``position.json``; it is made under
-another name, flushed to disk and renamed, so a folder with a number for a name is complete.
+are the whole state. A checkpoint is a folder ``<number>`` (``Position.number``: the step, but for black-box runs) with
+TensorFlow's files and ``position.json``; it is made under another name, flushed to disk and renamed, so a folder with a
+number for a name is complete.
 """
 
 from __future__ import annotations
@@ -31,6 +32,19 @@ class Position:
     seconds: float = 0.0
     epoch_sums: dict[str, float] = field(default_factory=dict)
     finished: bool = False
+    round: int = 0
+    """Black box: rounds whose distillation is complete."""
+    round_step: int = 0
+    """Steps of the distilled network in the round under way."""
+    distillation_seconds: float = 0.0
+    """The part of ``seconds`` that went into asking and distilling."""
+    other_changes: int = 0
+    """What changed the state beside G's steps: steps of the distilled network, rounds, epochs closed by a black box."""
+
+    @property
+    def number(self) -> int:
+        """Grows with every change; names the checkpoint."""
+        return self.step + self.other_changes
 
 
 @dataclass
@@ -41,10 +55,14 @@ class TrainingState:
     optimizers: Optimizers
     best_generator: Any
     position: Position
+    distilled_optimizer: Any = None
+    """Of the target, where that is a distilled network; None where the target is frozen."""
 
     def checkpoint(self) -> Any:
-        """The part that TensorFlow saves. The target is frozen and kept in the run directory."""
+        """The part that TensorFlow saves. A frozen target is kept in the run directory instead."""
+        distilled = {"distilled": self.networks.target, "distilled_optimizer": self.distilled_optimizer}
         return tf.train.Checkpoint(
+            **(distilled if self.distilled_optimizer is not None else {}),
             generator=self.networks.generator,
             discriminator=self.networks.discriminator,
             generator_optimizer=self.optimizers.generator,
@@ -66,8 +84,8 @@ class Checkpoints:
         for left in folder.glob(f".*{PARTIAL}"):  # by a killed process
             shutil.rmtree(left)
 
-    def steps(self) -> list[int]:
-        """The steps that have a complete checkpoint, ascending."""
+    def numbers(self) -> list[int]:
+        """The positions (``Position.number``) that have a complete checkpoint, ascending."""
         if not self.folder.is_dir():
             return []
         return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit())
@@ -78,15 +96,15 @@ class Checkpoints:
         Raises:
             OSError: the disk is full or the folder cannot be written; the checkpoints are then as they were.
         """
-        with whole_directory(self.folder / f"{state.position.step:08d}") as folder:
+        with whole_directory(self.folder / f"{state.position.number:08d}") as folder:
             try:
                 state.checkpoint().write(str(folder / "state"))
             except tf.errors.OpError as error:  # TensorFlow's own word for it
                 raise OSError(str(error.message).split("; ")[-1].split(" [Op:")[0]) from None
             write_json(folder / "position.json", dataclasses.asdict(state.position))
-        for step in self.steps()[: -self.keep]:
-            doomed = self.folder / f".{step:08d}{PARTIAL}"
-            (self.folder / f"{step:08d}").replace(doomed)  # a folder that has a number for a name is complete
+        for number in self.numbers()[: -self.keep]:
+            doomed = self.folder / f".{number:08d}{PARTIAL}"
+            (self.folder / f"{number:08d}").replace(doomed)  # a folder that has a number for a name is complete
             shutil.rmtree(doomed)
 
     def restore_latest(self, state: TrainingState) -> bool:
@@ -95,10 +113,10 @@ class Checkpoints:
         Raises:
             AdvGANError: the checkpoint does not fit the networks, or is damaged.
         """
-        steps = self.steps()
-        if not steps:
+        numbers = self.numbers()
+        if not numbers:
             return False
-        folder = self.folder / f"{steps[-1]:08d}"
+        folder = self.folder / f"{numbers[-1]:08d}"
         try:
             state.checkpoint().read(str(folder / "state")).assert_consumed()
             state.position = Position(**read_json(folder / "position.json"))

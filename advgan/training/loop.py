@@ -14,10 +14,11 @@ from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.config import Config
 from advgan.data.batches import epoch_order, gather_batch, steps_per_epoch
 from advgan.data.datasets import Dataset, Split, scaled
-from advgan.errors import AdvGANError, Interrupted, NonFiniteError
+from advgan.errors import AdvGANError, Interrupted, NonFiniteError, OracleUnavailable
 from advgan.networks.discriminator import build_discriminator
 from advgan.networks.generator import build_generator
 from advgan.training.checkpoints import Checkpoints, Position, TrainingState
+from advgan.training.distillation import distilled_optimizer
 from advgan.training.interruption import asked_to_stop
 from advgan.training.optimizers import adam
 from advgan.training.progress import Progress
@@ -25,6 +26,8 @@ from advgan.training.records import Records
 from advgan.training.step import Networks, Optimizers, StepSettings, training_step
 
 keras = tf.keras
+BeforeEpoch = Callable[[Callable[[], bool], Callable[[], None]], None]
+"""Given a function that tells whether a stop was asked for, and one that saves the state."""
 DEAD_GAP = 0.02
 """D is called dead when its mean outputs on clean and adversarial images differ by less than this over an epoch."""
 OVERWHELMING_ACCURACY = 0.995
@@ -39,7 +42,7 @@ class EpochReport:
     """Counted from 1."""
     step: int
     values: dict[str, float]
-    """Means over the epoch's steps, ``validation_success``, ``seconds`` of training so far."""
+    """Means over the epoch's steps, what the validation found, ``seconds`` of training so far."""
     discriminator_health: str
     """Empty when there is nothing to say."""
     improved: bool
@@ -50,7 +53,7 @@ def build_state(image_shape: tuple[int, int, int], target: Any, config: Config, 
 
     Args:
         image_shape: height, width, channels.
-        target: the frozen classifier.
+        target: the frozen classifier, or a distilled network.
         config: the run's settings.
         steps: optimizer steps in the whole run, for the schedules.
     """
@@ -65,44 +68,46 @@ def build_state(image_shape: tuple[int, int, int], target: Any, config: Config, 
         adam(generator, g.learning_rate, g.schedule, steps, g.beta_1),
         adam(discriminator, d.learning_rate, d.schedule, steps * d.steps, d.beta_1),
     )
-    return TrainingState(Networks(generator, discriminator, target), optimizers, best_generator, Position())
+    learns = None if config.black_box is None else distilled_optimizer(target, config)
+    return TrainingState(Networks(generator, discriminator, target), optimizers, best_generator, Position(), learns)
 
 
 def total_steps(training_images: int, config: Config) -> int:
     """Optimizer steps of G in the whole run."""
-    return config.training.epochs * steps_per_epoch(training_images, config.training.batch_size)
+    return config.generator_epochs * steps_per_epoch(training_images, config.training.batch_size)
 
 
 def train(
     state: TrainingState,
-    attack: AdvGANAttack,
     dataset: Dataset,
     config: Config,
     checkpoints: Checkpoints,
     records: Records,
     progress: Progress,
+    validate: Callable[[], dict[str, float]],
     on_epoch: Callable[[EpochReport], None],
+    before_epoch: BeforeEpoch = lambda stop_asked, save: None,  # noqa: ARG005
 ) -> None:
     """Train from the state's position to the end, or to the chosen success rate; the state is changed in place.
 
     Args:
         state: networks, optimizers and position, fresh or restored.
-        attack: the state's generator against its target, for the validation.
-        dataset: the training and validation images are used.
+        dataset: the training images are used.
         config: the run's settings.
         checkpoints: where the state goes.
         records: where the numbers go.
         progress: what the user sees.
+        validate: measures the generator as it is: ``validation_success`` in [0, 1], and what else is to be recorded.
         on_epoch: called after each epoch, before its checkpoint.
+        before_epoch: called before each epoch, also before one that is resumed in its middle; distils.
 
     Raises:
         NonFiniteError: a loss term or gradient is NaN or infinite.
-        Interrupted: Ctrl-C or SIGTERM; a checkpoint of the last whole step was written first.
+        Interrupted: Ctrl-C, SIGTERM, or a black box that does not answer; a checkpoint was written first.
     """
     position = state.position
     step_on = _compiled_step(state, dataset.training, config)
     per_epoch = steps_per_epoch(len(dataset.training), config.training.batch_size)
-    validation_success = Validation(attack, dataset.validation)
     last_success = position.best_success
     clock = time.monotonic()
 
@@ -112,37 +117,47 @@ def train(
         position.seconds, clock = position.seconds + now - clock, now
         checkpoints.save(state)
 
-    with asked_to_stop() as stop_asked:
-        while not position.finished:
-            order = epoch_order(len(dataset.training), config.seed, position.epoch)
-            window, last_step = _Window(position), (position.epoch + 1) * per_epoch
-            while position.step < last_step:
-                start = (position.step - position.epoch * per_epoch) * config.training.batch_size
-                indices = tf.constant(order[start : start + config.training.batch_size])
-                window.add(step_on(indices, tf.constant(position.step + 1)))
-                position.step += 1
-                checkpoint_due = position.step % config.output.checkpoint_every == 0 and position.step < last_step
-                stopping = stop_asked() and position.step < last_step  # else once the epoch is closed
-                if position.step % config.output.log_every == 0 or checkpoint_due or stopping:
-                    steps, means = window.flush()
-                    records.add("steps", position.epoch + 1, position.step, means)
-                    progress.advance(steps, _status(means, last_success))
-                if checkpoint_due or stopping:
-                    save()
-                if stopping:
-                    raise Interrupted(f"stopped at step {position.step}; nothing is lost")
-            steps, means = window.flush()
-            if steps:
+    def epoch(stop_asked: Callable[[], bool]) -> None:
+        nonlocal last_success
+        before_epoch(stop_asked, save)
+        order = epoch_order(len(dataset.training), config.seed, position.epoch)
+        window, last_step = _Window(position), (position.epoch + 1) * per_epoch
+        while position.step < last_step:
+            start = (position.step - position.epoch * per_epoch) * config.training.batch_size
+            indices = tf.constant(order[start : start + config.training.batch_size])
+            window.add(step_on(indices, tf.constant(position.step + 1)))
+            position.step += 1
+            checkpoint_due = position.step % config.output.checkpoint_every == 0 and position.step < last_step
+            stopping = stop_asked() and position.step < last_step  # else once the epoch is closed
+            if position.step % config.output.log_every == 0 or checkpoint_due or stopping:
+                steps, means = window.flush()
                 records.add("steps", position.epoch + 1, position.step, means)
                 progress.advance(steps, _status(means, last_success))
+            if checkpoint_due or stopping:
+                save()
+            if stopping:
+                raise Interrupted(f"stopped at step {position.step}; nothing is lost")
+        steps, means = window.flush()
+        if steps:
+            records.add("steps", position.epoch + 1, position.step, means)
+            progress.advance(steps, _status(means, last_success))
 
-            last_success = validation_success()
-            report = _close_epoch(state, config, per_epoch, last_success, time.monotonic() - clock)
-            records.add("epoch", report.epoch, report.step, report.values)
-            on_epoch(report)
+        found = validate()
+        last_success = found["validation_success"]
+        report = _close_epoch(state, config, per_epoch, found, time.monotonic() - clock)
+        records.add("epoch", report.epoch, report.step, report.values)
+        on_epoch(report)
+        save()
+        if stop_asked() and not position.finished:
+            raise Interrupted(f"stopped after epoch {report.epoch}; nothing is lost")
+
+    with asked_to_stop() as stop_asked:
+        try:
+            while not position.finished:
+                epoch(stop_asked)
+        except OracleUnavailable:
             save()
-            if stop_asked() and not position.finished:
-                raise Interrupted(f"stopped after epoch {report.epoch}; nothing is lost")
+            raise
 
 
 def discriminator_health(values: dict[str, float]) -> str:
@@ -174,10 +189,10 @@ class Validation:
                 f"{self._goal}; shuffle the training set, or raise data.validation_images"
             )
 
-    def __call__(self) -> float:
+    def __call__(self) -> dict[str, float]:
         """The generator's present success rate, in [0, 1]."""
         answers = self._attack.classify(self._attack.generate(self._images))
-        return float(self._goal.reached(self._labels, answers)[self._eligible].mean())
+        return {"validation_success": float(self._goal.reached(self._labels, answers)[self._eligible].mean())}
 
 
 class _Window:
@@ -221,20 +236,23 @@ def _compiled_step(state: TrainingState, split: Split, config: Config) -> Callab
 
 
 def _close_epoch(
-    state: TrainingState, config: Config, per_epoch: int, success: float, seconds_since_save: float
+    state: TrainingState, config: Config, per_epoch: int, found: dict[str, float], seconds_since_save: float
 ) -> EpochReport:
     """Keep the best generator, move the position to the next epoch, say what the epoch came to."""
-    position = state.position
+    position, success = state.position, found["validation_success"]
     means = {name: total / per_epoch for name, total in position.epoch_sums.items()}
     improved = success > position.best_success
+    if config.black_box is not None:  # later generators know the black box better
+        improved = success >= position.best_success or config.oracle.validation_allowance == 0
+        position.other_changes += 1
     if improved:
         state.keep_best()
         position.best_success, position.best_epoch = success, position.epoch
     position.epoch += 1
     position.epoch_sums = {}
     enough = config.training.stop_at_success is not None and success >= config.training.stop_at_success
-    position.finished = enough or position.epoch >= config.training.epochs
-    values = {**means, "validation_success": success, "seconds": position.seconds + seconds_since_save}
+    position.finished = enough or position.epoch >= config.generator_epochs
+    values = {**means, **found, "seconds": position.seconds + seconds_since_save}
     return EpochReport(position.epoch, position.step, values, discriminator_health(means), improved)
 
 

@@ -19,13 +19,13 @@ Row = dict[str, Any]
 class Records:
     """Appends rows to ``metrics.jsonl`` and to TensorBoard's event files.
 
-    Opening it drops the rows after ``step``: those of steps that a resumed run will take again. The event files, which
-    cannot be cut, are written anew from the rows that stay, and from the picture of each epoch.
+    Opening it drops the rows after ``step`` and of rounds after ``rounds``, which a resumed run will come to again. The
+    event files, which cannot be cut, are written anew from the rows that stay, and from the picture of each epoch.
     """
 
-    def __init__(self, run_directory: Path, step: int) -> None:
+    def __init__(self, run_directory: Path, step: int, rounds: int = 0) -> None:
         self.path = run_directory / "metrics.jsonl"
-        rows = [row for row in read_rows(self.path) if row["step"] <= step]
+        rows = [row for row in read_rows(self.path) if row["step"] <= step and row.get("round", 0) <= rounds]
         write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
         events = run_directory / "tensorboard"
         shutil.rmtree(events, ignore_errors=True)
@@ -38,7 +38,7 @@ class Records:
                 self.add_image("samples", row["step"], tf.io.decode_png(picture.read_bytes(), channels=3).numpy())
 
     def add(self, kind: str, epoch: int, step: int, values: dict[str, float]) -> None:
-        """Write one row; ``kind`` is ``steps`` (a mean over the last few steps) or ``epoch``."""
+        """Write one row; ``kind`` is ``steps`` (a mean over the last few steps), ``epoch`` or ``distillation``."""
         row = {"kind": kind, "epoch": epoch, "step": step, **values}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()

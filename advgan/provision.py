@@ -1,0 +1,83 @@
+"""What a run attacks, put into its folder once: a target trained here, a file of the user's own, or a black box."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from advgan.errors import AdvGANError
+from advgan.files import read_json, write_json, write_whole
+from advgan.oracles.black_box import BlackBox, is_local, load_black_box
+from advgan.oracles.classifiers import file_digest
+from advgan.oracles.counted import CountedOracle
+from advgan.plan import Plan
+from advgan.runs import TARGET, TARGET_RECORD
+from advgan.training.classifier import load_or_train_target
+
+Say = Callable[[str], None]
+JOURNAL = "answers.bin"
+
+
+def provide_target(plan: Plan, run_directory: Path, say: Say) -> float:
+    """Put the classifier under attack into the run directory, once; return the seconds its training took.
+
+    A black box that is no file here leaves its record alone.
+
+    Raises:
+        AdvGANError: the user's own classifier is no longer the one that the run was started with.
+    """
+    record = run_directory / TARGET_RECORD
+    given = plan.config.target.file or plan.config.black_box
+    if given is None or given == "target":
+        if not record.exists():
+            cache = Path(plan.config.output.directory) / "targets"
+            found = load_or_train_target(plan.config, plan.owner, plan.environment, cache)
+            write_whole(run_directory / TARGET, found.model.save)
+            write_json(record, {"digest": found.digest, "seconds": found.seconds})
+            came = "loaded" if found.cached else f"trained in {found.seconds:.0f} s"
+            say(f"Target         {came}, digest {found.digest}")
+        return float(read_json(record)["seconds"])
+    digest = file_digest(Path(given)) if is_local(given) else black_box_of(plan, run_directory).digest
+    if not record.exists():
+        if is_local(given):
+            write_whole(run_directory / TARGET, partial(shutil.copyfile, given))
+        write_json(record, {"digest": digest, "seconds": 0.0})
+        say(f"Target         {given}, digest {digest[:16]}")
+    elif read_json(record)["digest"] != digest:
+        raise AdvGANError(f"{given} has changed since {run_directory} was started; put it back, or start a new run")
+    return float(read_json(record)["seconds"])
+
+
+def black_box_of(plan: Plan, run_directory: Path) -> BlackBox:
+    """The black box of a run: its own copy where it is a file, else where the configuration says."""
+    settings = plan.config.oracle
+    given = str(plan.config.black_box)
+    return load_black_box(
+        str(run_directory / TARGET) if is_local(given) else given,
+        plan.dataset.image_shape,
+        plan.dataset.number_of_classes,
+        settings.images_per_request,
+        settings.timeout,
+        settings.retries,
+    )
+
+
+def counted_oracle(plan: Plan, run_directory: Path) -> CountedOracle:
+    """The black box of a run behind its counter, with the answers that earlier processes of the run were given."""
+    settings = plan.config.oracle
+    return CountedOracle(
+        black_box_of(plan, run_directory),
+        plan.dataset.number_of_classes,
+        settings.answers == "labels",
+        settings.query_budget,
+        settings.images_per_request,
+        run_directory / JOURNAL,
+    )
+
+
+def scores_of(oracle: CountedOracle) -> Callable[[Any], Any]:
+    """The black box as a classifier for scoring the finished attack: from a tensor of images to answers."""
+    return lambda images: oracle.ask(images.numpy(), "scoring")

@@ -1,0 +1,368 @@
+"""Distillation: a network f learns to answer as a black box b does, which is asked about clean and adversarial images.
+
+Static (one round): ``min_f E H(f(x), b(x))``, then G is trained against f. Dynamic: before each further round, with G
+fixed, ``min_f E H(f(x), b(x)) + E H(f(x_A), b(x_A))``, x_A = x + G(x); f, G, D and their optimizers stay warm (Xiao et
+al. 2018, section 3.3). f has no dropout while it learns: b's answers are soft already, and a resume stays exact.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from advgan import losses
+from advgan.attacks.advgan_attack import AdvGANAttack
+from advgan.config import Config
+from advgan.data.batches import gather_batch, slices
+from advgan.data.datasets import Dataset, Split, scaled
+from advgan.errors import AdvGANError, ConfigurationError, Interrupted, NonFiniteError
+from advgan.files import write_whole
+from advgan.networks.classifiers.architectures import build_classifier
+from advgan.oracles.counted import CountedOracle
+from advgan.perturbation import to_8_bits
+from advgan.training.checkpoints import TrainingState
+from advgan.training.optimizers import adam
+from advgan.training.progress import Progress
+from advgan.training.records import Records
+
+keras = tf.keras
+AT_ONCE = 2000
+"""Images that are attacked and rounded in one go, which bounds the memory."""
+STEPS_PER_REPORT = 10
+
+
+@dataclass(frozen=True)
+class QueryPlan:
+    """How many images the black box is asked about, and when: a function of the settings alone."""
+
+    clean: int
+    """Before the first round."""
+    adversarial: tuple[int, ...]
+    """Before each further round."""
+    validation: int
+    """In each validation, and once on the clean images; 0 where the black box does not validate."""
+    validations: int
+
+    @property
+    def total(self) -> int:
+        """Of the whole run, but for scoring."""
+        return self.clean + sum(self.adversarial) + self.validation * (1 + self.validations)
+
+
+def query_plan(config: Config, attacker_images: int, validation_images: int) -> QueryPlan:
+    """Spread the budget evenly: over the clean images and the later rounds, the validation apart.
+
+    Args:
+        config: of a black-box run.
+        attacker_images: the attacker's training images, the most that are asked about at a time.
+        validation_images: the most in a validation.
+
+    Raises:
+        ConfigurationError: the budget does not reach, so that one of these would get no image.
+    """
+    oracle, settings = config.oracle, config.distillation
+    validations, allowance = config.generator_epochs, oracle.validation_allowance
+    validation = min(validation_images, allowance // (1 + validations))
+    if allowance and not validation:
+        raise ConfigurationError(
+            "oracle.validation_queries",
+            allowance,
+            f"does not reach for {validations} validations and the clean images; use 0, or {1 + validations} or more",
+        )
+    asked_of_clean = settings.clean_answers == "asked"
+    parts = settings.rounds - (not asked_of_clean)
+    if oracle.query_budget is None:
+        sizes = [attacker_images] * parts
+    else:
+        left = oracle.query_budget - validation * (1 + validations)
+        sizes = [min(attacker_images, left // parts + (part >= parts - left % parts)) for part in range(parts)]
+    if min(sizes) < 1:
+        raise ConfigurationError(
+            "oracle.query_budget", oracle.query_budget, f"does not reach for {settings.rounds} rounds; use fewer"
+        )
+    return (
+        QueryPlan(sizes[0], tuple(sizes[1:]), validation, validations)
+        if asked_of_clean
+        else QueryPlan(0, tuple(sizes), validation, validations)
+    )
+
+
+def build_distilled(image_shape: tuple[int, int, int], number_of_classes: int, config: Config) -> Any:
+    """The distilled network, initialized from the seed alone; from images in [0, 1] to logits."""
+    keras.utils.set_random_seed(config.seed)
+    return build_classifier(image_shape, number_of_classes, config.distilled_settings)
+
+
+def distilled_optimizer(distilled: Any, config: Config) -> Any:
+    """Adam for the distilled network; it stays warm over the rounds."""
+    return adam(distilled, config.distillation.learning_rate, "constant", steps=1)
+
+
+class Distillation:
+    """The rounds of a black-box run: before the first epoch of each the black box is asked, and f trained.
+
+    Args:
+        state: the run's, f being its target.
+        oracle: the black box, counted.
+        attack: the state's generator.
+        dataset: the attacker's.
+        config: the run's settings.
+        folder: for what was asked in each round; a resumed run finds it there.
+        records: where the numbers go.
+        say: receives a line for each round.
+        progress_shown: whether to show progress bars.
+    """
+
+    def __init__(
+        self,
+        state: TrainingState,
+        oracle: CountedOracle,
+        attack: AdvGANAttack,
+        dataset: Dataset,
+        config: Config,
+        folder: Path,
+        records: Records,
+        say: Callable[[str], None],
+        progress_shown: bool = True,
+    ) -> None:
+        self._state, self._oracle, self._attack, self._config = state, oracle, attack, config
+        self._training, self._folder, self._records, self._say = dataset.training, folder, records, say
+        self._shown = progress_shown
+        self.plan = query_plan(config, len(dataset.training), len(dataset.validation))
+        self._step_on = _compiled_step(state)
+
+    def __call__(self, stop_asked: Callable[[], bool], save: Callable[[], None]) -> None:
+        """Do what is left of the distillation that belongs before the coming epoch.
+
+        Args:
+            stop_asked: whether to stop; what was done is saved then.
+            save: writes a checkpoint.
+
+        Raises:
+            Interrupted: a stop was asked for, or the black box does not answer.
+            NonFiniteError: the loss is NaN or infinite.
+        """
+        position = self._state.position
+        due = 1 + position.epoch // self._config.training.epochs
+        if position.round >= due:
+            return
+        begun = time.monotonic()
+
+        def clock() -> None:
+            nonlocal begun
+            now = time.monotonic()
+            position.distillation_seconds, begun = position.distillation_seconds + now - begun, now
+
+        def keep() -> None:
+            clock()
+            save()
+
+        loss = self._distil(self._asked(position.round, stop_asked), stop_asked, keep)
+        position.round, position.round_step = position.round + 1, 0
+        position.other_changes += 1
+        clock()
+        rounds, spent, budget = self._config.distillation.rounds, self._oracle.spent, self._oracle.budget
+        values = {"round": position.round, "loss_distillation": loss, "queries": spent}
+        self._records.add("distillation", position.epoch + 1, position.step, values)
+        ended = ""
+        if budget is not None and position.round == rounds:
+            ended = f"; the rest of the budget of {budget:,} is for validation, nothing else is asked"
+        self._say(f"round {position.round}/{rounds}: distilled, {spent:,} queries so far{ended}")
+        save()
+
+    def _asked(self, number: int, stop_asked: Callable[[], bool]) -> list[tuple[Any, Any]]:
+        """Images and answers to learn in a round: the clean ones, then all adversarial ones, as tensors."""
+        clean = self._clean(stop_asked)
+        if number == 0:
+            return [clean]
+        earlier = range(1, number) if self._config.distillation.replay else ()
+        rounds = [*(self._round(index, stop_asked) for index in earlier), self._round(number, stop_asked)]
+        return [clean, tuple(tf.constant(np.concatenate(parts)) for parts in zip(*rounds, strict=True))]
+
+    def _clean(self, stop_asked: Callable[[], bool]) -> tuple[Any, Any]:
+        images, labels = self._training.images, self._training.labels
+        if self._config.distillation.clean_answers == "labels":
+            return tf.constant(images), tf.one_hot(labels, self._oracle.classes)
+        chosen = np.sort(_shuffled(len(images), self._config.seed, 0)[: self.plan.clean])
+        answers = self._ask(scaled(images[chosen]), "clean", stop_asked)
+        return tf.constant(images[chosen]), tf.constant(answers)
+
+    def _round(self, number: int, stop_asked: Callable[[], bool]) -> tuple[np.ndarray, np.ndarray]:
+        """What was asked about before a round: adversarial images, uint8, and answers; asked where it is not there."""
+        path = self._folder / f"{number:03d}.npz"
+        if not path.exists():
+            images = self._chosen(number)
+            answers = self._ask(scaled(images), "adversarial", stop_asked)
+            self._folder.mkdir(exist_ok=True)
+            write_whole(path, lambda beside: np.savez(beside, images=images, answers=answers))
+        with np.load(path, allow_pickle=False) as archive:
+            return archive["images"], archive["answers"]
+
+    def _chosen(self, number: int) -> np.ndarray:
+        """The adversarial images to ask about, rounded to the 256 levels of what can be sent."""
+        count, everything = self.plan.adversarial[number - 1], self._training.images
+        order = _shuffled(len(everything), self._config.seed, number)
+        if self._config.distillation.choose == "uncertain" and count < len(everything):
+            adversarial = self._adversarial(everything[order])
+            unsure = np.argsort(_margins(self._state.networks.target, adversarial), kind="stable")[:count]
+            return adversarial[np.sort(unsure)]
+        return self._adversarial(everything[np.sort(order[:count])])
+
+    def _adversarial(self, images: np.ndarray) -> np.ndarray:
+        made = np.empty(images.shape, np.uint8)
+        for part in slices(len(images), AT_ONCE):
+            clean = scaled(images[part])
+            made[part] = to_8_bits(clean, self._attack.generate(clean), self._attack.epsilon)
+        return made
+
+    def _ask(self, images: np.ndarray, purpose: Any, stop_asked: Callable[[], bool]) -> np.ndarray:
+        progress = Progress(f"asking ({purpose})", len(images), shown=self._shown, unit="image")
+
+        def advance(count: int) -> None:
+            progress.advance(count, f"{self._oracle.spent:,} queries so far")
+            if stop_asked() and progress.done < len(images):
+                raise Interrupted("stopped between two requests; the answers are kept")
+
+        try:
+            return self._oracle.ask(images, purpose, advance)
+        finally:
+            progress.close()
+
+    def _distil(self, data: list[tuple[Any, Any]], stop_asked: Callable[[], bool], save: Callable[[], Any]) -> float:
+        """Train f from the position's step on; return the mean loss of the last steps."""
+        config, position = self._config, self._state.position
+        settings = config.distillation
+        per_epoch = max(1, len(self._training) // settings.batch_size)
+        total = per_epoch * (settings.first_epochs if position.round == 0 else settings.epochs)
+        orders = [
+            _batches(len(answers), settings.batch_size, total, [config.seed, position.round, part])
+            for part, (_, answers) in enumerate(data)
+        ]
+        progress = Progress("distilling", total, start=position.round_step, shown=self._shown)
+        waiting: list[Any] = []
+        loss = math.nan
+        try:
+            while position.round_step < total:
+                batches = [
+                    (images, answers, tf.constant(order[position.round_step]))
+                    for (images, answers), order in zip(data, orders, strict=True)
+                ]
+                waiting.append(self._step_on(batches))
+                position.round_step += 1
+                position.other_changes += 1
+                last = position.round_step == total
+                stopping = stop_asked() and not last
+                due = position.round_step % config.output.checkpoint_every == 0 and not last
+                if len(waiting) == STEPS_PER_REPORT or last or stopping or due:
+                    values = [float(value) for value in waiting]
+                    for number, value in enumerate(values, start=position.round_step - len(values) + 1):
+                        if not math.isfinite(value):
+                            raise NonFiniteError("the distillation's loss", number, "distillation.learning_rate")
+                    loss = sum(values) / len(values)
+                    progress.advance(len(values), f"loss {loss:.3f}")
+                    waiting = []
+                if due or stopping:
+                    save()
+                if stopping:
+                    raise Interrupted(f"stopped at step {position.round_step} of a distillation; nothing is lost")
+        finally:
+            progress.close()
+        return loss
+
+
+class BlackBoxValidation:
+    """The generator's success on a few validation images, as the black box itself answers, within its allowance.
+
+    Args:
+        oracle: the black box, counted.
+        attack: the generator against the distilled network.
+        split: the validation images.
+        count: how many of them are asked about.
+
+    Raises:
+        AdvGANError: none of them counts for the goal.
+    """
+
+    def __init__(self, oracle: CountedOracle, attack: AdvGANAttack, split: Split, count: int) -> None:
+        self._oracle, self._attack, self._goal = oracle, attack, attack.goal
+        self._images, self._labels = scaled(split.images[:count]), split.labels[:count]
+        self._clean = oracle.ask(self._images, "validation").argmax(axis=1)
+        self._eligible = self._goal.eligible(self._labels, self._clean)
+        if not self._eligible.any():
+            raise AdvGANError(
+                f"the black box answers none of {count} validation images as the goal ({self._goal}) needs; does it "
+                "take pixels in [0, 1], and number the classes as the labels do? Else raise oracle.validation_queries"
+            )
+
+    def __call__(self) -> dict[str, float]:
+        """Success on the black box and on the distilled network, where they agree, and the queries so far."""
+        clean = self._images
+        adversarial = scaled(to_8_bits(clean, self._attack.generate(clean), self._attack.epsilon))
+        answers = self._oracle.ask(adversarial, "validation").argmax(axis=1)
+        distilled = self._attack.classify(adversarial)
+
+        def success(predictions: np.ndarray) -> float:
+            return float(self._goal.reached(self._labels, predictions)[self._eligible].mean())
+
+        return {
+            "validation_success": success(answers),
+            "validation_success_distilled": success(distilled),
+            "agreement_clean": float((self._attack.classify(clean) == self._clean).mean()),
+            "agreement_adversarial": float((distilled == answers).mean()),
+            "queries": self._oracle.spent,
+        }
+
+
+def distillation_step(network: Any, optimizer: Any, batches: list[tuple[Any, Any]]) -> Any:
+    """One update of f: ``H(f(x), b(x))`` on clean images, plus the same on adversarial ones where there are any.
+
+    Args:
+        network, optimizer: f and its optimizer, updated in place.
+        batches: images, float32 (n, height, width, channels) in [0, 1], and b's answers (n, classes), for each term.
+
+    Returns:
+        The loss, a scalar.
+    """
+    with tf.GradientTape() as tape:
+        terms = [losses.distillation_loss(network(images, training=False), answers) for images, answers in batches]
+        loss = tf.add_n(terms)
+    gradients = tape.gradient(loss, network.trainable_variables)
+    optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
+    return loss
+
+
+def _compiled_step(state: TrainingState) -> Callable[[list[tuple[Any, Any, Any]]], Any]:
+    @tf.function(reduce_retracing=True)
+    def step_on(data: list[tuple[Any, Any, Any]]) -> Any:
+        batches = [gather_batch(images, answers, indices) for images, answers, indices in data]
+        return distillation_step(state.networks.target, state.distilled_optimizer, batches)
+
+    return step_on
+
+
+def _shuffled(count: int, seed: int, number: int) -> np.ndarray:
+    return np.random.default_rng([seed, number, 1]).permutation(count)
+
+
+def _batches(count: int, batch_size: int, steps: int, seed: list[int]) -> np.ndarray:
+    """Indices below ``count`` for each step, int32 (steps, batch size): one shuffled pass after the other."""
+    random = np.random.default_rng([*seed, 2])
+    passes = [random.permutation(count) for _ in range(math.ceil(steps * batch_size / count))]
+    return np.concatenate(passes)[: steps * batch_size].reshape(steps, batch_size).astype(np.int32)
+
+
+def _margins(network: Any, images: np.ndarray) -> np.ndarray:
+    """How far f's best class is ahead of its second, in probability, for uint8 images; shape (n,)."""
+    margins = np.empty(len(images), np.float32)
+    for part in slices(len(images), AT_ONCE):
+        probabilities = tf.nn.softmax(network(tf.constant(scaled(images[part])), training=False))
+        best = tf.math.top_k(probabilities, 2).values.numpy()
+        margins[part] = best[:, 0] - best[:, 1]
+    return margins

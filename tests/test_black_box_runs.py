@@ -1,0 +1,413 @@
+"""Black-box runs on a slice of real MNIST: what they reach and ask, that only answers are used, exact resumes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from advgan import train
+from advgan.config import Config, parse_config
+from advgan.data.datasets import load_dataset, scaled
+from advgan.errors import AdvGANError, ConfigurationError, Interrupted, OracleUnavailable
+from advgan.experiment import load_run_config, new_run_directory, train_and_evaluate
+from advgan.files import read_json
+from advgan.oracles import counted
+from advgan.oracles.counted import CountedOracle
+from advgan.plan import check
+from advgan.training.checkpoints import TrainingState
+from advgan.training.distillation import query_plan
+from advgan.training.records import read_rows
+
+keras = tf.keras
+SETTINGS: dict[str, Any] = {
+    "data": {"training_images": 2400, "validation_images": 200, "test_images": 200},
+    "target": {"architecture": "lenet", "epochs": 3, "batch_size": 32},
+    "oracle": {"black_box": "target", "images_per_request": 100},
+    "distillation": {"architecture": "lenet", "rounds": 3, "first_epochs": 3, "batch_size": 32},
+    "generator": {"widths": [4, 8, 16], "residual_blocks": 1},
+    "training": {"epochs": 1, "batch_size": 32},
+    "output": {"checkpoint_every": 10, "keep_checkpoints": 100},
+}
+
+
+def settings(folder: Path, **changes: dict[str, Any]) -> Config:
+    content = {section: {**values, **changes.get(section, {})} for section, values in SETTINGS.items()}
+    content.update({section: values for section, values in changes.items() if section not in content})
+    content["output"] = {**content["output"], "directory": str(folder)}
+    return parse_config(content)
+
+
+def digests(run: Path) -> dict[str, str]:
+    return {key: value for key, value in read_json(run / "summary.json").items() if key.endswith("_sha256")}
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_rows(run / "metrics.jsonl")]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, list[str]]:
+    config = settings(tmp_path_factory.mktemp("runs"))
+    run = new_run_directory(config)
+    said: list[str] = []
+    train_and_evaluate(config, run, say=said.append)
+    return config, run, said
+
+
+@pytest.mark.addons
+def test_a_black_box_is_fooled_by_what_its_answers_taught(finished: tuple[Config, Path, list[str]]) -> None:
+    config, run, said = finished
+    summary = read_json(run / "summary.json")
+    dataset = load_dataset(config.data)
+    images, labels = scaled(dataset.test.images), dataset.test.labels
+    target, generator = (keras.models.load_model(run / f"{name}.keras") for name in ("target", "generator"))
+    clean = target.predict(images, verbose=0).argmax(1) == labels
+    adversarial = np.clip(images + np.float32(0.3) * generator.predict(images, verbose=0), 0, 1)
+    fooled = target.predict(adversarial, verbose=0).argmax(1) != labels
+    assert summary["test"]["success"]["n"] == clean.sum()
+    assert abs(summary["test"]["success"]["successes"] - (fooled & clean).sum()) <= 1
+    assert summary["test"]["success"]["rate"] > 0.5
+    assert summary["test"]["largest_linf"] <= 0.3 + 1e-6
+    found = summary["black_box"]
+    distilled = keras.models.load_model(run / "distilled.keras")
+    agreed = distilled.predict(images, verbose=0).argmax(1) == target.predict(images, verbose=0).argmax(1)
+    assert found["distilled"]["agreement_clean"] == pytest.approx(agreed.mean(), abs=0.006)
+    assert agreed.mean() > 0.85
+    text = "\n".join(said)
+    assert (
+        "black-box" in text and "Data apart     1,200 training images of the black box, 1,200 of the attacker" in text
+    )
+
+
+def test_every_query_is_counted_and_stated(finished: tuple[Config, Path, list[str]]) -> None:
+    config, run, said = finished
+    queries = read_json(run / "summary.json")["black_box"]["queries"]
+    planned = query_plan(config, 1200, 200)
+    assert (planned.clean, planned.adversarial, planned.validation) == (1200, (1200, 1200), 200)
+    assert queries["clean"] == 1200
+    assert queries["validation"] == 200 * (1 + 3)
+    assert queries["adversarial"] == 2400
+    size = 1 + 32 + 4 * 10 + 4
+    assert (run / "answers.bin").stat().st_size == size * sum(queries.values())
+    epochs = [row for row in rows(run) if row["kind"] == "epoch"]
+    assert [row["queries"] for row in epochs] == [1200 + 400, 1200 + 400 + 1400, 1200 + 400 + 2800]
+    assert {"validation_success_distilled", "agreement_clean", "agreement_adversarial"} <= epochs[0].keys()
+    assert [row["round"] for row in rows(run) if row["kind"] == "distillation"] == [1, 2, 3]
+    assert any("queries for the attack" in line and "4,400" in line for line in said)
+
+
+def test_only_answers_are_used(
+    finished: tuple[Config, Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A black box of which there are only answers, looked up in a table, gives the same bits as a network here.
+
+    The table is what the first run's journal holds, so there is neither a weight nor a gradient to be had.
+    """
+    _, run, _ = finished
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "table_of_answers.py").write_text(
+        f"""
+import hashlib
+import numpy as np
+
+content = open({str(run / "answers.bin")!r}, "rb").read()
+size = 1 + 32 + 40 + 4
+table = {{content[i + 1 : i + 33]: np.frombuffer(content[i + 33 : i + 73], np.float32)
+         for i in range(0, len(content), size)}}
+asked = 0
+
+def answer(images):
+    global asked
+    assert type(images) is np.ndarray and images.dtype == np.float32
+    asked += len(images)
+    return np.stack([table[hashlib.sha256(image.tobytes()).digest()] for image in images])
+"""
+    )
+    alone = settings(tmp_path, oracle={"black_box": "table_of_answers:answer", "training_images": 1200})
+    again = new_run_directory(alone)
+    summary = train_and_evaluate(alone, again, say=lambda _: None)
+    assert not (again / "target.keras").exists()
+    assert digests(again) == digests(run)
+    assert summary["black_box"]["queries"] == read_json(run / "summary.json")["black_box"]["queries"]
+    import table_of_answers  # type: ignore[import-not-found]
+
+    assert table_of_answers.asked == sum(summary["black_box"]["queries"].values())
+
+
+def rewound(run: Path, number: int, folder: Path) -> Path:
+    """A copy of a run as it was when its newest checkpoint was the one of ``number``, or the last before it."""
+    copy = folder / "copy"
+    shutil.copytree(run, copy)
+    for checkpoint in (copy / "state").iterdir():
+        if int(checkpoint.name) > number:
+            shutil.rmtree(checkpoint)
+    position = max((copy / "state").iterdir(), key=lambda path: int(path.name)) / "position.json"
+    reached = read_json(position)["round"]
+    for asked in (copy / "rounds").glob("*.npz"):
+        if int(asked.stem) > reached:
+            asked.unlink()
+    (copy / "summary.json").unlink()
+    return copy
+
+
+@pytest.mark.parametrize("number", [20, 140, 195])
+def test_a_resume_in_any_part_of_a_round_gives_the_same_bits(
+    finished: tuple[Config, Path, list[str]], number: int, tmp_path: Path
+) -> None:
+    """In the first distillation, in a later one, and in a later epoch of G."""
+    config, run, _ = finished
+    again = rewound(run, number, tmp_path)
+    train_and_evaluate(config, again, say=lambda _: None)
+    assert digests(again) == digests(run)
+    # The answers of what comes later are there already in this copy, so more is counted early; nothing is asked twice.
+    for row, before in zip(rows(again), rows(run), strict=True):
+        assert {**row, "queries": None} == {**before, "queries": None}
+    assert (again / "answers.bin").read_bytes() == (run / "answers.bin").read_bytes()
+
+
+def test_the_comparison_notices_when_the_distilled_networks_optimizer_is_left_out(
+    finished: tuple[Config, Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, run, _ = finished
+    again = rewound(run, 20, tmp_path)
+    whole = TrainingState.checkpoint
+
+    class Lenient:
+        def __init__(self, checkpoint: Any) -> None:
+            self.checkpoint = checkpoint
+
+        def read(self, path: str) -> Lenient:
+            self.checkpoint.read(path).expect_partial()
+            return self
+
+        def assert_consumed(self) -> None:
+            pass
+
+        def write(self, path: str) -> None:
+            self.checkpoint.write(path)
+
+    def incomplete(state: TrainingState) -> Any:
+        parts = whole(state)
+        kept = (
+            "generator",
+            "discriminator",
+            "generator_optimizer",
+            "discriminator_optimizer",
+            "best_generator",
+            "distilled",
+        )
+        return Lenient(tf.train.Checkpoint(**{name: getattr(parts, name) for name in kept}))
+
+    monkeypatch.setattr(TrainingState, "checkpoint", incomplete)
+    train_and_evaluate(config, again, say=lambda _: None)
+    assert digests(again) != digests(run)
+
+
+@pytest.fixture
+def stopping(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Makes the black box fail after so many more images; the first number of the list."""
+    left: list[int] = []
+    ask = CountedOracle._keep
+
+    def keep(oracle: CountedOracle, keys: list[bytes], answers: Any, purpose: Any) -> None:
+        if left:
+            left[0] -= len(keys)
+            if left[0] < 0:
+                raise OracleUnavailable("the black box does not answer")
+        ask(oracle, keys, answers, purpose)
+
+    monkeypatch.setattr(counted.CountedOracle, "_keep", keep)
+    yield left
+
+
+@pytest.mark.parametrize("images", [900, 1650, 4450])
+def test_a_black_box_that_dies_costs_nothing_but_the_wait(
+    finished: tuple[Config, Path, list[str]], images: int, tmp_path: Path, stopping: list[int]
+) -> None:
+    """Among the clean images, in a validation, and in the scoring."""
+    config, run, _ = finished
+    again = tmp_path / "run"
+    again.mkdir()
+    shutil.copy(run / "config.yaml", again)
+    stopping.append(images)
+    with pytest.raises(OracleUnavailable):
+        train_and_evaluate(config, again, say=lambda _: None)
+    kept = (again / "answers.bin").stat().st_size
+    stopping.clear()
+    train_and_evaluate(config, again, say=lambda _: None)
+    assert kept > 0
+    assert digests(again) == digests(run)
+    assert (again / "answers.bin").read_bytes() == (run / "answers.bin").read_bytes()
+
+
+def test_ctrl_c_between_requests_and_between_steps_loses_nothing(
+    finished: tuple[Config, Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, run, _ = finished
+    again = tmp_path / "run"
+    again.mkdir()
+    shutil.copy(run / "config.yaml", again)
+    keep, asked = CountedOracle._keep, 0
+
+    def keep_and_interrupt(oracle: CountedOracle, keys: list[bytes], answers: Any, purpose: Any) -> None:
+        nonlocal asked
+        keep(oracle, keys, answers, purpose)
+        asked += purpose in ("clean", "adversarial")
+        if asked % 7 == 6 and purpose in ("clean", "adversarial"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    stops = 0
+    with monkeypatch.context() as patch:
+        patch.setattr(CountedOracle, "_keep", keep_and_interrupt)
+        while not (again / "summary.json").exists():
+            try:
+                train_and_evaluate(config, again, say=lambda _: None)
+            except Interrupted:
+                stops += 1
+    assert stops >= 3
+    assert digests(again) == digests(run)
+    assert (again / "answers.bin").read_bytes() == (run / "answers.bin").read_bytes()
+
+
+def test_a_budget_is_spread_kept_and_told(tmp_path: Path) -> None:
+    config = settings(tmp_path, oracle={"query_budget": 700, "validation_queries": 100})
+    planned = query_plan(config, 1200, 200)
+    assert planned.validation == 25
+    assert planned.clean + sum(planned.adversarial) == 600 and planned.clean == 200
+    said: list[str] = []
+    summary = train_and_evaluate(config, new_run_directory(config), say=said.append)
+    queries = summary["black_box"]["queries"]
+    assert queries["clean"] + queries["adversarial"] + queries["validation"] == 700
+    assert any(
+        "of a budget of 700: 200 clean, 200 + 200 adversarial images, 100 for validation" in line for line in said
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"distillation": {"rounds": 1}}, {"clean": 1200, "adversarial": 0, "validation": 400}),
+        (
+            {"distillation": {"clean_answers": "labels", "rounds": 2}, "oracle": {"query_budget": 300}},
+            {"clean": 0, "adversarial": 270, "validation": 30},
+        ),
+        (
+            {
+                "distillation": {"choose": "uncertain", "rounds": 2},
+                "oracle": {"query_budget": 300, "validation_queries": 0},
+            },
+            {"clean": 150, "adversarial": 150, "validation": 0},
+        ),
+        (
+            {"oracle": {"answers": "labels"}, "distillation": {"rounds": 2, "replay": False}},
+            {"clean": 1200, "adversarial": 1200, "validation": 600},
+        ),
+    ],
+)
+def test_each_way_to_ask_asks_what_it_says(
+    tmp_path: Path, changes: dict[str, dict[str, Any]], expected: dict[str, int]
+) -> None:
+    config = settings(tmp_path, **changes)
+    summary = train_and_evaluate(config, new_run_directory(config), say=lambda _: None)
+    queries = summary["black_box"]["queries"]
+    assert {purpose: queries[purpose] for purpose in expected} == expected
+    assert summary["test"]["success"]["n"] > 150
+
+
+def test_the_images_asked_about_are_within_epsilon_at_256_levels(finished: tuple[Config, Path, list[str]]) -> None:
+    config, run, _ = finished
+    training = load_dataset(config.data).training.images[1200:].astype(np.int16)
+    for number in (1, 2):
+        with np.load(run / "rounds" / f"{number:03d}.npz") as asked:
+            assert asked["images"].dtype == np.uint8
+            assert np.abs(asked["images"] - training).max() == 76
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        ("oracle", {"training_images": 2400}, r"oracle\.training_images = 2400: leaves one side without images"),
+        ("oracle", {"training_images": 0}, r"oracle\.training_images = 0: leaves one side without images"),
+        (
+            "oracle",
+            {"query_budget": 2, "validation_queries": 0},
+            r"oracle\.query_budget = 2: does not reach for 3 rounds",
+        ),
+        ("oracle", {"validation_queries": 3}, r"validation_queries = 3: does not reach for 3 validations"),
+        ("oracle", {"query_budget": 50, "validation_queries": 50}, r"leaves nothing of oracle\.query_budget = 50"),
+        ("oracle", {"black_box": "absent.keras"}, r"oracle\.black_box = 'absent\.keras': no such file"),
+        ("oracle", {"black_box": "no_such_module:f"}, r"oracle\.black_box = 'no_such_module:f': .*cannot be imported"),
+        (
+            "oracle",
+            {"black_box": "ftp://there"},
+            r"oracle\.black_box = 'ftp://there': should be target, a \.keras file",
+        ),
+        ("distillation", {"rounds": 1, "clean_answers": "labels"}, r"with one round nothing is ever asked"),
+        ("distillation", {"batch_size": 1201}, r"distillation\.batch_size = 1201: is larger than the training data"),
+        ("target", {"file": "mine.keras", "architecture": "lenet", "epochs": 3, "batch_size": 128}, r"target\.file"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_any_work(
+    tmp_path: Path, section: str, values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        check(settings(tmp_path, **{section: values}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_black_box_settings_without_a_black_box_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"oracle\.query_budget = 100: is for black-box attacks; set oracle"):
+        parse_config({"oracle": {"query_budget": 100}})
+    with pytest.raises(ConfigurationError, match=r"distillation\.rounds = 2: is for black-box attacks"):
+        parse_config({"distillation": {"rounds": 2}})
+
+
+def test_images_that_both_sides_have_are_refused(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (300, 28, 28), np.uint8)
+    labels = np.arange(300) % 10
+    images[110] = images[0]
+    images[150:160] = images[1:11]
+    np.savez(tmp_path / "twice.npz", x_train=images, y_train=labels, x_test=images[:20], y_test=labels[:20])
+    data = {"dataset": str(tmp_path / "twice.npz"), "training_images": 200, "validation_images": 100, "test_images": 20}
+    config = settings(tmp_path, data=data, oracle={"training_images": 100})
+    with pytest.raises(ConfigurationError, match=r"11 of the attacker's 100 images are the black box's too"):
+        check(config)
+    images[150:160] = 255 - images[150:160]
+    np.savez(tmp_path / "twice.npz", x_train=images, y_train=labels, x_test=images[:20], y_test=labels[:20])
+    assert len(check(config).dataset.training) == 100  # one in a hundred is let pass, and told
+
+
+def test_a_keras_file_that_returns_probabilities_and_has_no_gradient_is_a_black_box(
+    finished: tuple[Config, Path, list[str]], tmp_path: Path
+) -> None:
+    """What a semi-white-box run refuses is no obstacle here; and the user's file is copied, not touched."""
+    _, run, _ = finished
+    inside = keras.models.load_model(run / "target.keras", compile=False)
+    own = keras.Sequential([keras.Input((28, 28, 1)), inside, keras.layers.Softmax()])
+    own.save(tmp_path / "own.keras")
+    content = (tmp_path / "own.keras").read_bytes()
+    config = settings(tmp_path, oracle={"black_box": str(tmp_path / "own.keras"), "training_images": 1200})
+    again = new_run_directory(config)
+    summary = train_and_evaluate(config, again, say=lambda _: None)
+    assert (again / "target.keras").read_bytes() == (tmp_path / "own.keras").read_bytes() == content
+    assert summary["test"]["clean_accuracy"] == read_json(run / "summary.json")["test"]["clean_accuracy"]
+    inside.save(tmp_path / "own.keras")
+    (again / "summary.json").unlink()
+    with pytest.raises(AdvGANError, match=r"own\.keras has changed since"):
+        train_and_evaluate(load_run_config(again), again, say=lambda _: None)
+
+
+def test_the_dry_run_states_networks_and_queries(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(["--config", "mnist_blackbox.yaml", "--dry-run", "--set", f"output.directory={tmp_path}"]) == 0
+    printed = capsys.readouterr().out
+    assert "# Queries: 115,000 at most, no budget: 27,500 clean, 27,500 + 27,500 + 27,500 adversarial images" in printed
+    assert "# Steps: 4 epochs x 214 = 856" in printed
