@@ -482,10 +482,10 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
 
 
 def read_yaml(key: str, path: Path) -> dict[str, Any]:
-    """The keys and values of a YAML file, none where it is empty.
+    """The keys and values of a YAML file, none where it is empty; ``key`` is the option that names it.
 
     Raises:
-        ConfigurationError: it cannot be read or is no YAML, or a key is there twice; ``key`` is the option that named it.
+        ConfigurationError: it cannot be read or is no YAML, or a key is there twice.
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
