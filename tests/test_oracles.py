@@ -125,8 +125,9 @@ def test_a_function_is_not_asked_before_the_attack_asks(module: str) -> None:
     [
         (
             "four",
-            r"answers 40 images with shape \(40, 4\); it should be probabilities .*5 classes or more, or class num",
+            r"answers 40 images with shape \(40, 4\); it should be probabilities \(40, 5\), or class numbers, integers",
         ),
+        ("seven", r"seven answers 40 images with shape \(40, 7\)"),
         ("broken", r"broken fails on images of shape \(40, 4, 3, 1\) \(RuntimeError: out of order\)$"),
         ("nothing", r"nothing answers 40 images with shape \(\)"),
         ("one_number", r"answers 40 images with shape \(\)"),
@@ -142,14 +143,6 @@ def test_a_function_that_is_no_black_box_is_refused_in_one_line(module: str, fun
 def test_a_function_may_say_that_it_is_not_available(module: str) -> None:
     with pytest.raises(OracleUnavailable, match=r"^back at noon$"):
         load_black_box(f"{module}:away", SHAPE, CLASSES).ask(IMAGES)
-
-
-def test_a_black_box_may_know_more_classes_than_the_data(module: str) -> None:
-    black_box = load_black_box(f"{module}:seven", SHAPE, CLASSES)
-    assert black_box.ask(IMAGES).shape == (40, 7)
-    np.testing.assert_array_equal(CountedOracle(black_box, 7).ask(IMAGES, "clean"), black_box.ask(IMAGES))
-    with pytest.raises(AdvGANError, match=f"^{module}:seven answers with 7 classes, not 5$"):
-        CountedOracle(black_box, CLASSES).ask(IMAGES, "clean")
 
 
 def test_what_is_a_file_here() -> None:

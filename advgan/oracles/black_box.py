@@ -49,7 +49,7 @@ def load_black_box(
     Args:
         given: a ``.keras`` file, ``module:function``, or the URL of a served model.
         shape: of one image.
-        classes: how many the data have; the black box may know more.
+        classes: how many the data have, and the black box should tell apart.
         per_request: the most images in a request.
         timeout, retries: of a request to a served model; see the configuration.
 
@@ -78,9 +78,14 @@ def load_black_box(
 
 
 def _answers_of(classifier: Callable[[Any], Any], name: str) -> Callable[[np.ndarray], np.ndarray]:
-    """A local classifier's probabilities: what it answers where that are such, else the softmax of its logits."""
+    """A local classifier's probabilities: what it answers where that are such, else the softmax of its logits.
+
+    Its first answers decide which, for good.
+    """
+    answers_with_logits: bool | None = None
 
     def ask(images: np.ndarray) -> np.ndarray:
+        nonlocal answers_with_logits
         try:
             answered = np.asarray(classifier(images))
             scores = answered.astype(np.float64)
@@ -89,7 +94,11 @@ def _answers_of(classifier: Callable[[Any], Any], name: str) -> Callable[[np.nda
         except Exception as error:  # whatever the user's classifier raises
             problem = " ".join(f"{type(error).__name__}: {error}".split())[:160]
             raise AdvGANError(f"{name} fails on images of shape {images.shape} ({problem})") from None
-        if scores.ndim != 2 or are_probabilities(scores):
+        if scores.ndim != 2:
+            return answered
+        if answers_with_logits is None:
+            answers_with_logits = not are_probabilities(scores)
+        if not answers_with_logits:
             return answered
         exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
         return exponentials / exponentials.sum(axis=1, keepdims=True)
@@ -104,10 +113,10 @@ def are_probabilities(scores: np.ndarray) -> bool:
 
 
 def as_probabilities(answers: np.ndarray, images: int, classes: int, name: str) -> np.ndarray:
-    """A black box's answers as float32 of shape (images, its classes).
+    """A black box's answers as float32 of shape (images, classes).
 
     Args:
-        answers: probabilities (images, classes or more), or labels alone: integers of shape (images,).
+        answers: probabilities (images, classes), or labels alone: integers of shape (images,).
         images: how many were asked about.
         classes: how many the data have.
         name: of the black box.
@@ -120,10 +129,10 @@ def as_probabilities(answers: np.ndarray, images: int, classes: int, name: str) 
             wrong = answers.min() if answers.min() < 0 else answers.max()
             raise AdvGANError(f"{name} answers with class {wrong}; the data have {classes}, from 0")
         return np.eye(classes, dtype=np.float32)[answers]
-    if answers.ndim != 2 or len(answers) != images or answers.shape[1] < classes:
+    if answers.shape != (images, classes):
         raise AdvGANError(
-            f"{name} answers {images} images with shape {answers.shape}; it should be probabilities (images, classes), "
-            f"with {classes} classes or more, or class numbers, integers (images,)"
+            f"{name} answers {images} images with shape {answers.shape}; it should be probabilities "
+            f"({images}, {classes}), or class numbers, integers ({images},)"
         )
     if not are_probabilities(answers):
         sums = answers.sum(axis=1)

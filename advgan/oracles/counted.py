@@ -83,8 +83,6 @@ class CountedOracle:
         for start in range(0, len(new), self.per_request):
             here = new[start : start + self.per_request]
             answers = np.asarray(self.black_box.ask(images[here]), np.float32)
-            if answers.shape[1] != self.classes:
-                raise AdvGANError(f"{self.black_box.name} answers with {answers.shape[1]} classes, not {self.classes}")
             self._keep([keys[index] for index in here], answers, purpose)
             advance(len(here))
         found = np.stack([self._known[key] for key in keys]) if keys else np.empty((0, self.classes), np.float32)
