@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
 
 import yaml
 from pydantic import (
@@ -87,6 +87,11 @@ class Settings(BaseModel):
     """A group of settings: immutable, and no key passes unknown."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    lists: ClassVar[str] = "should be a list of 1 to 6 integers, such as [8, 16, 32]"
+    """What is said of a list that is none, is too short or too long."""
+
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
 class DataSettings(Settings):
@@ -435,17 +440,31 @@ def find_config(name: str) -> Path:
     Raises:
         ConfigurationError: there is none; the message lists those that ship.
     """
+    return find_shipped("--config", name, "configs")
+
+
+def find_shipped(key: str, name: str, folder: str) -> Path:
+    """Find a YAML file: a path, a file in this folder here, or one that ships with the package, in this order.
+
+    Args:
+        key: the option that names it.
+        name: with or without its ending.
+        folder: such as ``configs``.
+
+    Raises:
+        ConfigurationError: there is none; the message lists those that ship.
+    """
     package = Path(__file__).parent
-    shipped = [package / "configs", package.parent / "configs"]  # in a wheel; in a checkout
-    for folder in (Path(), Path("configs"), *shipped):
-        for candidate in (folder / name, folder / f"{name}.yaml"):
+    shipped = [package / folder, package.parent / folder]  # in a wheel; in a checkout
+    for place in (Path(), Path(folder), *shipped):
+        for candidate in (place / name, place / f"{name}.yaml"):
             if candidate.exists() and not candidate.is_dir():
                 return candidate
-    known = sorted(path.name for folder in shipped for path in folder.glob("*.yaml"))
+    known = sorted(path.name for place in shipped for path in place.glob("*.yaml"))
     near = difflib.get_close_matches(name, [*known, *(Path(file).stem for file in known)], n=1)
     nearest = f"; did you mean {near[0]}?" if near else ""
     raise ConfigurationError(
-        "--config", name, f"no such file, here, in ./configs or in the package, which has {', '.join(known)}{nearest}"
+        key, name, f"no such file, here, in ./{folder} or in the package, which has {', '.join(known)}{nearest}"
     )
 
 
@@ -455,20 +474,30 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
     Raises:
         ConfigurationError: the first problem found, with its key, value and allowed range.
     """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError("--config", str(path), f"cannot be read: {error}") from None
-    except _YAML_ERRORS as error:
-        raise ConfigurationError("--config", str(path), f"is not YAML: {' '.join(str(error).split())}") from None
-    if content is None:
-        content = {}
-    if not isinstance(content, dict):
-        raise ConfigurationError("--config", str(path), "should hold keys and values, such as seed: 0")
+    content = read_yaml("--config", path)
     content.setdefault("name", _name_from(path))
     for override in overrides:
         _override(content, override)
     return parse_config(content)
+
+
+def read_yaml(key: str, path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file, none where it is empty; ``key`` is the option that names it.
+
+    Raises:
+        ConfigurationError: it cannot be read or is no YAML, or a key is there twice.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(key, str(path), f"cannot be read: {error}") from None
+    except _YAML_ERRORS as error:
+        raise ConfigurationError(key, str(path), f"is not YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise ConfigurationError(key, str(path), "should hold keys and values, such as seed: 0")
+    return content
 
 
 def parse_config(content: Mapping[str, Any]) -> Config:
@@ -480,10 +509,19 @@ def parse_config(content: Mapping[str, Any]) -> Config:
     # A section whose keys are all commented out is read as None.
     sections = {name for name, field in Config.model_fields.items() if _is_section(field.annotation)}
     filled = {key: {} if value is None and key in sections else value for key, value in content.items()}
+    return parse_settings(Config, filled)
+
+
+def parse_settings(model: type[AnySettings], content: Mapping[str, Any]) -> AnySettings:
+    """Check a nested mapping against its types.
+
+    Raises:
+        ConfigurationError: the first problem found, with its key, value and allowed range.
+    """
     try:
-        return Config.model_validate(filled)
+        return model.model_validate(content)
     except ValidationError as error:
-        raise _explain(error) from None
+        raise _explain(error, model) from None
 
 
 def dump_config(config: Config) -> str:
@@ -543,22 +581,36 @@ _MESSAGES = {
     "bool_parsing": "should be on or off",
     "int_type": "should be an integer, written as digits",
     "int_parsing": "should be an integer, written as digits",
-    "tuple_type": "should be a list of 1 to 6 integers, such as [8, 16, 32]",
-    "too_short": "should be a list of 1 to 6 integers, such as [8, 16, 32]",
-    "too_long": "should be a list of 1 to 6 integers, such as [8, 16, 32]",
+    "missing": "is needed",
     "model_type": "should be a section: keys and values below it",
     "string_pattern_mismatch": "should be letters, digits, '.', '_' and '-', the first a letter or digit",
 }
 """Plainer words than pydantic's, by the type of its error."""
 
 
-def _known_keys(model: type[Settings] = Config, prefix: str = "") -> list[str]:
+_LISTS = ("tuple_type", "too_short", "too_long")
+
+
+def _known_keys(model: type[Settings], prefix: str = "") -> list[str]:
     keys = []
     for name, field in model.model_fields.items():
         keys.append(prefix + name)
-        if _is_section(field.annotation):
-            keys += _known_keys(cast(type[Settings], field.annotation), f"{prefix}{name}.")
+        if (below := _below(field.annotation)) is not None:
+            keys += _known_keys(below, f"{prefix}{name}.")
     return keys
+
+
+def _below(annotation: Any) -> type[Settings] | None:
+    """The settings of a section, or of each entry in a list of sections."""
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if _is_section(candidate):
+            return cast(type[Settings], candidate)
+    return None
+
+
+def _without_places(parts: Iterable[str]) -> str:
+    """A dotted key without the numbers that tell an entry's place in its list."""
+    return ".".join(part for part in parts if not part.isdigit())
 
 
 def _nearest(word: str, known: list[str]) -> str:
@@ -573,34 +625,36 @@ def _nearest(word: str, known: list[str]) -> str:
     return f"; did you mean {matches[0]}?" if matches else ""
 
 
-def _explain(error: ValidationError) -> ConfigurationError:
+def _explain(error: ValidationError, model: type[Settings]) -> ConfigurationError:
     """The first problem in one line. Unknown keys come first: they are often the cause of the rest."""
     problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
     first = problems[0]
-    known = _known_keys()
+    known = _known_keys(model)
     parts: list[str] = []
     for part in map(str, first["loc"]):
-        if ".".join([*parts, part]) in known or part.isdigit() or first["type"] == "extra_forbidden":
+        if _without_places([*parts, part]) in known or part.isdigit() or first["type"] == "extra_forbidden":
             parts.append(part)
     key = ".".join(parts)
     if first["type"] == "extra_forbidden":
-        section = ".".join(parts[:-1])
+        section = _without_places(parts[:-1])
         siblings = [name for name in known if name.rpartition(".")[0] == section]
         settings = [name for name in known if "." in name or not section]
-        nearest = _nearest(key, settings) or f"; known here: {', '.join(siblings)}"
+        nearest = _nearest(_without_places(parts), settings) or f"; known here: {', '.join(siblings)}"
         return ConfigurationError(key, first["input"], f"unknown key{nearest}")
     message = _MESSAGES.get(first["type"], first["msg"].removeprefix("Value error, ").removeprefix("Input "))
+    if first["type"] in _LISTS:
+        message = model.lists
     if key == "training.deterministic":
         message = "should be auto, on or off"
-    return ConfigurationError(key, first["input"], _allowed(key, message))
+    value = None if first["type"] == "missing" else first["input"]
+    return ConfigurationError(key, value, _allowed(key, message, model))
 
 
-def _allowed(key: str, message: str) -> str:
+def _allowed(key: str, message: str, settings: type[Settings]) -> str:
     """Add the allowed range where the message names only one side of it."""
-    settings: type[Settings] = Config
     *sections, last = [part for part in key.split(".") if not part.isdigit()] or [""]
     for section in sections:
-        settings = cast(type[Settings], settings.model_fields[section].annotation)
+        settings = _below(settings.model_fields[section].annotation) or settings
     field = settings.model_fields.get(last)
     bounds = []
     for rule in _rules(field.annotation, field.metadata) if field else []:

@@ -52,11 +52,11 @@ def new_run_directory(config: Config) -> Path:
             break
         except FileExistsError:
             number += 1
-    write_text(runs / str(number) / CONFIG, dump_config(_located(config)))
+    write_text(runs / str(number) / CONFIG, dump_config(located(config)))
     return runs / str(number)
 
 
-def _located(config: Config) -> Config:
+def located(config: Config) -> Config:
     """The same with absolute paths: a run may be resumed from any folder."""
     data, target, oracle, output = config.data, config.target, config.oracle, config.output
     if data.dataset != "mnist":
@@ -105,8 +105,8 @@ def run(plan: Plan, run_directory: Path, say: Say = print, command: str = "") ->
     run_directory.mkdir(parents=True, exist_ok=True)
     with sole_user(run_directory):
         if not (run_directory / CONFIG).exists():
-            write_text(run_directory / CONFIG, dump_config(_located(plan.config)))
-        elif load_run_config(run_directory) != _located(plan.config):
+            write_text(run_directory / CONFIG, dump_config(located(plan.config)))
+        elif load_run_config(run_directory) != located(plan.config):
             raise AdvGANError(f"{run_directory} was started with other settings; start a new run")
         if (run_directory / SUMMARY).exists():
             say(f"{run_directory} is complete already.")

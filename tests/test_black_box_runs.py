@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from processes import finish, start, stop_when
 
 from advgan import train
-from advgan.config import Config, parse_config
+from advgan.config import Config, dump_config, parse_config
 from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import AdvGANError, ConfigurationError, Interrupted, OracleUnavailable
 from advgan.experiment import load_run_config, new_run_directory, train_and_evaluate
@@ -172,6 +173,34 @@ def test_a_resume_in_any_part_of_a_round_gives_the_same_bits(
     for row, before in zip(rows(again), rows(run), strict=True):
         assert {**row, "queries": None} == {**before, "queries": None}
     assert (again / "answers.bin").read_bytes() == (run / "answers.bin").read_bytes()
+
+
+@pytest.mark.addons
+def test_a_run_killed_in_a_distillation_and_in_a_later_epoch_ends_with_the_same_bits(
+    finished: tuple[Config, Path, list[str]], tmp_path: Path
+) -> None:
+    """By SIGKILL, each time resumed in a new process."""
+    config, run, _ = finished
+    (tmp_path / "black_box.yaml").write_text(dump_config(config))
+    process = start(tmp_path, "--config", "black_box.yaml", "--set", "output.directory=runs", "--set", "name=killed")
+    killed = tmp_path / "runs" / "killed" / "0"
+
+    def changes(count: int) -> bool:
+        return any(path.name.isdigit() and int(path.name) >= count for path in (killed / "state").glob("*"))
+
+    stop_when(process, lambda: changes(20), signal.SIGKILL)
+    assert not (killed / "rounds").exists()
+    process = start(tmp_path, "--resume", str(killed))
+    stop_when(process, lambda: (killed / "rounds" / "001.npz").exists() and changes(190), signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (killed / "summary.json").exists()
+    output = finish(start(tmp_path, "--resume", str(killed)))
+    assert "Resumed        at step" in output
+    assert digests(killed) == digests(run)
+    assert (
+        read_json(killed / "summary.json")["black_box"]["queries"]
+        == read_json(run / "summary.json")["black_box"]["queries"]
+    )
 
 
 def test_the_comparison_notices_when_the_distilled_networks_optimizer_is_left_out(

@@ -28,6 +28,8 @@ UNUSUAL_SETTINGS: dict[str, Any] = {
         "batch_normalization": True,
         "seed": 3,
     },
+    "oracle": {"black_box": "target", "answers": "labels", "query_budget": 5000, "timeout": "1/2"},
+    "distillation": {"architecture": "madrylab", "rounds": 2, "clean_answers": "labels", "replay": False},
     "attack": {"goal": "targeted", "target_class": 0, "epsilon": "8/255", "output": "clipped"},
     "loss": {"adversarial": "f2", "kappa": 0.5, "alpha": "1/3", "beta": 0, "c": "1e10"},
     "generator": {

@@ -62,7 +62,10 @@ def test_the_wheel_holds_every_module_and_every_configuration(names: set[str]) -
     modules = {path.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / "advgan").rglob("*.py")}
     assert "advgan/train.py" in modules
     assert modules <= names
-    configurations = {f"advgan/configs/{path.name}" for path in (CHECKOUT / "configs").glob("*.yaml")}
+    configurations = {
+        f"advgan/{path.relative_to(CHECKOUT).as_posix()}" for path in (CHECKOUT / "configs").rglob("*.yaml")
+    }
+    assert "advgan/configs/tables/results.yaml" in configurations
     assert {name for name in names if name.endswith(".yaml")} == configurations | {f"{REFERENCE}/config.yaml"}
 
 

@@ -4,15 +4,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tensorflow as tf
+from processes import finish, start, stop_when
 
 from advgan.config import Config, parse_config
 from advgan.errors import AdvGANError, Interrupted
@@ -49,29 +47,6 @@ def summaries_of(run: Path) -> list[tuple[str, int]]:
             found += [(value.tag, event.step) for value in event.summary.value]
     assert {"samples", "epoch/validation_success", "steps/loss_adv"} <= {tag for tag, _ in found}
     return sorted(found)
-
-
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "advgan.train", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    return output
-
-
-def stop_when(process: subprocess.Popen[str], condition: Callable[[], bool], number: int) -> str:
-    while not condition():
-        assert process.poll() is None, f"ended before it could be stopped: {process.stdout and process.stdout.read()}"
-        time.sleep(0.02)
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=120)
-    return output
 
 
 @pytest.mark.addons

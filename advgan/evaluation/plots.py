@@ -214,6 +214,49 @@ def compared_curves(runs: list[tuple[str, Row]]) -> Figure:
     return figure
 
 
+def success_against_queries(points: list[Row], curves: list[Row]) -> Figure:
+    """Draw success on a black box against the queries that an attack cost for each attacked image, log x axis.
+
+    Args:
+        points: for each attack its ``name``, ``queries_per_image`` and ``success`` (rate, low and high).
+        curves: of attacks that ask about every image: ``name`` and ``points``, each with ``queries_per_image`` and
+            ``success``, a rate with or without its interval.
+    """
+    figure = Figure(figsize=(8, 4), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    for number, point in enumerate(points):
+        success = point["success"]
+        errors = np.abs([[success[end] - success["rate"]] for end in ("low", "high")])
+        axis.errorbar(
+            [point["queries_per_image"]],
+            [success["rate"]],
+            errors,
+            fmt="osD^v"[number % 5],
+            color=f"C{number % 10}",
+            markersize=6,
+            capsize=4,
+            label=f"AdvGAN, {point['name']}",
+        )
+    for curve in curves:
+        shown = [point for point in curve["points"] if point["queries_per_image"] > 0]  # the axis has no 0
+        values = [point["queries_per_image"] for point in shown]
+        successes = [point["success"] for point in shown]
+        rates = [success["rate"] if isinstance(success, dict) else success for success in successes]
+        if all(isinstance(success, dict) for success in successes):
+            low, high = ([success[end] for success in successes] for end in ("low", "high"))
+            axis.fill_between(values, low, high, alpha=0.2, color="black", linewidth=0)
+        axis.plot(values, rates, "--", color="black", linewidth=1, label=curve["name"])
+    axis.set_xscale("log")
+    axis.set_ylim(-0.03, 1.03)
+    axis.set_xlabel("queries for each attacked image (bars: Wilson 95 %)")
+    axis.set_ylabel("success rate on the black box")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8, loc="best")
+    return figure
+
+
 def _curve(axis: Any, points: list[Row], name: str, colour: str, line: str = "-") -> None:
     values = [point["epsilon"] for point in points]
     rate, low, high = ([point["success"][key] for point in points] for key in ("rate", "low", "high"))

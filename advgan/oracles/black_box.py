@@ -40,7 +40,7 @@ class BlackBox:
 
 def is_local(given: str) -> bool:
     """Whether a black box is a file of networks here, which a run keeps a copy of."""
-    return given == "target" or given.endswith(".keras")
+    return given == "target" or ("://" not in given and given.endswith(".keras"))
 
 
 def load_black_box(
@@ -51,7 +51,7 @@ def load_black_box(
     Args:
         given: a ``.keras`` file, ``module:function``, or the URL of a served model.
         shape: of one image.
-        classes: how many the data have; the black box may know more.
+        classes: how many the data have, and the black box should tell apart.
         per_request: the most images in a request.
         timeout, retries: of a request to a served model; see the configuration.
 
@@ -67,7 +67,7 @@ def load_black_box(
         else:
             scores, file = find_function(given)
             name, digest = given, file_digest(file) if file else hashlib.sha256(given.encode()).hexdigest()
-        ask = _answers_of(scores)
+        ask = _answers_of(scores, name)
 
     def asked(images: np.ndarray) -> np.ndarray:
         answers = [
@@ -102,13 +102,28 @@ def run_black_box(config: Config, run: Path, shape: Shape, classes: int) -> Blac
     )
 
 
-def _answers_of(classifier: Callable[[Any], Any]) -> Callable[[np.ndarray], np.ndarray]:
-    """A local classifier's probabilities: what it answers where that are such, else the softmax of its logits."""
+def _answers_of(classifier: Callable[[Any], Any], name: str) -> Callable[[np.ndarray], np.ndarray]:
+    """A local classifier's probabilities: what it answers where that are such, else the softmax of its logits.
+
+    Its first answers decide which, for good.
+    """
+    answers_with_logits: bool | None = None
 
     def ask(images: np.ndarray) -> np.ndarray:
-        answered = np.asarray(classifier(images))
-        scores = answered.astype(np.float64)
-        if scores.ndim != 2 or are_probabilities(scores):
+        nonlocal answers_with_logits
+        try:
+            answered = np.asarray(classifier(images))
+            scores = answered.astype(np.float64)
+        except AdvGANError:  # a function of the user's own may say that it is not available
+            raise
+        except Exception as error:  # whatever the user's classifier raises
+            problem = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+            raise AdvGANError(f"{name} fails on images of shape {images.shape} ({problem})") from None
+        if scores.ndim != 2:
+            return answered
+        if answers_with_logits is None:
+            answers_with_logits = not are_probabilities(scores)
+        if not answers_with_logits:
             return answered
         exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
         return exponentials / exponentials.sum(axis=1, keepdims=True)
@@ -118,14 +133,15 @@ def _answers_of(classifier: Callable[[Any], Any]) -> Callable[[np.ndarray], np.n
 
 def are_probabilities(scores: np.ndarray) -> bool:
     """Whether every row could be the probabilities of classes."""
-    return bool((scores >= -SUM_TOLERANCE).all() and (np.abs(scores.sum(axis=1) - 1) <= SUM_TOLERANCE).all())
+    sums = scores.sum(axis=1, dtype=np.float64)
+    return bool((scores >= -SUM_TOLERANCE).all() and (np.abs(sums - 1) <= SUM_TOLERANCE).all())
 
 
 def as_probabilities(answers: np.ndarray, images: int, classes: int, name: str) -> np.ndarray:
-    """A black box's answers as float32 of shape (images, its classes).
+    """A black box's answers as float32 of shape (images, classes).
 
     Args:
-        answers: probabilities (images, classes or more), or labels alone: integers of shape (images,).
+        answers: probabilities (images, classes), or labels alone: integers of shape (images,).
         images: how many were asked about.
         classes: how many the data have.
         name: of the black box.
@@ -135,12 +151,13 @@ def as_probabilities(answers: np.ndarray, images: int, classes: int, name: str) 
     """
     if answers.shape == (images,) and answers.dtype.kind in "iu":
         if images and not 0 <= answers.min() <= answers.max() < classes:
-            raise AdvGANError(f"{name} answers with class {answers.max()}; the data have {classes}, from 0")
+            wrong = answers.min() if answers.min() < 0 else answers.max()
+            raise AdvGANError(f"{name} answers with class {wrong}; the data have {classes}, from 0")
         return np.eye(classes, dtype=np.float32)[answers]
-    if answers.ndim != 2 or len(answers) != images or answers.shape[1] < classes:
+    if answers.shape != (images, classes):
         raise AdvGANError(
-            f"{name} answers {images} images with shape {answers.shape}; it should be probabilities (images, classes), "
-            f"with {classes} classes or more"
+            f"{name} answers {images} images with shape {answers.shape}; it should be probabilities "
+            f"({images}, {classes}), or class numbers, integers ({images},)"
         )
     if not are_probabilities(answers):
         sums = answers.sum(axis=1)

@@ -6,6 +6,7 @@ Answers go into a journal as they come, so a killed process loses at most the re
 from __future__ import annotations
 
 import hashlib
+import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +51,7 @@ class CountedOracle:
         journal: a file for the answers; None keeps them in memory.
 
     Raises:
-        AdvGANError: the journal is another black box's.
+        AdvGANError: the journal is damaged, or of a black box with another number of classes.
     """
 
     def __init__(
@@ -98,9 +99,7 @@ class CountedOracle:
         advance(len(keys) - len(new))
         for start in range(0, len(new), self.per_request):
             here = new[start : start + self.per_request]
-            answers = self.black_box.ask(images[here])
-            if answers.shape[1] != self.classes:
-                raise AdvGANError(f"{self.black_box.name} answers with {answers.shape[1]} classes, not {self.classes}")
+            answers = np.asarray(self.black_box.ask(images[here]), np.float32)
             self._keep([keys[index] for index in here], answers, purpose)
             advance(len(here))
         found = np.stack([self._known[key] for key in keys]) if keys else np.empty((0, self.classes), np.float32)
@@ -112,6 +111,8 @@ class CountedOracle:
             records = [number + key + answer.tobytes() for key, answer in zip(keys, answers, strict=True)]
             with self._journal.open("ab") as file:
                 file.write(b"".join(record + zlib.crc32(record).to_bytes(4, "little") for record in records))
+                file.flush()
+                os.fsync(file.fileno())  # an answer may have been paid for
         self._known.update(zip(keys, answers, strict=True))
         self.queries[purpose] += len(keys)
 

@@ -1,0 +1,312 @@
+"""A table of results made run by run: what is done is found, what was stopped goes on, the table is always there."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from advgan.config import Config, dump_config
+from advgan.errors import AdvGANError, ConfigurationError, Interrupted, OracleUnavailable
+from advgan.evaluation.plots import save_figure, success_against_queries
+from advgan.evaluation.subject import check_writable
+from advgan.evaluation.tables import as_markdown, points_against_queries
+from advgan.experiment import located, run
+from advgan.files import read_json, sole_user, write_json, write_text
+from advgan.plan import check
+from advgan.runs import CONFIG, SUMMARY, load_run_config
+from advgan.table import Row, Table
+
+Say = Callable[[str], None]
+Record = dict[str, Any]
+SCHEMA = 1
+"""The version of ``<table>.json``."""
+RUNS = "runs"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a table."""
+
+    section: str
+    row: Row
+    seed: int
+    config: Config
+    folder: Path
+    """Where the run lives; cells with equal settings share it."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the run is finished."""
+        return (self.folder / SUMMARY).is_file()
+
+    @property
+    def begun(self) -> bool:
+        """Whether the run was started and is not finished."""
+        return (self.folder / CONFIG).is_file() and not self.done
+
+    def __str__(self) -> str:
+        return f"{self.section}: {self.row.name}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A table, and the folder that its runs and files are in.
+
+    Args:
+        name: of the table, which names its files.
+        table: its sections and rows.
+        output: the folder.
+        command: what makes the whole table.
+    """
+
+    name: str
+    table: Table
+    output: Path
+    command: str
+
+    @property
+    def markdown(self) -> Path:
+        """The table as Markdown."""
+        return self.output / f"{self.name}.md"
+
+    @property
+    def records(self) -> Path:
+        """What the Markdown is made from: one record for each run."""
+        return self.output / f"{self.name}.json"
+
+    def cells(self, only: str | None = None) -> list[Cell]:
+        """The runs in the order of work: every row's first seed, then every row's second, and so on.
+
+        Args:
+            only: leaves out the rows that have this text neither in their name nor in their section's title.
+
+        Raises:
+            ConfigurationError: there is no such row.
+        """
+        places = _runs_by_settings(self.output / RUNS)
+        rows = [
+            [*_cells(section.title, row, self.output, places)]
+            for section in self.table.sections
+            for row in section.rows
+        ]
+        cells = [cell for round_ in zip_longest(*rows) for cell in round_ if cell is not None]
+        chosen = [cell for cell in cells if only is None or only.lower() in f"{cell.section}\n{cell.row.name}".lower()]
+        if not chosen:
+            sections = ", ".join(section.title for section in self.table.sections)
+            raise ConfigurationError(
+                "--only", only, f"is in no row's name and in no section's title; sections: {sections}"
+            )
+        return chosen
+
+
+def _cells(section: str, row: Row, output: Path, places: dict[tuple[str, int], Path]) -> Iterator[Cell]:
+    for seed in row.seeds:
+        config = row.configuration(seed)
+        directory = config.output.model_copy(update={"directory": str(output / RUNS)})
+        config = config.model_copy(update={"output": directory})
+        digest = _settings_digest(located(config))
+        new = output / RUNS / f"{_slug(row.name)}-{digest[:8]}" / f"seed-{seed}"
+        yield Cell(section, row, seed, config, places.setdefault((digest, seed), new))
+
+
+def _runs_by_settings(runs: Path) -> dict[tuple[str, int], Path]:
+    """The runs that are there, by what decides their result. What they leave unsaid gets today's defaults, so a setting
+    that is new since then, and is off by default, makes no run anew."""
+    found: dict[tuple[str, int], Path] = {}
+    for path in sorted(runs.glob(f"*/seed-*/{CONFIG}"), key=lambda path: not (path.parent / SUMMARY).is_file()):
+        try:
+            config = load_run_config(path.parent)
+        except AdvGANError:  # damaged, or with a setting that is gone: no row can ask for it
+            continue
+        found.setdefault((_settings_digest(config), config.seed), path.parent)
+    return found
+
+
+def _settings_digest(config: Config) -> str:
+    """SHA-256, in hex, of the resolved settings without the seed and without where the run is."""
+    output = config.output.model_copy(update={"directory": RUNS})
+    return hashlib.sha256(dump_config(config.model_copy(update={"seed": 0, "output": output})).encode()).hexdigest()
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "row"
+
+
+def listing(work: Reproduction, cells: Sequence[Cell]) -> list[str]:
+    """The runs and how far they are, a line each."""
+    failed = _failures(work)
+    lines = []
+    for cell in cells:
+        state = "done" if cell.done else "failed" if _name(work, cell) in failed else "begun" if cell.begun else "to do"
+        lines.append(f"{state:<7} {cell}   {cell.folder}")
+    return [*lines, _count(cells)]
+
+
+def dry_run(cells: Sequence[Cell]) -> list[str]:
+    """What would be run, in order, with the command that makes each run on its own."""
+    lines = []
+    for number, cell in enumerate(_to_do(cells), 1):
+        lines += [f"{number:>3}. {cell}{' (begun)' if cell.begun else ''}", f"     {cell.row.command(cell.seed)}"]
+    return [*lines, _count(cells)]
+
+
+def _to_do(cells: Sequence[Cell]) -> list[Cell]:
+    """The unfinished runs, each once."""
+    first: dict[Path, Cell] = {}
+    for cell in cells:
+        if not cell.done:
+            first.setdefault(cell.folder, cell)
+    return list(first.values())
+
+
+def _count(cells: Sequence[Cell]) -> str:
+    runs = {cell.folder: cell.done for cell in cells}
+    return f"{sum(runs.values())} of {len(runs)} runs are done."
+
+
+def reproduce(work: Reproduction, only: str | None = None, say: Say = print, command: str = "") -> int:
+    """Do the runs that are not done, and write the table before the first and after each.
+
+    Args:
+        work: the table, and where it goes.
+        only: the rows to do (``Reproduction.cells``); the table has them all.
+        say: receives the lines that tell how it goes; progress goes to stderr.
+        command: what was typed, for the runs' records.
+
+    Returns:
+        How many runs failed; what each says is in the table, and the next call tries them again.
+
+    Raises:
+        Interrupted: Ctrl-C; a call with the same arguments goes on.
+        AdvGANError: the folder cannot be written, or another process is in it.
+    """
+    cells, chosen = work.cells(), work.cells(only)
+    check_writable("--output", work.output)
+    work.output.mkdir(parents=True, exist_ok=True)
+    with sole_user(work.output):
+        # It takes the networks of one run after another for one function that is traced anew.
+        tf.get_logger().setLevel("ERROR")
+        failures = _failures(work)
+        say(_count(chosen))
+        _write(work, cells, failures)
+        to_do, failed = _to_do(chosen), 0
+        for number, cell in enumerate(to_do, 1):
+            say(f"[{number}/{len(to_do)}] {cell}")
+            failures.pop(_name(work, cell), None)
+            try:
+                _run(cell, say, command)
+            except OracleUnavailable as error:  # it can go on, but others need not wait for it
+                failures[_name(work, cell)] = str(error)
+            except Interrupted:
+                raise
+            except AdvGANError as error:
+                failures[_name(work, cell)] = str(error)
+            if (problem := failures.get(_name(work, cell))) is not None:
+                failed += 1
+                say(f"Failed         {problem}")
+            tf.keras.backend.clear_session()
+            gc.collect()  # networks and their compiled steps refer to each other
+            _write(work, cells, failures)
+    say(f"Table:    {work.markdown}")
+    say(f"Records:  {work.records}")
+    return failed
+
+
+def _run(cell: Cell, say: Say, command: str) -> None:
+    plan = check(cell.config)
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    # The folder may have been moved since the run was begun.
+    write_text(cell.folder / CONFIG, dump_config(located(cell.config)))
+    run(plan, cell.folder, lambda line: say(f"  {line}".rstrip()), command)
+
+
+def _name(work: Reproduction, cell: Cell) -> str:
+    """A run's folder as the records name it: they are to be shown to others."""
+    return cell.folder.relative_to(work.output).as_posix()
+
+
+def _failures(work: Reproduction) -> dict[str, str]:
+    """What the runs that failed last time said, by folder."""
+    if not work.records.is_file():
+        return {}
+    content = read_json(work.records)
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise AdvGANError(f"{work.records} is not a table's records of this version; move it away")
+    return {record["folder"]: record["problem"] for record in content["runs"] if record["state"] == "failed"}
+
+
+def _write(work: Reproduction, cells: Sequence[Cell], failures: dict[str, str]) -> None:
+    content: dict[str, Any] = {
+        "schema": SCHEMA,
+        "table": work.name,
+        "command": work.command,
+        "title": work.table.title,
+        "text": work.table.text,
+        "sections": [],
+        "runs": [record for cell in cells if (record := _record(work, cell, failures)) is not None],
+    }
+    for section in work.table.sections:
+        described = {"title": section.title, "text": section.text, "rows": [_described(row) for row in section.rows]}
+        picture = None
+        if section.picture == "queries":
+            points, curves = points_against_queries(described, content["runs"])
+            if points:
+                picture = f"{work.name}-{_slug(section.title)}.png"
+                save_figure(success_against_queries(points, curves), work.output / picture)
+        content["sections"].append({**described, "picture": picture})
+    write_json(work.records, content)
+    write_text(work.markdown, as_markdown(content))
+
+
+def _described(row: Row) -> Record:
+    return {
+        "name": row.name,
+        "options": row.options,
+        "seeds": list(row.seeds),
+        "black_box": row.configuration(row.seeds[0]).black_box is not None,
+        "paper": row.paper,
+    }
+
+
+def _record(work: Reproduction, cell: Cell, failures: dict[str, str]) -> Record | None:
+    """What the table needs of a run; None where there is nothing to tell yet."""
+    name = _name(work, cell)
+    about = {
+        "section": cell.section,
+        "row": cell.row.name,
+        "seed": cell.seed,
+        "folder": name,
+        "config": cell.row.config,
+        "set": list(cell.row.set),
+        "command": cell.row.command(cell.seed),
+    }
+    if not cell.done:
+        return {**about, "state": "failed", "problem": failures[name]} if name in failures else None
+    summary = read_json(cell.folder / SUMMARY)
+    processes, test, box = summary["processes"], summary["test"], summary.get("black_box")
+    evaluation = cell.folder / "evaluation" / "evaluation.json"
+    return {
+        **about,
+        "state": "done",
+        "commits": list(dict.fromkeys(process["commit"] for process in processes)),
+        "environments": [
+            process["environment"]
+            for number, process in enumerate(processes)
+            if process["environment"] not in [earlier["environment"] for earlier in processes[:number]]
+        ],
+        "clean_accuracy": test["clean_accuracy"],
+        "success": test["success"],
+        "success_8_bit": test["success_8_bit"],
+        "queries": None if box is None else box["queries"],
+        "distilled": None if box is None else box["distilled"],
+        "seconds": summary["seconds"],
+        "queries_curve": read_json(evaluation).get("queries_curve") if evaluation.is_file() else None,
+    }

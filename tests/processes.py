@@ -1,0 +1,36 @@
+"""The training's door in a process of its own, to be stopped and killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Begin ``python -m advgan.train`` in a folder."""
+    command = [sys.executable, "-m", "advgan.train", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """Wait until it is done; return what it printed."""
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def stop_when(process: subprocess.Popen[str], condition: Callable[[], bool], number: int) -> str:
+    """Send it a signal as soon as something is so; return what it printed."""
+    while not condition():
+        assert process.poll() is None, f"ended before it could be stopped: {process.stdout and process.stdout.read()}"
+        time.sleep(0.02)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=120)
+    return output

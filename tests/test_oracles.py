@@ -1,0 +1,307 @@
+"""Black boxes that are local, and the counter: what is asked, what it costs, and what outlives a process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from advgan.errors import AdvGANError, Interrupted, OracleUnavailable
+from advgan.oracles.black_box import BlackBox, as_probabilities, is_local, load_black_box
+from advgan.oracles.counted import PURPOSES, CountedOracle
+
+keras = tf.keras
+SHAPE = (4, 3, 1)
+CLASSES = 5
+IMAGES = np.random.default_rng(0).random((40, *SHAPE), np.float32)
+MODULE = """
+import numpy as np
+from advgan.errors import OracleUnavailable
+weights = np.random.default_rng(3).normal(size=(12, 5))
+def logits(images):
+    assert type(images) is np.ndarray and images.dtype == np.float32
+    return images.reshape(len(images), -1) @ weights * 3
+def probabilities(images):
+    exponentials = np.exp(logits(images))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+def labels(images):
+    return logits(images).argmax(axis=1)
+def seven(images):
+    return np.pad(probabilities(images), [(0, 0), (0, 2)])
+def four(images):
+    return logits(images)[:, :4]
+def broken(images):
+    raise RuntimeError("out of\\norder")
+def nothing(images):
+    return None
+def one_number(images):
+    return images.sum()
+def away(images):
+    raise OracleUnavailable("back at noon")
+"""
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+class Asked:
+    """A black box that remembers what it was asked, and fails when it is told to."""
+
+    def __init__(self, classes: int = CLASSES) -> None:
+        self.requests: list[int] = []
+        self.fails_at: int | None = None
+        self.weights = np.random.default_rng(1).normal(size=(12, classes))
+        self.black_box = BlackBox("asked", "0" * 64, self.ask)
+
+    def ask(self, images: np.ndarray) -> np.ndarray:
+        if self.fails_at == len(self.requests):
+            raise OracleUnavailable("asked does not answer")
+        self.requests.append(len(images))
+        return self.right(images)
+
+    def right(self, images: np.ndarray) -> np.ndarray:
+        return softmax(images.reshape(len(images), -1) @ self.weights).astype(np.float32)
+
+
+# --- local black boxes ---
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a module of the user's own, in the current folder."""
+    name = f"own_{abs(hash(tmp_path))}"
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [str(tmp_path), *__import__("sys").path])
+    return name
+
+
+def logits_of_the_module() -> np.ndarray:
+    return IMAGES.reshape(len(IMAGES), -1) @ np.random.default_rng(3).normal(size=(12, 5)) * 3
+
+
+@pytest.mark.parametrize("last", [None, "softmax"])
+def test_a_keras_file_answers_with_the_softmax_of_its_logits(last: str | None, tmp_path: Path) -> None:
+    keras.utils.set_random_seed(0)
+    image = keras.Input(SHAPE)
+    dense = keras.layers.Dense(CLASSES, activation=last)
+    network = keras.Model(image, dense(keras.layers.Flatten()(image)))
+    network.save(tmp_path / "own.keras")
+    black_box = load_black_box(str(tmp_path / "own.keras"), SHAPE, CLASSES, per_request=17)
+    kernel, bias = (weights.astype(np.float64) for weights in dense.get_weights())
+    expected = softmax(IMAGES.reshape(len(IMAGES), -1) @ kernel + bias)
+    answers = black_box.ask(IMAGES)
+    assert type(answers) is np.ndarray and answers.dtype == np.float32
+    np.testing.assert_allclose(answers, expected, atol=1e-6)
+    assert black_box.ask(IMAGES[:0]).shape == (0, CLASSES)
+
+
+def test_a_function_in_numpy_is_asked_with_arrays(module: str) -> None:
+    expected = softmax(logits_of_the_module())
+    for function in ("logits", "probabilities"):
+        answers = load_black_box(f"{module}:{function}", SHAPE, CLASSES).ask(IMAGES)
+        np.testing.assert_allclose(answers, expected, atol=1e-6)
+
+
+def test_a_function_may_tell_labels_only(module: str) -> None:
+    answers = load_black_box(f"{module}:labels", SHAPE, CLASSES, per_request=7).ask(IMAGES)
+    assert answers.dtype == np.float32
+    np.testing.assert_array_equal(answers, np.eye(CLASSES)[logits_of_the_module().argmax(axis=1)])
+
+
+def test_a_function_is_not_asked_before_the_attack_asks(module: str) -> None:
+    """Eight images of noise would be eight queries that nobody counts."""
+    load_black_box(f"{module}:broken", SHAPE, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (
+            "four",
+            r"answers 40 images with shape \(40, 4\); it should be probabilities \(40, 5\), or class numbers, integers",
+        ),
+        ("seven", r"seven answers 40 images with shape \(40, 7\)"),
+        ("broken", r"broken fails on images of shape \(40, 4, 3, 1\) \(RuntimeError: out of order\)$"),
+        ("nothing", r"nothing answers 40 images with shape \(\)"),
+        ("one_number", r"answers 40 images with shape \(\)"),
+        ("absent", "has no function absent"),
+    ],
+)
+def test_a_function_that_is_no_black_box_is_refused_in_one_line(module: str, function: str, words: str) -> None:
+    with pytest.raises(AdvGANError, match=words) as refused:
+        load_black_box(f"{module}:{function}", SHAPE, CLASSES).ask(IMAGES)
+    assert "\n" not in str(refused.value) and not isinstance(refused.value, Interrupted)
+
+
+def test_a_function_may_say_that_it_is_not_available(module: str) -> None:
+    with pytest.raises(OracleUnavailable, match=r"^back at noon$"):
+        load_black_box(f"{module}:away", SHAPE, CLASSES).ask(IMAGES)
+
+
+def test_what_is_a_file_here() -> None:
+    assert is_local("target") and is_local("own.keras") and is_local("/there/own.keras")
+    assert not is_local("module:function") and not is_local("http://host/v1/models/own.keras")
+
+
+def test_what_counts_as_probabilities() -> None:
+    answers = np.array([[0.25, 0.75], [1.0, 0.0]])
+    np.testing.assert_array_equal(as_probabilities(answers, 2, 2, "box"), answers)
+    rounded = np.array([[0.3333, 0.6662], [-1e-7, 1.0]])  # as JSON may have it
+    np.testing.assert_array_equal(as_probabilities(rounded, 2, 2, "box"), rounded.astype(np.float32))
+    half = softmax(np.random.default_rng(0).normal(size=(4, 1000))).astype(np.float16)
+    assert as_probabilities(half, 4, 1000, "box").dtype == np.float32
+    for wrong in (
+        [[0.5, 0.6], [1.0, 0.0]],
+        [[1.5, -0.5], [1.0, 0.0]],
+        [[np.nan, 1.0], [1.0, 0.0]],
+        [[np.inf, 0], [1, 0]],
+    ):
+        with pytest.raises(AdvGANError, match="box answers with no probabilities"):
+            as_probabilities(np.array(wrong), 2, 2, "box")
+
+
+# --- the counter ---
+
+
+def test_repeated_images_cost_nothing() -> None:
+    asked = Asked()
+    oracle = CountedOracle(asked.black_box, CLASSES, per_request=16)
+    advanced: list[int] = []
+    shown = np.concatenate([IMAGES, IMAGES[:10], IMAGES[5:6]])
+    answers = oracle.ask(shown, "clean", advanced.append)
+    np.testing.assert_array_equal(answers, asked.right(shown))
+    assert asked.requests == [16, 16, 8] and oracle.spent == 40
+    assert advanced == [11, 16, 16, 8]
+    assert oracle.queries == {"clean": 40, "adversarial": 0, "validation": 0, "scoring": 0}
+    more = np.concatenate([IMAGES[::-1], 1 - IMAGES[:3]])
+    np.testing.assert_array_equal(oracle.ask(more, "adversarial"), asked.right(more))
+    assert asked.requests == [16, 16, 8, 3] and oracle.queries["adversarial"] == 3 and oracle.spent == 43
+    assert oracle.ask(IMAGES[:0], "clean").shape == (0, CLASSES) and oracle.spent == 43
+
+
+def test_answers_go_to_the_images_they_belong_to_whatever_was_known_before() -> None:
+    asked = Asked()
+    oracle = CountedOracle(asked.black_box, CLASSES, per_request=3)
+    oracle.ask(IMAGES[[30, 2, 17]], "validation")
+    order = np.random.default_rng(4).integers(0, 40, 200)
+    np.testing.assert_array_equal(oracle.ask(IMAGES[order], "clean"), asked.right(IMAGES[order]))
+    assert oracle.spent == len({*order.tolist(), 30, 2, 17})
+
+
+def test_a_budget_is_a_budget_and_scoring_is_not_limited() -> None:
+    asked = Asked()
+    oracle = CountedOracle(asked.black_box, CLASSES, budget=25)
+    oracle.ask(IMAGES[:10], "clean")
+    oracle.ask(IMAGES[10:20], "validation")
+    with pytest.raises(AdvGANError, match=r"oracle\.query_budget = 25: 6 more images after 20 are too many"):
+        oracle.ask(IMAGES[:26], "adversarial")
+    assert asked.requests == [10, 10] and oracle.spent == 20
+    oracle.ask(IMAGES[:25], "adversarial")  # twenty are known
+    oracle.ask(IMAGES, "scoring")
+    assert oracle.spent == 25
+    assert oracle.queries == {"clean": 10, "adversarial": 5, "validation": 10, "scoring": 15}
+    with pytest.raises(AdvGANError, match="too many"):
+        oracle.ask(1 - IMAGES[:1], "validation")
+
+
+def test_labels_only_leaves_one_hot_rows() -> None:
+    asked = Asked()
+    answers = CountedOracle(asked.black_box, CLASSES, labels_only=True).ask(IMAGES, "clean")
+    np.testing.assert_array_equal(answers, np.eye(CLASSES)[asked.right(IMAGES).argmax(axis=1)])
+    assert answers.dtype == np.float32
+
+
+def test_a_journal_outlives_its_process(tmp_path: Path) -> None:
+    asked, journal = Asked(), tmp_path / "answers.bin"
+    before = CountedOracle(asked.black_box, CLASSES, journal=journal)
+    for number, purpose in enumerate(PURPOSES):
+        before.ask(IMAGES[10 * number : 10 * number + 5 + number], purpose)
+    asked.requests.clear()
+    after = CountedOracle(asked.black_box, CLASSES, journal=journal)
+    assert after.queries == before.queries == {"clean": 5, "adversarial": 6, "validation": 7, "scoring": 8}
+    shown = np.concatenate([IMAGES[10 * number : 10 * number + 5 + number] for number in range(4)])
+    np.testing.assert_array_equal(after.ask(shown, "clean"), asked.right(shown))
+    assert asked.requests == [] and after.queries == before.queries
+    after.ask(IMAGES, "clean")
+    again = CountedOracle(asked.black_box, CLASSES, journal=journal, budget=32)
+    assert again.queries == after.queries and again.spent == 32
+    with pytest.raises(AdvGANError, match="1 more images after 32"):
+        again.ask(1 - IMAGES[:1], "clean")
+
+
+def test_a_record_that_was_cut_short_is_cut_off(tmp_path: Path) -> None:
+    asked, journal = Asked(), tmp_path / "answers.bin"
+    CountedOracle(asked.black_box, CLASSES, journal=journal).ask(IMAGES[:8], "clean")
+    content = journal.read_bytes()
+    size = len(content) // 8
+    for left in (0, 1, size - 1, size, 7 * size + 1, 8 * size - 1):
+        journal.write_bytes(content[:left])
+        oracle = CountedOracle(asked.black_box, CLASSES, journal=journal)
+        assert oracle.spent == left // size and journal.stat().st_size == size * (left // size)
+        np.testing.assert_array_equal(oracle.ask(IMAGES[:8], "clean"), asked.right(IMAGES[:8]))
+        assert journal.read_bytes() == content
+
+
+@pytest.mark.parametrize("place", [0, 5, 40, -1])
+@pytest.mark.parametrize("record", [0, 3, 7])
+def test_a_damaged_journal_is_refused_and_left_as_it_is(tmp_path: Path, record: int, place: int) -> None:
+    asked, journal = Asked(), tmp_path / "answers.bin"
+    CountedOracle(asked.black_box, CLASSES, journal=journal).ask(IMAGES[:8], "clean")
+    content = bytearray(journal.read_bytes())
+    size = len(content) // 8
+    content[record * size + place % size] ^= 1
+    journal.write_bytes(content)
+    with pytest.raises(AdvGANError, match="is damaged, or another black box's; delete it to ask again"):
+        CountedOracle(asked.black_box, CLASSES, journal=journal)
+    assert journal.read_bytes() == content
+
+
+def test_a_journal_of_another_number_of_classes_is_refused(tmp_path: Path) -> None:
+    journal = tmp_path / "answers.bin"
+    CountedOracle(Asked().black_box, CLASSES, journal=journal).ask(IMAGES[:8], "clean")
+    with pytest.raises(AdvGANError, match="another black box's"):
+        CountedOracle(Asked(7).black_box, 7, journal=journal)
+
+
+def interrupting_after(calls: int) -> Callable[[int], None]:
+    left = calls
+
+    def advance(_: int) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Interrupted("stopped")
+
+    return advance
+
+
+@pytest.mark.parametrize("requests", [0, 1, 3])
+@pytest.mark.parametrize("stopped_by", ["black box", "advance"])
+def test_a_stop_in_the_middle_loses_no_answer(tmp_path: Path, requests: int, stopped_by: str) -> None:
+    asked, journal = Asked(), tmp_path / "answers.bin"
+    oracle = CountedOracle(asked.black_box, CLASSES, budget=40, per_request=10, journal=journal)
+    advance: Any = interrupting_after(requests)
+    if stopped_by == "black box":
+        asked.fails_at, advance = requests, lambda _: None
+    with pytest.raises(Interrupted):
+        oracle.ask(IMAGES, "clean", advance)
+    asked.fails_at = None
+    assert asked.requests == [10] * requests and oracle.spent == 10 * requests
+    for counter in (oracle, CountedOracle(asked.black_box, CLASSES, budget=40, per_request=10, journal=journal)):
+        assert counter.queries["clean"] == 10 * requests
+    np.testing.assert_array_equal(counter.ask(IMAGES, "clean"), asked.right(IMAGES))
+    assert asked.requests == [10] * 4 and counter.spent == 40
+
+
+def test_an_answer_of_another_type_is_kept_as_float32(tmp_path: Path) -> None:
+    asked, journal = Asked(), tmp_path / "answers.bin"
+    double = BlackBox("double", "0" * 64, lambda images: asked.right(images).astype(np.float64))
+    CountedOracle(double, CLASSES, journal=journal).ask(IMAGES, "clean")
+    assert CountedOracle(double, CLASSES, journal=journal).spent == 40
