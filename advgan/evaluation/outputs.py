@@ -15,10 +15,10 @@ from advgan.evaluation.plots import (
     as_png,
     confusion,
     one_of_each_class,
+    queries_of_run,
     sample_grid,
     save_figure,
     success_against_epsilon,
-    success_against_queries,
     training_curves,
 )
 from advgan.evaluation.queries import validated
@@ -116,9 +116,7 @@ def draw_queries(folder: Path, record: Record, rows: list[Record]) -> None:
     images = record["data"]["images"]
     attacked = next((attack["images"] for attack in record["attacks"] if attack["name"] == "square"), 0)
     points = validated(rows, images)
-    figure = success_against_queries(
-        record["queries"], record["success"], record["queries_curve"], points, images, attacked
-    )
+    figure = queries_of_run(record["queries"], record["success"], record["queries_curve"], points, images, attacked)
     save_figure(figure, folder / QUERIES)
     record["files"]["queries"] = QUERIES
 
