@@ -158,7 +158,7 @@ def success_against_epsilon(
 def queries_of_run(
     queries: Row, success: Row, square: Row | None, validated: list[Row], images: int, square_images: int
 ) -> Figure:
-    """Draw what success in one run cost in questions to the black box: AdvGAN's point, its way there, and Square's curve.
+    """Draw what success in one run cost in questions to the black box: AdvGAN's way and its point, and Square's curve.
 
     Args:
         queries, success, square: ``queries``, ``success`` and ``queries_curve`` of ``evaluation.json``.
