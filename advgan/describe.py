@@ -51,13 +51,12 @@ def _describe(options: argparse.Namespace) -> int:
         dataset = load_dataset(config.data)
         image, classes = dataset.image_shape, classes or dataset.number_of_classes
     networks = build_networks(image, classes or 10, config)
-    own = config.target.file is not None  # a classifier of the user's own may have layers that are not known here
-    descriptions = {role: describe(net) for role, net in networks._asdict().items() if not (own and role == "target")}
+    descriptions = {role: describe(network) for role, network in networks.of_known_layers(config).items()}
     if options.json:
         print(json.dumps({role: _as_json(network) for role, network in descriptions.items()}, indent=1))
     else:
         print("\n\n".join("\n".join(layer_table(network)) for network in descriptions.values()))
-        if own:
+        if "target" not in descriptions:
             print(f"\n# target: {target_named(networks.target, config)}; its layers are not shown")
     return 0
 

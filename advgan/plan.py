@@ -41,6 +41,14 @@ class UntrainedNetworks(NamedTuple):
     distilled: Any = None
     """Of a black-box attack."""
 
+    def of_known_layers(self, config: Config) -> dict[str, Any]:
+        """Those that are there and were built here, by role; a classifier of the user's own may have any layers."""
+        return {
+            role: network
+            for role, network in self._asdict().items()
+            if network is not None and not (role == "target" and config.target.file is not None)
+        }
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -40,11 +40,10 @@ def threat_model(config: Config, other_target: bool = False) -> str:
 def dry_run(plan: Plan) -> list[str]:
     """The resolved configuration, every layer of the networks, and the steps of the run."""
     lines = ["# Resolved configuration", dump_config(plan.config)]
-    own = plan.config.target.file is not None or plan.networks.target is None
-    for network in (*plan.networks[: 2 if own else 3], plan.networks.distilled):
-        if network is not None:
-            lines += [*layer_table(describe(network)), ""]
-    if own:
+    known = plan.networks.of_known_layers(plan.config)
+    for network in known.values():
+        lines += [*layer_table(describe(network)), ""]
+    if "target" not in known:
         lines += [f"# target: {target_named(plan.networks.target, plan.config)}", ""]
     if plan.config.black_box is not None:
         lines.append(f"# Queries: {_queries_planned(plan)}")
@@ -127,7 +126,7 @@ def _black_box_lines(plan: Plan) -> list[str]:
     shared = images_in_common(attacker, owner)
     return [
         f"Distilled      {plan.networks.distilled.count_params():,} parameters: {config.distilled_architecture}, "
-        f"{config.distillation.rounds} rounds",
+        f"{config.distillation.rounds} {'round' if config.distillation.rounds == 1 else 'rounds'}",
         f"Data apart     {len(owner):,} training images of the black box, {len(attacker):,} of the attacker, "
         f"{shared} in both",
         f"Queries        {_queries_planned(plan)}",

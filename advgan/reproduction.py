@@ -192,8 +192,6 @@ def reproduce(work: Reproduction, only: str | None = None, say: Say = print, com
     check_writable("--output", work.output)
     work.output.mkdir(parents=True, exist_ok=True)
     with sole_user(work.output):
-        # It takes the networks of one run after another for one function that is traced anew.
-        tf.get_logger().setLevel("ERROR")
         failures = _failures(work)
         say(_count(chosen))
         _write(work, cells, failures)

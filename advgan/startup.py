@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -22,6 +23,13 @@ def import_tensorflow() -> None:
         import tensorflow as tf
 
         tf.config.list_physical_devices("GPU")
+    logging.getLogger("tensorflow").addFilter(_says_something)
+
+
+def _says_something(record: logging.LogRecord) -> bool:
+    """Not so a warning of retracing: each attack and each run compiles functions of its own, once, which TensorFlow takes
+    for one function that is traced again and again."""
+    return "triggered tf.function retracing" not in record.getMessage()
 
 
 @contextmanager

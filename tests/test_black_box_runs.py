@@ -438,5 +438,6 @@ def test_a_keras_file_that_returns_probabilities_and_has_no_gradient_is_a_black_
 def test_the_dry_run_states_networks_and_queries(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main(["--config", "mnist_blackbox.yaml", "--dry-run", "--set", f"output.directory={tmp_path}"]) == 0
     printed = capsys.readouterr().out
-    assert "# Queries: 115,000 at most, no budget: 27,500 clean, 27,500 + 27,500 + 27,500 adversarial images" in printed
-    assert "# Steps: 4 epochs x 214 = 856" in printed
+    assert "# Queries: 279,994 at most, no budget: 27,500 clean, 27,500 + 27,500 + " in printed
+    assert "# model_c: 28x28x1 in" in printed and "# lenet: 28x28x1 in" in printed
+    assert "# Steps: 10 epochs x 429 = 4290" in printed

@@ -86,7 +86,7 @@ def test_padding_on_the_four_sides() -> None:
 def test_every_option_is_worked_out_as_keras_builds_and_runs_it(
     size: tuple[int, int, int], sections: dict[str, Any]
 ) -> None:
-    for network in networks(size, 7, **sections):
+    for network in networks(size, 7, **sections).of_known_layers(Config()).values():
         described = describe_network(network)  # raises where Keras built something else
         assert described.trained_parameters == sum(int(np.prod(w.shape)) for w in network.trainable_weights)
         assert described.kept_parameters == sum(int(np.prod(w.shape)) for w in network.non_trainable_weights)
