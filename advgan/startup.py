@@ -27,8 +27,8 @@ def import_tensorflow() -> None:
 
 
 def _says_something(record: logging.LogRecord) -> bool:
-    """Not so a warning of retracing: each attack and each run compiles functions of its own, once, which TensorFlow takes
-    for one function that is traced again and again."""
+    """Not so a warning of retracing: each attack and each run compiles functions of its own, once, and TensorFlow takes
+    them for one function that is traced again and again."""
     return "triggered tf.function retracing" not in record.getMessage()
 
 

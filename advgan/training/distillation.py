@@ -173,8 +173,8 @@ class Distillation:
         self._records.add("distillation", position.epoch + 1, position.step, values)
         ended = ""
         if budget is not None and position.round == rounds:
-            rest = "the rest of it is for validation, " if self.plan.validation else ""
-            ended = f"; nothing else is asked to train with, of a budget of {budget:,}; {rest}the run goes on with what it has"
+            rest = " (the rest is for validation)" if self.plan.validation else ""
+            ended = f"; nothing more is asked to train with, the budget is {budget:,}{rest}; the run goes on with what it has"
         self._say(f"round {position.round}/{rounds}: distilled, {spent:,} queries so far{ended}")
         save()
 
