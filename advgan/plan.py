@@ -72,17 +72,16 @@ def build_networks(image_shape: tuple[int, int, int], number_of_classes: int, co
     """
     keras.backend.set_image_data_format("channels_last")
     dtype = config.training.compute_dtype
-    target = None
+    generator = build_generator(image_shape, config.generator, dtype)
+    discriminator = build_discriminator(image_shape, config.discriminator, dtype)
+    target = distilled = None
     if config.target.file is not None:
         target = _own_target(Path(config.target.file), image_shape)
     elif config.black_box in (None, "target"):
         target = build_classifier(image_shape, number_of_classes, config.target)
-    return UntrainedNetworks(
-        build_generator(image_shape, config.generator, dtype),
-        build_discriminator(image_shape, config.discriminator, dtype),
-        target,
-        None if config.black_box is None else build_distilled(image_shape, number_of_classes, config),
-    )
+    if config.black_box is not None:
+        distilled = build_distilled(image_shape, number_of_classes, config)
+    return UntrainedNetworks(generator, discriminator, target, distilled)
 
 
 def _own_target(file: Path, shape: tuple[int, int, int]) -> Any:

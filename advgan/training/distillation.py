@@ -174,7 +174,7 @@ class Distillation:
         ended = ""
         if budget is not None and position.round == rounds:
             rest = " (the rest is for validation)" if self.plan.validation else ""
-            ended = f"; nothing more is asked to train with, the budget is {budget:,}{rest}; the run goes on with what it has"
+            ended = f"; nothing more is asked to train with, the budget is {budget:,}{rest}"
         self._say(f"round {position.round}/{rounds}: distilled, {spent:,} queries so far{ended}")
         save()
 
