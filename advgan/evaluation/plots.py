@@ -257,6 +257,36 @@ def success_against_queries(points: list[Row], curves: list[Row]) -> Figure:
     return figure
 
 
+def distillation_curves(runs: list[tuple[str, list[Row]]]) -> Figure:
+    """Draw, for each black-box run, success on the black box and on the distilled network, the gap shaded, by queries.
+
+    Args:
+        runs: for each its name and the ``epoch`` rows of its ``metrics.jsonl``; the black box has to have validated.
+    """
+    figure = Figure(figsize=(1 + 5 * len(runs), 3.8), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(runs), sharey=True, squeeze=False)[0]
+    for axis, (name, rows) in zip(axes, runs, strict=True):
+        queries = [row["queries"] for row in rows]
+        on_distilled, on_black_box, agreement = (
+            [row[key] for row in rows]
+            for key in ("validation_success_distilled", "validation_success", "agreement_adversarial")
+        )
+        axis.fill_between(queries, on_black_box, on_distilled, alpha=0.15, color="C0", linewidth=0, label="the gap")
+        axis.plot(queries, on_distilled, "s--", color="C0", label="success on the distilled network")
+        axis.plot(queries, on_black_box, "o-", color="C1", label="success on the black box")
+        axis.plot(queries, agreement, "^:", color="C2", label="same answer to an adversarial image")
+        axis.set_title(name, fontsize=10)
+        axis.set_xticks(queries, [f"{count:,}" for count in queries])
+        axis.set_xlabel("queries so far, after each epoch of the generator", fontsize=9)
+        axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        axis.grid(alpha=0.3)
+        axis.tick_params(labelsize=8)
+    axes[0].set_ylabel("share of the validation images", fontsize=9)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    return figure
+
+
 def _curve(axis: Any, points: list[Row], name: str, colour: str, line: str = "-") -> None:
     values = [point["epsilon"] for point in points]
     rate, low, high = ([point["success"][key] for point in points] for key in ("rate", "low", "high"))
