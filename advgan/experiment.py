@@ -34,7 +34,7 @@ from advgan.runs import load_run_config as load_run_config  # the doors find it 
 from advgan.training import runtime
 from advgan.training.checkpoints import Checkpoints, TrainingState
 from advgan.training.distillation import BlackBoxValidation, Distillation, build_distilled
-from advgan.training.loop import EpochReport, Validation, build_state, train
+from advgan.training.loop import DistilledValidation, EpochReport, Validation, build_state, train
 from advgan.training.progress import Progress
 from advgan.training.records import Records, read_rows
 
@@ -224,7 +224,9 @@ def _train(
         return
     attack = AdvGANAttack(state.networks.generator, state.networks.target, config.attack)
     validation = plan.dataset.validation
-    sample = one_of_each_class(validation, attack.classify(scaled(validation.images)))
+    # A distilled network knows nothing yet, so there the first image of each class is shown, whatever it answers.
+    predictions = attack.classify(scaled(validation.images)) if oracle is None else validation.labels
+    sample = one_of_each_class(validation, predictions)
     pictures = run_directory / "samples"
     pictures.mkdir(exist_ok=True)
     records = Records(run_directory, state.position.step, state.position.round)
@@ -250,7 +252,9 @@ def _train(
             state, oracle, attack, plan.dataset, config, run_directory / "rounds", records, progress.say
         )
         count = distillation.plan.validation
-        validate = BlackBoxValidation(oracle, attack, validation, count) if count else Validation(attack, validation)
+        validate = (
+            BlackBoxValidation(oracle, attack, validation, count) if count else DistilledValidation(attack, validation)
+        )
         train(state, plan.dataset, config, checkpoints, records, progress, validate, on_epoch, distillation)
     finally:
         progress.close()

@@ -147,7 +147,9 @@ def epoch_line(values: dict[str, float], epoch: int, improved: bool, config: Con
     """What an epoch came to, in one line."""
     best = " (best so far)" if improved else ""
     where = ""
-    if "validation_success_distilled" in values:
+    if config.black_box is not None and config.oracle.validation_allowance == 0:
+        where, best = " on the distilled network", ""
+    elif "validation_success_distilled" in values:
         where = f" on the black box ({values['validation_success_distilled']:.2%} on the distilled network)"
     return (
         f"epoch {epoch}/{config.generator_epochs}: validation success {values['validation_success']:.2%}{where}{best}, "
@@ -173,12 +175,14 @@ def results(summary: dict[str, Any], run_directory: Path) -> list[str]:
         value = test[name]
         return f"{value['rate']:>8.2%}   [{value['low']:.2%}, {value['high']:.2%}]   n = {value['n']:,}"
 
+    validated = "black_box" not in summary or summary["black_box"]["queries"]["validation"] > 0
+    generator = f"best generator (epoch {summary['best_epoch']})" if validated else "last generator"
     times = f"{seconds['target_training']:>8.0f} s, {seconds['generator_training']:.0f} s"
     if "distillation" in seconds:
         times += f", {seconds['distillation']:.0f} s"
     return [
         "",
-        f"On the test images, best generator (epoch {summary['best_epoch']}), Wilson 95 % intervals:",
+        f"On the test images, {generator}, Wilson 95 % intervals:",
         row("attack success rate", rate("success")),
         row("  after rounding to 8 bits", rate("success_8_bit")),
         row("clean accuracy of the target", rate("clean_accuracy")),

@@ -345,10 +345,13 @@ def test_a_budget_is_spread_kept_and_told(tmp_path: Path) -> None:
 def test_each_way_to_ask_asks_what_it_says(
     tmp_path: Path, changes: dict[str, dict[str, Any]], expected: dict[str, int]
 ) -> None:
-    config = settings(tmp_path, **changes)
-    summary = train_and_evaluate(config, new_run_directory(config), say=lambda _: None)
+    config, said = settings(tmp_path, **changes), []
+    summary = train_and_evaluate(config, new_run_directory(config), say=said.append)
     queries = summary["black_box"]["queries"]
     assert {purpose: queries[purpose] for purpose in expected} == expected
+    if not expected["validation"]:  # nothing tells the generators apart, so it is the last
+        assert summary["generator_weights_sha256"] == summary["generator_last_weights_sha256"]
+        assert any("On the test images, last generator" in line for line in said)
     assert summary["test"]["success"]["n"] > 150
 
 

@@ -195,6 +195,18 @@ class Validation:
         return {"validation_success": float(self._goal.reached(self._labels, answers)[self._eligible].mean())}
 
 
+class DistilledValidation:
+    """The success rate on the validation images as the distilled network answers, which asks the black box nothing."""
+
+    def __init__(self, attack: AdvGANAttack, split: Split) -> None:
+        self._attack, self._split = attack, split
+
+    def __call__(self) -> dict[str, float]:
+        """The generator's present success rate, in [0, 1], over the images that count for the network as it is now."""
+        found = Validation(self._attack, self._split)()
+        return {**found, "validation_success_distilled": found["validation_success"]}
+
+
 class _Window:
     """Collects the metrics of steps, and looks at them (which waits for the device) only when flushed."""
 
