@@ -357,7 +357,7 @@ def test_the_check_takes_any_http_status_and_asks_nothing() -> None:
         (said({"predictions": PROBABILITIES[:6].tolist()}), r"answers 7 images with shape \(6, 4\)"),
         (
             said({"predictions": PROBABILITIES[:, :3].tolist()}),
-            r"answers 7 images with shape \(7, 3\); it should be probabilities \\(7, 4\\), or class numbers",
+            r"answers 7 images with shape \(7, 3\); it should be probabilities \(7, 4\), or class numbers",
         ),
         (said({"predictions": []}), r"answers 7 images with shape \(0,\)"),
         (said({"predictions": np.log(PROBABILITIES).tolist()}), r"no probabilities: .*the softmax of its logits"),
