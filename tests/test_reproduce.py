@@ -52,7 +52,7 @@ def test_the_table_that_ships_is_whole() -> None:
     assert find_table("results.yaml") == find_table("results")
     assert {row.name: row.paper for row in rows}["model C, static"] == "87.3"
     budgets = [row.configuration(0).oracle.query_budget for row in rows if "quer" in row.name or row.name == "no limit"]
-    assert budgets == [1000, 10_000, 100_000, None]
+    assert budgets == [1000, 1000, 10_000, 10_000, 100_000, None]  # at random, and where f is least sure
     assert [section.picture for section in table.sections if section.title == "Queries"] == ["queries"]
 
 
