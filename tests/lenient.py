@@ -19,9 +19,9 @@ class Lenient:
     """Reads what there is of a checkpoint but for some parts, as a program would that does not check."""
 
     def __init__(self, whole: tf.train.Checkpoint, left_out: str) -> None:
-        kept = [name for name in PARTS if name != left_out and hasattr(whole, name)]
-        assert left_out in PARTS and hasattr(whole, left_out)
-        self._checkpoint = tf.train.Checkpoint(**{name: getattr(whole, name) for name in kept})
+        parts = {name: getattr(whole, name) for name in PARTS if hasattr(whole, name)}
+        del parts[left_out]
+        self._checkpoint = tf.train.Checkpoint(**parts)
 
     def read(self, path: str) -> Lenient:
         self._checkpoint.read(path).expect_partial()
