@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from advgan.errors import AdvGANError
 
@@ -25,6 +28,16 @@ def door(name: str, description: str, examples: str) -> argparse.ArgumentParser:
     )
 
 
+def command_for(name: str, *arguments: str | Path) -> str:
+    """What to type here for a door: with the Python that runs now, whether its environment is activated or not."""
+    python = Path(sys.executable)
+    if (found := shutil.which("python")) is not None and Path(found).absolute() == python:
+        python = Path("python")
+    elif python.is_relative_to(Path.cwd()):
+        python = python.relative_to(Path.cwd())
+    return shlex.join([str(python), "-m", f"advgan.{name}", *map(str, arguments)])
+
+
 def add_configuration(parser: argparse.ArgumentParser, required: bool) -> None:
     """Add ``--config`` and ``--set``."""
     parser.add_argument("--config", metavar="FILE", required=required, help="the configuration, such as mnist.yaml")
@@ -40,7 +53,7 @@ def told_in_one_line(action: Callable[[], int]) -> int:
         sys.stdout.flush()
         return code
     except AdvGANError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)  # a key of the user's may hold a newline
         return REFUSED
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

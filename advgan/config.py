@@ -488,7 +488,8 @@ def read_yaml(key: str, path: Path) -> dict[str, Any]:
         ConfigurationError: it cannot be read or is no YAML, or a key is there twice.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
+        with path.open(encoding="utf-8") as file:
+            content = yaml.load(file, _UniqueKeyLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(key, str(path), f"cannot be read: {error}") from None
     except _YAML_ERRORS as error:
@@ -535,11 +536,14 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
-            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            if key_node.tag == "tag:yaml.org,2002:merge":  # <<: *anchor; what is merged gives way to what is written
+                continue
+            key, mark = self.construct_object(key_node, deep=True), key_node.start_mark
+            place = f"{mark.name}, line {mark.line + 1}"
             if not isinstance(key, str):
-                raise ConfigurationError(str(key_node.value), f"line {line}", "is not a key")
+                raise ConfigurationError(str(key_node.value), place, "is not a key")
             if key in seen:
-                raise ConfigurationError(key, f"line {line}", "the key is there twice; remove one")
+                raise ConfigurationError(key, place, "the key is there twice; remove one")
             seen.add(key)
         return super().construct_mapping(node, deep)
 

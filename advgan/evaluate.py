@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from advgan.command_line import add_configuration, door, told_in_one_line
+from advgan.command_line import add_configuration, command_for, door, told_in_one_line
 from advgan.config import find_config, load_config, parse_number
 from advgan.errors import AdvGANError, ConfigurationError, Interrupted, OracleUnavailable
 from advgan.startup import import_tensorflow
@@ -119,7 +119,7 @@ def _evaluate(options: argparse.Namespace, command: str) -> int:
             images = FEW
             print(f"No finished run of yours: the one that ships, on its first {FEW:,} test images. On all of them:")
             print(f"  its report     {run / 'evaluation' / 'report.html'}")
-            print(f"  evaluate it    python -m advgan.evaluate --run {shlex.quote(str(run))}")
+            print(f"  evaluate it    {command_for('evaluate', '--run', run)}")
         transfer = tuple(options.transfer)
         request = Request(
             run, output, images, restarts or 1, optimized or 100, queries, options.target, transfer, epsilons

@@ -27,6 +27,7 @@ from advgan.runs import (
     SUMMARY,
     TARGET,
     TARGET_RECORD,
+    is_reference_run,
     load_network,
     weights_digest,
 )
@@ -75,10 +76,11 @@ def latest_run(runs: Path) -> Path:
     Raises:
         AdvGANError: there is none.
     """
-    found = [*runs.glob(f"*/{CONFIG}"), *runs.glob(f"*/*/{CONFIG}")]
+    found = [path.parent for depth in ("*", "*/*") for path in runs.glob(f"{depth}/{CONFIG}")]
+    found = [run for run in found if not is_reference_run(run)]
     if not found:
         raise AdvGANError(f"there is no run to resume in {runs}; start one with --config and without --resume")
-    return max(found, key=lambda path: path.stat().st_mtime).parent
+    return max(found, key=lambda run: (run / CONFIG).stat().st_mtime)
 
 
 def train_and_evaluate(config: Config, run_directory: Path, say: Say = print, command: str = "") -> dict[str, Any]:
@@ -110,7 +112,7 @@ def run(plan: Plan, run_directory: Path, say: Say = print, command: str = "") ->
             raise AdvGANError(f"{run_directory} was started with other settings; start a new run")
         if (run_directory / SUMMARY).exists():
             say(f"{run_directory} is complete already.")
-            summary = dict(read_json(run_directory / SUMMARY))
+            summary = read_json(run_directory / SUMMARY, "test", "seconds")
         else:
             summary = _run(plan, run_directory, say, command)
         for line in report.results(summary, run_directory):

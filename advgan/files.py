@@ -51,16 +51,20 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
+def read_json(path: Path, *needed: str) -> Any:
+    """Read a JSON file; where keys are named, one that holds an object with these.
 
     Raises:
-        AdvGANError: it is not JSON.
+        AdvGANError: it is not JSON, or not such an object.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise AdvGANError(f"{path} is damaged ({error})") from None
+    for key in needed:
+        if not isinstance(content, dict) or key not in content:
+            raise AdvGANError(f"{path} is damaged (it has no {key!r})")
+    return content
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from advgan.oracles.served import check_served
 from advgan.runs import load_network
 from advgan.training import runtime
 from advgan.training.distillation import build_distilled, query_plan
-from advgan.training.loop import total_steps
+from advgan.training.loop import check_some_count, total_steps
 
 keras = tf.keras
 MOST_SHARED_IMAGES = 0.01
@@ -160,6 +160,7 @@ def check(config: Config) -> Plan:
         ConfigurationError: the data cannot be used, the target class is out of range, a batch is larger than the data,
             a network does not fit the images, the target's file or the black box cannot be used, a budget does not
             reach, or the output folder cannot be written.
+        AdvGANError: every validation image is of the target class.
     """
     dataset = load_dataset(config.data)
     classes, wanted = dataset.number_of_classes, config.attack.target_class
@@ -167,6 +168,7 @@ def check(config: Config) -> Plan:
         raise ConfigurationError(
             "attack.target_class", wanted, f"the data has {classes} classes (allowed: 0 to {classes - 1})"
         )
+    check_some_count(config.attack.objective, dataset.validation.labels, dataset.validation.labels)
     owner = dataset
     if config.black_box is not None:
         owner, dataset = _divide(dataset, config)

@@ -38,16 +38,16 @@ def provide_target(plan: Plan, run_directory: Path, say: Say) -> float:
             write_json(record, {"digest": found.digest, "seconds": found.seconds})
             came = "loaded" if found.cached else f"trained in {found.seconds:.0f} s"
             say(f"Target         {came}, digest {found.digest}")
-        return float(read_json(record)["seconds"])
+        return float(read_json(record, "seconds")["seconds"])
     digest = file_digest(Path(given)) if is_local(given) else black_box_of(plan, run_directory).digest
     if not record.exists():
         if is_local(given):
             write_whole(run_directory / TARGET, partial(shutil.copyfile, given))
         write_json(record, {"digest": digest, "seconds": 0.0})
         say(f"Target         {given}, digest {digest[:16]}")
-    elif read_json(record)["digest"] != digest:
+    elif read_json(record, "digest")["digest"] != digest:
         raise AdvGANError(f"{given} has changed since {run_directory} was started; put it back, or start a new run")
-    return float(read_json(record)["seconds"])
+    return float(read_json(record, "seconds")["seconds"])
 
 
 def black_box_of(plan: Plan, run_directory: Path) -> BlackBox:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
+from advgan.command_line import command_for
 from advgan.config import Config, dump_config
 from advgan.data.datasets import images_in_common
 from advgan.evaluation.compared import goal_in_short, target_in_short
@@ -341,4 +341,4 @@ def comparison_results(comparison: dict[str, Any], folder: Path) -> list[str]:
 
 def what_next(run_directory: Path) -> str:
     """One command that goes on from here."""
-    return f"python -m advgan.evaluate --run {shlex.quote(str(run_directory))}   (other attacks beside it, a report)"
+    return f"{command_for('evaluate', '--run', run_directory)}   # other attacks beside it, a report"

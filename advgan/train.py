@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from advgan.command_line import add_configuration, door, told_in_one_line
+from advgan.command_line import add_configuration, command_for, door, told_in_one_line
 from advgan.config import Config, find_config, load_config
 from advgan.errors import AdvGANError, ConfigurationError, Interrupted
 from advgan.startup import import_tensorflow
@@ -89,7 +89,7 @@ def _stopped(run_directory: Path | None, message: str) -> int:
 
 
 def _how(run_directory: Path | None) -> str:
-    return f"; go on with: python -m advgan.train --resume {run_directory}" if run_directory else ""
+    return f"; go on with: {command_for('train', '--resume', run_directory)}" if run_directory else ""
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def attacks_of_foolbox(target: Any, epsilon: float) -> tuple[Attack, Attack]:
     """FGSM and PGD-40."""
     model = foolbox_model(target)
 
-    def calling(attack: foolbox.Attack) -> Attack:
+    def calling(attack: foolbox.attacks.base.Attack) -> Attack:
         def call(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
             return attack(model, tf.constant(images), tf.constant(labels), epsilons=epsilon)[1].numpy()
 
@@ -135,8 +136,8 @@ def main() -> int:
     }
     slow: dict[str, Callable[[], Any]] = {}
     for name, (fgsm, pgd) in pairs.items():
-        quick[f"FGSM, {name}"] = lambda fgsm=fgsm: fgsm(images, labels)
-        slow[f"PGD-{STEPS}, {name}"] = lambda pgd=pgd: pgd(images, labels)
+        quick[f"FGSM, {name}"] = partial(fgsm, images, labels)
+        slow[f"PGD-{STEPS}, {name}"] = partial(pgd, images, labels)
     times = {**seconds(quick, options.turns), **seconds(slow, options.pgd_turns)}
 
     medians = {name: statistics.median(all_times) for name, all_times in times.items()}

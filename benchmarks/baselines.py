@@ -35,7 +35,7 @@ BATCH_SIZE = 500
 
 
 def attack_success(
-    config: Config, test: Split, target: object, attack: foolbox.Attack, epsilon: float, label: str
+    config: Config, test: Split, target: object, attack: foolbox.attacks.base.Attack, epsilon: float, label: str
 ) -> Rate:
     """The success rate of a Foolbox attack on the run's test images, by the run's goal."""
     goal = config.attack.objective
@@ -47,6 +47,7 @@ def attack_success(
             test.labels[part].astype(np.int64),
         )  # as argmax gives: eagerpy cannot mix integer types under NumPy 2
         clean = np.argmax(model(images).numpy(), axis=-1)
+        criterion: foolbox.criteria.Criterion
         if isinstance(goal, Targeted):
             wanted = tf.fill([len(labels)], tf.constant(goal.target_class, tf.int64))
             criterion = foolbox.criteria.TargetedMisclassification(wanted)

@@ -30,7 +30,7 @@ from advgan.data.batches import epoch_order, gather_batch  # noqa: E402
 from advgan.data.datasets import Dataset, load_dataset, scaled  # noqa: E402
 from advgan.networks.classifiers.architectures import build_classifier  # noqa: E402
 from advgan.training.checkpoints import Checkpoints  # noqa: E402
-from advgan.training.loop import build_state, total_steps, train  # noqa: E402
+from advgan.training.loop import Validation, build_state, total_steps, train  # noqa: E402
 from advgan.training.progress import Progress  # noqa: E402
 from advgan.training.records import Records  # noqa: E402
 from advgan.training.runtime import peak_memory, prepare  # noqa: E402
@@ -104,7 +104,14 @@ def loop(config: Config, dataset: Dataset, target: Any) -> float:
         records = Records(Path(folder), 0)
         attack = AdvGANAttack(state.networks.generator, target, config.attack)
         train(
-            state, attack, dataset, config, Checkpoints(Path(folder) / "state", 2), records, clock, lambda _report: None
+            state,
+            dataset,
+            config,
+            Checkpoints(Path(folder) / "state", 2),
+            records,
+            clock,
+            Validation(attack, dataset.validation),
+            lambda _report: None,
         )
         records.close()
     return clock.seconds_per_step()

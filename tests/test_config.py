@@ -372,6 +372,18 @@ def test_a_file_that_is_not_yaml_is_refused_with_its_name(tmp_path: Path, text: 
     assert "line " in message or "position " in message
 
 
+def test_a_key_that_is_there_twice_is_refused_with_its_file_and_line(tmp_path: Path) -> None:
+    message = refusal(tmp_path, "training:\n  epochs: 1\n  epochs: 2\n")
+    assert message == f"epochs = '{tmp_path / 'some.yaml'}, line 3': the key is there twice; remove one"
+
+
+def test_keys_may_be_merged_from_an_anchor(tmp_path: Path) -> None:
+    text = "generator: &both {learning_rate: 2e-3, widths: [4, 8]}\ndiscriminator: {<<: *both, widths: [8, 16]}\n"
+    config = load_config(write(tmp_path, text))
+    assert (config.discriminator.learning_rate, config.discriminator.widths) == (2e-3, (8, 16))
+    assert (config.generator.learning_rate, config.generator.widths) == (2e-3, (4, 8))
+
+
 @pytest.mark.parametrize("text", ["- seed\n- 0\n", "seed", "42"])
 def test_a_file_without_keys_at_its_top_is_refused(tmp_path: Path, text: str) -> None:
     message = refusal(tmp_path, text)

@@ -18,7 +18,7 @@ from advgan.errors import AdvGANError, Interrupted
 from advgan.experiment import load_run_config, new_run_directory, train_and_evaluate
 from advgan.files import read_json, sole_user, write_json
 from advgan.training.checkpoints import TrainingState
-from advgan.training.records import Records
+from advgan.training.records import Records, read_rows
 
 SETTINGS: dict[str, Any] = {
     "data": {"training_images": 3200, "validation_images": 100, "test_images": 100},
@@ -77,7 +77,7 @@ def test_a_run_killed_three_times_ends_with_the_same_bits(tmp_path: Path) -> Non
     process = start(stopped, "--resume", "checkpoints/small/0")
     output = stop_when(process, reached(70), signal.SIGINT)
     assert process.returncode == 130, output
-    assert "python -m advgan.train --resume checkpoints/small/0" in output
+    assert "; go on with: " in output and " -m advgan.train --resume checkpoints/small/0" in output
     assert "Traceback" not in output
 
     output = finish(start(stopped, "--resume"))
@@ -149,6 +149,30 @@ def test_an_incomplete_checkpoint_is_refused(finished_run: tuple[Config, Path], 
     with pytest.raises(AdvGANError, match="00000070 cannot be restored") as refusal:
         train_and_evaluate(config, again)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["target.json", "state/00000070/position.json"])
+def test_a_record_with_nothing_in_it_is_refused(finished_run: tuple[Config, Path], tmp_path: Path, name: str) -> None:
+    config, run = finished_run
+    again = rewound(run, 70, tmp_path)
+    write_json(again / name, {})
+    with pytest.raises(AdvGANError, match="is damaged"):
+        train_and_evaluate(config, again)
+
+
+def test_a_summary_with_nothing_in_it_is_refused(finished_run: tuple[Config, Path], tmp_path: Path) -> None:
+    config, run = finished_run
+    again = rewound(run, 70, tmp_path)
+    write_json(again / "summary.json", [])
+    with pytest.raises(AdvGANError, match="is damaged"):
+        train_and_evaluate(config, again)
+
+
+@pytest.mark.parametrize("left", [b"5\n", b"{}\n", b"\xff\xfe\n"])
+def test_what_follows_a_line_of_the_metrics_that_is_no_row_is_dropped(tmp_path: Path, left: bytes) -> None:
+    row = b'{"kind": "epoch", "epoch": 1, "step": 10}\n'
+    (tmp_path / "metrics.jsonl").write_bytes(row + left + row)
+    assert read_rows(tmp_path / "metrics.jsonl") == [{"kind": "epoch", "epoch": 1, "step": 10}]
 
 
 def test_what_a_killed_write_leaves_is_ignored(finished_run: tuple[Config, Path], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ TensorFlow takes seconds to import, so most refusals go through ``main`` in this
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from advgan import train
+from advgan import runs, train
+from advgan.command_line import command_for
 from advgan.files import read_json
 
 CHECKOUT = Path(__file__).parent.parent
@@ -138,7 +140,13 @@ def test_the_main_job_prints_what_it_runs_on_the_figures_and_what_next_and_nothi
     assert f" {stack}, {exact}\n" in done.stdout
     rate = read_json(run / "summary.json")["test"]["success"]["rate"]
     assert f"{rate:.2%}" in next(line for line in done.stdout.splitlines() if "attack success rate" in line)
-    assert done.stdout.splitlines()[-1].startswith("Next: python -m advgan.evaluate --run checkpoints/mnist/0 ")
+    label, _, following = done.stdout.splitlines()[-1].partition(": ")
+    assert label == "Next"
+    typed, mark, _ = following.partition("   # ")
+    assert typed.endswith(" -m advgan.evaluate --run checkpoints/mnist/0") and mark
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    pasted = subprocess.run(["sh", "-c", following.replace(mark, f" --help{mark}")], env=environment, check=False)
+    assert pasted.returncode == 0
 
 
 # --- Refusals ----------------------------------------------------------------------------------------------------
@@ -156,7 +164,7 @@ def test_the_main_job_prints_what_it_runs_on_the_figures_and_what_next_and_nothi
         (["data.training_images=100"], ["training.batch_size = 128: ", "larger", "1 to 100"]),
         (["data.training_images=55001"], ["data.training_images = 55001: ", "1 to 55000"]),
         (["data.test_images=10001"], ["data.test_images = 10001: ", "1 to 10000"]),
-        (["data.validation_images=60000"], ["data.validation_images = 60000: ", "60000 images"]),
+        (["data.validation_images=60000"], ["data.validation_images = 60000: ", "60000 images", "1 to 59999"]),
         (["data.dataset=absent.npz"], ["data.dataset = 'absent.npz': ", "mnist", ".npz"]),
         (["generator.widths=[2, 2, 2, 2, 2, 2]"], ["generator.widths = [2, 2, 2, 2, 2, 2]: ", "28x28", "1x1"]),
         (["attack.epsilonn=1"], ["attack.epsilonn = 1: ", "attack.epsilon?"]),
@@ -206,6 +214,23 @@ def test_images_that_do_not_fit_the_target_are_refused_with_the_layer(
     assert message.startswith("target.architecture = 'lenet': does not fit images of 9x9: at layer convolution_2: ")
 
 
+def test_validation_images_that_are_all_of_the_target_class_are_refused(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = images_of(28, 28)
+    arrays = dict(np.load(name))
+    arrays["y_train"][-10:] = 3
+    np.savez(name, **arrays)
+    settings = with_settings(f"data.dataset={name}", *TINY_BATCHES, "attack.goal=targeted", "attack.target_class=3")
+    message = refusal(here, capsys, ["--config", "mnist.yaml", *settings])
+    assert message.startswith("none of the 10 validation images")
+    assert "data.validation_images" in message
+
+
+def test_a_key_with_a_newline_in_it_is_refused_in_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refusal(here, capsys, ["--config", "mnist.yaml", "--set", "a\nb=1"]).startswith("a b = 1: unknown key")
+
+
 def test_a_missing_configuration_is_refused_with_those_that_ship(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -245,6 +270,35 @@ def test_resuming_without_a_run_is_refused_with_how_to_start_one(
     message = refusal(here, capsys, arguments)
     assert message.startswith("there is no run to resume in checkpoints; ")
     assert "--config" in message
+
+
+def test_the_run_that_ships_is_not_taken_for_the_latest(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = here / "checkpoints" / "reference"
+    reference.mkdir(parents=True)
+    (reference / "config.yaml").touch()
+    monkeypatch.setattr(runs, "_PLACES", [reference.resolve()])
+    assert refusal(here, capsys, ["--resume"]).startswith("there is no run to resume in checkpoints; ")
+
+
+@pytest.mark.parametrize(
+    ("python", "on_the_path", "typed"),
+    [
+        ("env/bin/python", "env/bin/python", "python"),
+        ("env/bin/python", "elsewhere/python", "env/bin/python"),
+        ("env/bin/python", None, "env/bin/python"),
+    ],
+)
+def test_a_command_to_go_on_with_names_the_python_that_runs(
+    here: Path, monkeypatch: pytest.MonkeyPatch, python: str, on_the_path: str | None, typed: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(here / python))
+    monkeypatch.setattr(shutil, "which", lambda _name: None if on_the_path is None else str(here / on_the_path))
+    assert command_for("train", "--resume", Path("my runs/0")) == f"{typed} -m advgan.train --resume 'my runs/0'"
+    monkeypatch.chdir(here.parent)
+    expected = "python" if typed == "python" else f"{here.name}/{python}"
+    assert command_for("train") == f"{expected} -m advgan.train"
 
 
 def test_resuming_the_latest_run_of_a_configuration_looks_where_that_one_puts_its_runs(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import advgan
 from advgan import plan
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.config import Config, dump_config, parse_config
@@ -17,7 +18,7 @@ from advgan.errors import NonFiniteError
 from advgan.experiment import latest_run, new_run_directory, train_and_evaluate
 from advgan.files import read_json
 from advgan.runs import load_network, weights_digest
-from advgan.training import loop
+from advgan.training import classifier, loop
 from advgan.training.classifier import (
     load_or_train_target,
     target_digest,
@@ -237,7 +238,7 @@ def test_images_of_the_users_own(tmp_path: Path) -> None:
     assert summary["test"]["largest_linf"] <= 0.3 + 1e-6
 
 
-def test_the_target_is_cached_by_all_that_determines_it(tmp_path: Path) -> None:
+def test_the_target_is_cached_by_all_that_determines_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny(tmp_path)
     dataset, environment = load_dataset(config.data), prepare(config.training)
     first = load_or_train_target(config, dataset, environment, tmp_path)
@@ -254,6 +255,9 @@ def test_the_target_is_cached_by_all_that_determines_it(tmp_path: Path) -> None:
     assert len(digests | {first.digest}) == 4
     attack_only = tiny(tmp_path, attack={"epsilon": 0.1})
     assert target_digest(attack_only, dataset, environment) == first.digest
+    assert all(any(Path(advgan.__file__).parent.glob(pattern)) for pattern in classifier.TRAINED_BY)
+    monkeypatch.setattr(classifier, "code_digest", lambda *_files: "of other code")
+    assert target_digest(config, dataset, environment) != first.digest
 
 
 def test_weight_decay_shrinks_the_weights_of_a_target(tmp_path: Path) -> None:

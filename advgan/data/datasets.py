@@ -86,7 +86,8 @@ def load_dataset(settings: DataSettings) -> Dataset:
         raise ConfigurationError(
             "data.validation_images",
             settings.validation_images,
-            f"leaves nothing to train on; the training set has {len(everything)} images",
+            f"leaves nothing to train on; the training set has {len(everything)} images (allowed: 1 to "
+            f"{len(everything) - 1})",
         )
     for key, wanted, available in (
         ("training_images", settings.training_images, split),

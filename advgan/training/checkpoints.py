@@ -119,7 +119,8 @@ class Checkpoints:
         folder = self.folder / f"{numbers[-1]:08d}"
         try:
             state.checkpoint().read(str(folder / "state")).assert_consumed()
-            state.position = Position(**read_json(folder / "position.json"))
+            fields = [field.name for field in dataclasses.fields(Position)]
+            state.position = Position(**read_json(folder / "position.json", *fields))
         except Exception as error:  # TensorFlow and Keras raise nearly anything when a file is damaged
             reason = " ".join(str(error).split())[:200]
             raise AdvGANError(

@@ -27,10 +27,17 @@ from advgan.networks.classifiers.architectures import build_classifier
 from advgan.runs import load_network
 from advgan.training.optimizers import adam
 from advgan.training.progress import Progress
-from advgan.training.runtime import Environment
+from advgan.training.runtime import Environment, code_digest
 
 keras = tf.keras
 STEPS_PER_REPORT = 10
+TRAINED_BY = (
+    "networks/classifiers/*.py",
+    "training/classifier.py",
+    "training/optimizers.py",
+    "data/batches.py",
+)
+"""The files that decide a target's weights: a target that other code trained is not found in the cache."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,7 @@ def target_digest(config: Config, dataset: Dataset, environment: Environment) ->
         "data": dataset.digest,
         "images": [len(dataset.training), len(dataset.validation)],
         "environment": environment,
+        "code": code_digest(*TRAINED_BY),
     }
     return hashlib.sha256(json.dumps(determinants, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from advgan.attacks.advgan_attack import AdvGANAttack
@@ -15,6 +16,7 @@ from advgan.config import Config
 from advgan.data.batches import epoch_order, gather_batch, steps_per_epoch
 from advgan.data.datasets import Dataset, Split, scaled
 from advgan.errors import AdvGANError, Interrupted, NonFiniteError, OracleUnavailable
+from advgan.goals import Goal
 from advgan.networks.discriminator import build_discriminator
 from advgan.networks.generator import build_generator
 from advgan.training.checkpoints import Checkpoints, Position, TrainingState
@@ -176,18 +178,28 @@ def discriminator_health(values: dict[str, float]) -> str:
     return ""
 
 
+def check_some_count(goal: Goal, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Which validation images count for the success rate, given the classes that a target sees in the clean ones.
+
+    Raises:
+        AdvGANError: none does.
+    """
+    eligible = goal.eligible(labels, predictions)
+    if not eligible.any():
+        raise AdvGANError(
+            f"none of the {len(labels)} validation images (the last of the training set) counts for a goal that is "
+            f"{goal}; shuffle the training set, or raise data.validation_images"
+        )
+    return eligible
+
+
 class Validation:
     """The success rate on the validation images; the target's answers on the clean ones are computed once."""
 
     def __init__(self, attack: AdvGANAttack, split: Split) -> None:
         self._attack, self._goal = attack, attack.goal
         self._images, self._labels = scaled(split.images), split.labels
-        self._eligible = self._goal.eligible(self._labels, attack.classify(self._images))
-        if not self._eligible.any():
-            raise AdvGANError(
-                f"none of the {len(split)} validation images (the last of the training set) counts for a goal that is "
-                f"{self._goal}; shuffle the training set, or raise data.validation_images"
-            )
+        self._eligible = check_some_count(self._goal, self._labels, attack.classify(self._images))
 
     def __call__(self) -> dict[str, float]:
         """The generator's present success rate, in [0, 1]."""

@@ -62,11 +62,14 @@ class Records:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read ``metrics.jsonl``; a last line that a killed process left unfinished is dropped."""
+    """Read ``metrics.jsonl``; what follows a line that is no row, as a killed process leaves it, is dropped."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError:
             break
+        if not isinstance(row, dict) or not {"kind", "epoch", "step"} <= row.keys():
+            break
+        rows.append(row)
     return rows

@@ -86,11 +86,15 @@ def commit() -> str | None:
     return described.stdout.strip()
 
 
-def code_digest() -> str:
-    """SHA-256, in hex, of the package's Python files: what runs here, committed or not."""
+def code_digest(*files: str) -> str:
+    """SHA-256, in hex, of the package's Python files: what runs here, committed or not.
+
+    Args:
+        files: patterns below the package's folder, such as ``networks/*.py``; all of its files by default.
+    """
     package = Path(advgan.__file__).parent
     digest = hashlib.sha256()
-    for file in sorted(package.rglob("*.py")):
+    for file in sorted({file for pattern in files or ("**/*.py",) for file in package.glob(pattern)}):
         content = hashlib.sha256(file.read_bytes()).hexdigest()
         digest.update(f"{file.relative_to(package).as_posix()} {content}\n".encode())
     return digest.hexdigest()
