@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+
+MOST_AT_ONCE, FEWEST_AT_ONCE = 500, 8
+VALUES_AT_ONCE = 400_000
+"""Pixel values in a batch of images that are attacked or classified: about 510 images of MNIST, 130 of CIFAR-10."""
+
+
+def images_at_once(shape: tuple[int, int, int]) -> int:
+    """How many images are attacked or classified at a time, so that memory does not grow with their size.
+
+    Args:
+        shape: height, width, channels; nothing else decides, so results repeat on every machine.
+    """
+    return max(FEWEST_AT_ONCE, min(MOST_AT_ONCE, VALUES_AT_ONCE // math.prod(shape)))
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
