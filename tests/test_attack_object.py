@@ -25,6 +25,7 @@ from advgan.networks.generator import build_generator
 
 keras = tf.keras
 COUNT = 600  # a full batch and a partial one
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -394,13 +395,31 @@ def test_colour_images_and_a_targeted_run_of_the_users_own(tmp_path: Path) -> No
     np.testing.assert_array_equal(success, classifier.predict(projected, verbose=0).argmax(axis=1) == 2)
 
 
-def test_the_examples_of_the_readme_run(small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    blocks = [part for part in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "onnx" not in part]
-    assert len(blocks) >= 3
+def python_blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture
+def trained(small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder to work in where checkpoints/mnist/0 is a finished run, as for a reader of the pages."""
     (tmp_path / "checkpoints" / "mnist").mkdir(parents=True)
     (tmp_path / "checkpoints" / "mnist" / "0").symlink_to(small_run)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("trained")
+def test_the_example_of_the_readme_runs(digits: Split, images: np.ndarray) -> None:
+    [block] = python_blocks("README.md")
+    names: dict[str, Any] = {"images": images, "labels": digits.labels}
+    exec(block, names)  # the reader's session
+    np.testing.assert_array_equal(names["adversarial"], names["projected"])
+    assert names["success"].shape == (COUNT,)
+
+
+@pytest.mark.usefixtures("trained")
+def test_the_examples_of_the_page_run() -> None:
+    blocks = python_blocks("docs/python.md")
+    assert len(blocks) >= 3
     names: dict[str, Any] = {}
     for block in blocks:
         exec(block, names)  # the reader's session

@@ -68,11 +68,11 @@ def images(small_run: Path) -> np.ndarray:
     return scaled(load_dataset(load_run_config(small_run).data).test.images[: max(SIZES)])
 
 
-def test_the_example_of_the_readme_runs(
+def test_the_example_of_the_page_runs(
     run: Path, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    [block] = [part for part in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "onnx" in part]
+    page = (Path(__file__).parent.parent / "docs" / "export.md").read_text(encoding="utf-8")
+    [block] = [part for part in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "onnx" in part]
     (tmp_path / "checkpoints" / "mnist").mkdir(parents=True)
     (tmp_path / "checkpoints" / "mnist" / "0").symlink_to(run)
     monkeypatch.chdir(tmp_path)

@@ -19,7 +19,7 @@ def import_addons() -> Any | None:
     """Import TensorFlow Addons where it is installed beside TensorFlow 2.15, else give None.
 
     Its last release knows TensorFlow 2.15 and fails beside Keras 3, so it is left alone beside anything newer. It warns
-    of its own end of life, which the README tells once; and its instance normalization warns whenever it is made from
+    of its own end of life, which docs/addons.md states; and its instance normalization warns whenever it is made from
     a saved configuration, its own ``groups`` being among the keys.
     """
     if not tf.__version__.startswith("2.15.") or importlib.util.find_spec("tensorflow_addons") is None:
