@@ -14,12 +14,10 @@ from advgan import report
 from advgan.config import Config
 from advgan.data.datasets import Dataset
 from advgan.evaluation.attacking import Results, attack_all, retrained_success
-from advgan.evaluation.guards import Finding
 from advgan.evaluation.outputs import draw_curve, draw_queries, read_back, write_images, write_page
 from advgan.evaluation.queries import most_queries
 from advgan.evaluation.record import SCHEMA as SCHEMA
 from advgan.evaluation.record import evaluation_record
-from advgan.evaluation.scores import Rate
 from advgan.evaluation.stages import Advance, Stages, digest_of
 from advgan.evaluation.subject import (
     STAGES,
@@ -34,6 +32,8 @@ from advgan.evaluation.subject import Request as Request  # the door finds it he
 from advgan.evaluation.subject import latest_finished_run as latest_finished_run
 from advgan.evaluation.subject import run_of as run_of
 from advgan.files import read_json, sole_user, write_json
+from advgan.metrics import Rate
+from advgan.oracles.checks import Finding
 from advgan.oracles.classifiers import file_digest
 from advgan.retraining import Retraining, plan_retraining, retrain
 from advgan.runs import DISTILLED, GENERATOR, SUMMARY

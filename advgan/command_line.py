@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import shlex
 import shutil
@@ -48,6 +49,8 @@ def add_configuration(parser: argparse.ArgumentParser, required: bool) -> None:
 
 def told_in_one_line(action: Callable[[], int]) -> int:
     """Run a door's work and return its exit code; a problem the user can mend becomes one line on stderr and 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a console that cannot show a letter of a path shows its number
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = action()
         sys.stdout.flush()

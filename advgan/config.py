@@ -100,18 +100,42 @@ class DataSettings(Settings):
     dataset: PathText = "mnist"
     """``mnist`` (ships with the package) or the path of an .npz file with x_train, y_train, x_test and y_test."""
     validation_images: PositiveInt = 5000
-    """The last images of the training set; never trained on, used to choose the best generator."""
+    """Images of the training set that are never trained on; they choose the best generator."""
+    validation_split: Literal["last", "by_class"] = "last"
+    """Which: the last ones, or as large a share of each class, drawn at random, the training images then being in a
+    random order. Where it is left out, last for mnist and by_class for data of one's own."""
+    split_seed: Seed = 0
+    """Of the draw by class. It is not the run's seed, so that runs of several seeds have the same validation images."""
     training_images: PositiveInt | None = None
     """Use only the first so many of the remaining training images; all by default."""
     test_images: PositiveInt | None = None
     """Use only the first so many test images; all by default."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_data_are_split_by_class(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("validation_split") is None:
+            shipped = values.get("dataset", "mnist") == "mnist"
+            return {**values, "validation_split": "last" if shipped else "by_class"}
+        return values
+
+    @model_validator(mode="after")
+    def _seed_is_used(self) -> DataSettings:
+        if self.split_seed and self.validation_split == "last":
+            raise ConfigurationError(
+                "data.split_seed", self.split_seed, "is for data.validation_split: by_class; leave it out"
+            )
+        return self
 
 
 class TargetSettings(Settings):
     """The classifier under attack: one of the user's own, or one that is trained when no checkpoint of it exists."""
 
     file: KerasFile | None = None
-    """A classifier of one's own, from images in [0, 1] to logits; it stays as it is, and the rest here is not used."""
+    """A classifier of one's own, from images in [0, 1] to logits; it stays as it is, and the settings of an
+    architecture and its training are not used."""
+    check_accuracy: bool = True
+    """Stop where the classifier under attack, a black box too, is no better than chance on clean images."""
     architecture: Architecture = "lenet"
     epochs: PositiveInt = 3
     batch_size: PositiveInt = 128
@@ -128,7 +152,7 @@ class TargetSettings(Settings):
     def _own_classifier_is_not_trained(self) -> TargetSettings:
         for key, field in TargetSettings.model_fields.items():
             value = getattr(self, key)
-            if self.file is not None and key != "file" and value != field.default:
+            if self.file is not None and key not in ("file", "check_accuracy") and value != field.default:
                 raise ConfigurationError(
                     f"target.{key}", value, f"is for a target that is trained here; {self.file} is not: leave one out"
                 )
@@ -587,6 +611,7 @@ _MESSAGES = {
     "int_parsing": "should be an integer, written as digits",
     "missing": "is needed",
     "model_type": "should be a section: keys and values below it",
+    "string_type": "should be text; put it in quotes",
     "string_pattern_mismatch": "should be letters, digits, '.', '_' and '-', the first a letter or digit",
 }
 """Plainer words than pydantic's, by the type of its error."""
@@ -651,6 +676,8 @@ def _explain(error: ValidationError, model: type[Settings]) -> ConfigurationErro
     if key == "training.deterministic":
         message = "should be auto, on or off"
     value = None if first["type"] == "missing" else first["input"]
+    if key == "attack.epsilon" and first["type"] == "less_than_equal" and 1 < float(first["input"]) <= 255:
+        message += f", a share of the pixel range: for {first['input']} of 255 levels write {first['input']}/255"
     return ConfigurationError(key, value, _allowed(key, message, model))
 
 

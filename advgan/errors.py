@@ -46,6 +46,10 @@ class NonFiniteError(AdvGANError):
         )
 
 
+class BlackBoxFailed(AdvGANError):  # noqa: N818 (as OracleUnavailable)
+    """The code of a black box raised an exception; what it answered before is kept."""
+
+
 class Interrupted(AdvGANError):  # noqa: N818 (it is not an error)
     """The user stopped a run; its state is saved."""
 

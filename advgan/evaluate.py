@@ -10,7 +10,7 @@ from pathlib import Path
 
 from advgan.command_line import add_configuration, command_for, door, told_in_one_line
 from advgan.config import find_config, load_config, parse_number
-from advgan.errors import AdvGANError, ConfigurationError, Interrupted, OracleUnavailable
+from advgan.errors import AdvGANError, BlackBoxFailed, ConfigurationError, Interrupted, OracleUnavailable
 from advgan.startup import import_tensorflow
 
 DEFAULT = "mnist.yaml"
@@ -129,6 +129,8 @@ def _evaluate(options: argparse.Namespace, command: str) -> int:
     except OracleUnavailable as problem:
         print(f"{problem}; what was answered is kept, the same command goes on", file=sys.stderr)
         return 130
+    except BlackBoxFailed as failure:
+        raise AdvGANError(f"{failure}; what it answered before is kept, the same command continues") from None
     except (KeyboardInterrupt, Interrupted):
         print("stopped; the same command goes on", file=sys.stderr)
         return 130

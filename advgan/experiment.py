@@ -14,8 +14,11 @@ from advgan.config import Config, dump_config
 from advgan.data.datasets import Dataset, scaled
 from advgan.errors import AdvGANError
 from advgan.evaluation.plots import as_pixels, one_of_each_class, sample_grid, save_figure, training_curves
-from advgan.evaluation.scores import Rate, accuracy, score_attack
+from advgan.evaluation.scores import accuracy, score_attack
 from advgan.files import read_json, sole_user, write_json, write_text, write_whole
+from advgan.metrics import Rate
+from advgan.networks.classifiers.interface import as_classifier
+from advgan.oracles.checks import Finding, check_accuracy
 from advgan.oracles.counted import CountedOracle
 from advgan.plan import Plan, check
 from advgan.provision import counted_oracle, provide_target, scores_of
@@ -130,11 +133,12 @@ def _run(plan: Plan, run_directory: Path, say: Say, command: str) -> dict[str, A
     target_seconds = provide_target(plan, run_directory, say)
     oracle = None if config.black_box is None else counted_oracle(plan, run_directory)
     if oracle is None:
-        target = load_network(run_directory / TARGET, f"delete {run_directory / TARGET_RECORD} to put it there again")
+        network = load_network(run_directory / TARGET, f"delete {run_directory / TARGET_RECORD} to put it there again")
+        target = as_classifier(network, dataset.image_shape, str(run_directory / TARGET))
         clean = accuracy(target, dataset.test)
         say(f"Target         clean accuracy {clean} test images")
-        if config.target.file is not None and clean.rate < 0.5:
-            say("Warning: does the target take pixels in [0, 1], and number the classes as the labels do?")
+        for line in report.warnings([_judged(plan, clean)]):
+            say(line)
     else:
         target = build_distilled(dataset.image_shape, dataset.number_of_classes, config)
     target_weights = weights_digest(target)
@@ -150,6 +154,7 @@ def _run(plan: Plan, run_directory: Path, say: Say, command: str) -> dict[str, A
         raise AdvGANError("the target's weights changed during training: this is a bug of advgan, and the run is void")
     best = AdvGANAttack(state.best_generator, target if oracle is None else scores_of(oracle), config.attack)
     score = score_attack(best, dataset.test)
+    findings = [*plan.findings, _judged(plan, score.clean_accuracy)]
     write_whole(run_directory / GENERATOR, state.best_generator.save)
     write_whole(run_directory / "generator-last.keras", state.networks.generator.save)
     write_whole(run_directory / "discriminator.keras", state.networks.discriminator.save)
@@ -165,6 +170,7 @@ def _run(plan: Plan, run_directory: Path, say: Say, command: str) -> dict[str, A
         "best_epoch": state.position.best_epoch + 1,
         "validation_success": state.position.best_success,
         "test": dataclasses.asdict(score),
+        "checks": [dataclasses.asdict(finding) for finding in findings],
         "target_weights_sha256" if oracle is None else "distilled_weights_sha256": weights_digest(target),
         "generator_weights_sha256": weights_digest(state.best_generator),
         "generator_last_weights_sha256": weights_digest(state.networks.generator),
@@ -178,6 +184,13 @@ def _run(plan: Plan, run_directory: Path, say: Say, command: str) -> dict[str, A
     }
     write_json(run_directory / SUMMARY, summary)
     return summary
+
+
+def _judged(plan: Plan, accuracy: Rate) -> Finding:
+    """Whether the classifier under attack does better than chance on the clean test images."""
+    config, test = plan.config, plan.dataset.test
+    name = config.black_box or config.target.file or config.target.architecture
+    return check_accuracy(name, accuracy, test.labels, test.images, config.target.check_accuracy)
 
 
 def _start_process(plan: Plan, run_directory: Path, say: Say, command: str) -> None:
@@ -214,6 +227,7 @@ def _black_box_figures(state: TrainingState, plan: Plan, oracle: CountedOracle) 
             "success": dataclasses.asdict(Rate.of(int(fooled.sum()), int(counted.sum()))),
             **{f"agreement_{name}": float((learned[name] == answers[name]).mean()) for name in answers},
         },
+        "remarks": oracle.black_box.remarks,
         "queries": dict(oracle.queries),
     }
 
@@ -255,7 +269,9 @@ def _train(
         )
         count = distillation.plan.validation
         validate = (
-            BlackBoxValidation(oracle, attack, validation, count) if count else DistilledValidation(attack, validation)
+            BlackBoxValidation(oracle, attack, validation, count, config)
+            if count
+            else DistilledValidation(attack, validation)
         )
         train(state, plan.dataset, config, checkpoints, records, progress, validate, on_epoch, distillation)
     finally:

@@ -9,15 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from advgan.config import Config
 from advgan.data.datasets import Dataset, divided, images_in_common, load_dataset, scaled
 from advgan.errors import AdvGANError, ConfigurationError
-from advgan.evaluation.guards import PROBE_IMAGES, check_answers, has_gradient
+from advgan.evaluation.guards import check_held_out
+from advgan.metrics import Rate
 from advgan.networks.classifiers.architectures import build_classifier
+from advgan.networks.classifiers.interface import as_classifier
 from advgan.networks.discriminator import build_discriminator
 from advgan.networks.generator import build_generator
+from advgan.oracles.checks import PROBE_IMAGES, Finding, check_accuracy, check_answers, has_gradient
 from advgan.oracles.classifiers import find_function, network_classifier
 from advgan.oracles.served import check_served
 from advgan.runs import load_network
@@ -26,6 +30,8 @@ from advgan.training.distillation import build_distilled, query_plan
 from advgan.training.loop import check_some_count, total_steps
 
 keras = tf.keras
+JUDGED_IMAGES = 500
+"""Validation images that show, before any work, whether a classifier of the user's own is better than chance."""
 MOST_SHARED_IMAGES = 0.01
 """The share of the attacker's images that may be the black box's too: some data sets hold an image twice."""
 REMEDY = "give a .keras file written with the Keras that is installed here"
@@ -62,6 +68,8 @@ class Plan:
     environment: runtime.Environment
     networks: UntrainedNetworks
     steps: int
+    findings: tuple[Finding, ...] = ()
+    """What is doubtful about the data or the classifier, or is not."""
 
 
 def build_networks(image_shape: tuple[int, int, int], number_of_classes: int, config: Config) -> UntrainedNetworks:
@@ -87,18 +95,25 @@ def build_networks(image_shape: tuple[int, int, int], number_of_classes: int, co
 def _own_target(file: Path, shape: tuple[int, int, int]) -> Any:
     """The user's own classifier, once it is known to take the images."""
     with _refusing("target.file", file):
-        network_classifier(file, shape, REMEDY)
-        return load_network(file, REMEDY)
+        return as_classifier(load_network(file, REMEDY), shape, str(file))
 
 
-def _check_own_target(file: Path, dataset: Dataset) -> None:
-    """Ask the user's own classifier about a few images, as an evaluation does before it trusts it."""
-    images = scaled(dataset.validation.images[:PROBE_IMAGES])
+def _check_own_target(file: Path, dataset: Dataset, stop: bool) -> None:
+    """Try the user's own classifier on a few validation images, as an evaluation does before it trusts it."""
+    few = dataset.validation.first(JUDGED_IMAGES)
+    images = scaled(few.images[:PROBE_IMAGES])
     with _refusing("target.file", file):
         classifier = network_classifier(file, dataset.image_shape, REMEDY)
+        known = np.shape(classifier.scores(tf.constant(images[:1])))[-1]
+        if known < dataset.number_of_classes:
+            raise AdvGANError(
+                f"answers with {known} scores, the data have {dataset.classes_in_words}; labels start at 0"
+            )
         check_answers(classifier, images, dataset.number_of_classes)
         if not has_gradient(classifier, images):
             raise AdvGANError("has no gradient, which the generator learns from; replace the part that has none")
+        correct = classifier.answers(scaled(few.images)) == few.labels
+        check_accuracy(str(file), Rate.of(int(correct.sum()), len(correct)), few.labels, few.images, stop)
 
 
 def _check_black_box(given: str, dataset: Dataset, timeout: float) -> None:
@@ -142,7 +157,7 @@ def _divide(dataset: Dataset, config: Config) -> tuple[Dataset, Dataset]:
             f"{len(dataset.training) - 1})",
         )
     owner, attacker = divided(dataset, count)
-    shared = images_in_common(attacker.training, owner.training)
+    shared = images_in_common(attacker.training, [owner.training])
     if shared > MOST_SHARED_IMAGES * len(attacker.training):
         raise ConfigurationError(
             "oracle.training_images",
@@ -187,10 +202,12 @@ def check(config: Config) -> Plan:
     environment = runtime.prepare(config.training)  # before the first network starts the device
     networks = build_networks(dataset.image_shape, classes, config)
     if config.target.file is not None:
-        _check_own_target(Path(config.target.file), dataset)
+        _check_own_target(Path(config.target.file), dataset, config.target.check_accuracy)
     if config.black_box not in (None, "target"):
         _check_black_box(str(config.black_box), dataset, config.oracle.timeout)
-    return Plan(config, dataset, owner, environment, networks, total_steps(len(dataset.training), config))
+    held_out = check_held_out(dataset.test, [owner.training, dataset.training, dataset.validation], stop=False)
+    steps = total_steps(len(dataset.training), config)
+    return Plan(config, dataset, owner, environment, networks, steps, (held_out,))
 
 
 def _check_writable(folder: Path, name: str) -> None:

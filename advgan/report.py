@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from advgan.config import Config, dump_config
 from advgan.data.datasets import images_in_common
 from advgan.evaluation.compared import goal_in_short, target_in_short
 from advgan.networks.description import NetworkDescription, describe
+from advgan.oracles.checks import WARN, Finding
 from advgan.plan import Plan
 from advgan.training.distillation import query_plan
 
@@ -45,6 +47,7 @@ def dry_run(plan: Plan) -> list[str]:
         lines += [*layer_table(describe(network)), ""]
     if "target" not in known:
         lines += [f"# target: {target_named(plan.networks.target, plan.config)}", ""]
+    lines += [f"# Data: {plan.dataset.classes_in_words}", *warnings(plan.findings)]
     if plan.config.black_box is not None:
         lines.append(f"# Queries: {_queries_planned(plan)}")
     epochs = plan.config.generator_epochs
@@ -108,7 +111,9 @@ def introduction(plan: Plan, run_directory: Path) -> list[str]:
         f"Device         {environment['device']}, {environment['cores']} cores, "
         f"TensorFlow {environment['tensorflow']}{addons}, {exact}",
         f"Data           {config.data.dataset}: {len(dataset.training):,} training, {len(dataset.validation):,} "
-        f"validation, {len(dataset.test):,} test images of {height}x{width}x{channels}",
+        f"validation, {len(dataset.test):,} test images of {height}x{width}x{channels}, "
+        f"{dataset.classes_in_words}",
+        *warnings(plan.findings),
         f"Threat model   {threat_model(config)}",
         f"Generator      {plan.networks.generator.count_params():,} parameters: {', '.join(names)}",
         f"Discriminator  {plan.networks.discriminator.count_params():,} parameters: "
@@ -118,12 +123,19 @@ def introduction(plan: Plan, run_directory: Path) -> list[str]:
     ]
 
 
+def warnings(findings: Iterable[Finding]) -> list[str]:
+    """A line for each finding that warns."""
+    return [
+        f"Warning: {found.guard}: {found.reason}. {found.remedy}".rstrip() for found in findings if found.status == WARN
+    ]
+
+
 def _black_box_lines(plan: Plan) -> list[str]:
     config = plan.config
     if config.black_box is None:
         return []
     owner, attacker = plan.owner.training, plan.dataset.training
-    shared = images_in_common(attacker, owner)
+    shared = images_in_common(attacker, [owner])
     return [
         f"Distilled      {plan.networks.distilled.count_params():,} parameters: {config.distilled_architecture}, "
         f"{config.distillation.rounds} {'round' if config.distillation.rounds == 1 else 'rounds'}",
@@ -192,6 +204,7 @@ def results(summary: dict[str, Any], run_directory: Path) -> list[str]:
         row("training: target, generator" + (", distillation" if "distillation" in seconds else ""), times),
         *(row(*line) for line in _black_box_results(summary)),
         "",
+        *warnings(Finding(**found) for found in summary.get("checks", [])),
         f"Pictures: {run_directory / 'result.png'}, {run_directory / 'curves.png'}",
         f"Figures:  {run_directory / 'summary.json'}",
     ]
@@ -275,17 +288,24 @@ def evaluation_results(record: dict[str, Any], folder: Path) -> list[str]:
         ),
         *(row(missing["name"], f"       {missing['reason']}") for missing in record.get("attacks_left_out", [])),
         row("all together, image by image", rate(record["worst_case"])),
-        *(row(f"transfer to {other['name']}", rate(other["success"])) for other in record["transfer"]),
+        *(
+            row(
+                f"transfer to {other['name']}",
+                f"{rate(other['success']):<46}clean {other['clean_accuracy']['rate']:.2%}",
+            )
+            for other in record["transfer"]
+        ),
         *(row(f"retrained at epsilon {point['epsilon']:.4g}", rate(point["success"])) for point in record["retrained"]),
         "",
-        *(
-            f"Warning: {found['guard']}: {found['reason']}. {found['remedy']}"
-            for found in record["guards"]
-            if found["status"] == "warn"
-        ),
+        *warnings(Finding(**found) for found in record["guards"]),
         f"Report:   {folder / 'report.html'}",
         f"Figures:  {folder / 'evaluation.json'}",
     ]
+
+
+def _clean(other: dict[str, Any]) -> str:
+    """The clean accuracy that a transfer's success is relative to."""
+    return f"of a clean accuracy of {other['clean_accuracy']['rate']:.2%}"
 
 
 def _queries_and_gap(record: dict[str, Any]) -> list[tuple[str, str]]:

@@ -6,13 +6,14 @@ import hashlib
 import importlib.metadata
 import json
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from advgan.config import Config, load_config
+from advgan.config import Config, load_config, read_yaml
 from advgan.errors import AdvGANError
 
 keras = tf.keras
@@ -51,7 +52,9 @@ def load_run_config(run_directory: Path) -> Config:
         raise AdvGANError(
             f"{run_directory} is not a run: it holds no {CONFIG}; a run is a folder such as checkpoints/mnist/0"
         )
-    return load_config(run_directory / CONFIG)
+    data = read_yaml("--run", run_directory / CONFIG).get("data") or {}
+    of_release_0_1 = isinstance(data, dict) and "validation_split" not in data  # it knew one rule, and wrote none
+    return load_config(run_directory / CONFIG, ["data.validation_split=last"] if of_release_0_1 else [])
 
 
 def load_network(path: Path, remedy: str) -> Any:
@@ -67,7 +70,10 @@ def load_network(path: Path, remedy: str) -> Any:
     try:
         network = keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras, zipfile and h5py raise nearly anything when a file is damaged
-        reason = _other_keras(path) or " ".join(str(error).split())[:160]
+        other = _other_keras(path)
+        if not other and (layer := _layer_with_code(path)):
+            raise AdvGANError(f"{path} cannot be loaded: {layer}") from None
+        reason = other or " ".join(str(error).split())[:160]
         raise AdvGANError(f"{path} cannot be loaded ({reason}); {remedy}") from None
     network.trainable = False
     return network
@@ -79,6 +85,41 @@ def weights_digest(model: Any) -> str:
     for weights in model.get_weights():
         digest.update(np.ascontiguousarray(weights).tobytes())
     return digest.hexdigest()
+
+
+def _layer_with_code(path: Path) -> str:
+    """The layer of a ``.keras`` file whose code is not Keras's own, and what to do; empty where there is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            layers = list(_described(json.loads(archive.read("config.json"))))
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError, RecursionError):
+        return ""
+    for layer in layers:
+        if layer["class_name"] == "Lambda":
+            return (
+                "it has a Lambda layer, whose code Keras does not run from a file; use a layer of Keras instead (such "
+                "as Rescaling), then save it again"
+            )
+    for layer in layers:
+        module, registered = layer.get("module"), layer.get("registered_name")
+        if registered and (module is None or str(module).split(".")[0] != "keras"):
+            return (
+                f"it has a layer of class {layer['class_name']}, which Keras does not know; in a script of your own "
+                "import the module that registers it with keras.saving.register_keras_serializable, then call "
+                "advgan.train.main(['--config', ...]); or save the classifier without it"
+            )
+    return ""
+
+
+def _described(content: Any) -> Iterator[dict[str, Any]]:
+    """Every object that a ``.keras`` file's configuration describes, from the outside in."""
+    if isinstance(content, dict):
+        if isinstance(content.get("class_name"), str):
+            yield content
+        content = list(content.values())
+    if isinstance(content, list):
+        for part in content:
+            yield from _described(part)
 
 
 def _other_keras(path: Path) -> str:

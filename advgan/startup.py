@@ -17,12 +17,26 @@ def import_tensorflow() -> None:
 
     Its C++ side writes straight to the file descriptor, notes on missing CUDA drivers among them, before any log level
     applies. The run says in one line of its own which device it uses.
+
+    Raises:
+        AdvGANError: the environment asks for another Keras than TensorFlow's own.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    backend, legacy = os.environ.get("KERAS_BACKEND"), os.environ.get("TF_USE_LEGACY_KERAS", "")
+    if backend not in (None, "", "tensorflow"):
+        raise AdvGANError(f"KERAS_BACKEND = {backend!r}: advgan needs Keras on TensorFlow; unset this variable")
+    if legacy.lower() in ("1", "true"):
+        raise AdvGANError(f"TF_USE_LEGACY_KERAS = {legacy!r}: advgan needs TensorFlow's own Keras; unset this variable")
     with without_chatter():
         import tensorflow as tf
 
         tf.config.list_physical_devices("GPU")
+        try:
+            backend = tf.keras.backend.backend()
+        except ImportError as error:  # of the backend that keras.json names
+            backend = f"none that can be imported ({error})"
+        if backend != "tensorflow":
+            raise AdvGANError(f'Keras\'s backend is {backend}: write "backend": "tensorflow" into ~/.keras/keras.json')
     logging.getLogger("tensorflow").addFilter(_says_something)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from advgan.command_line import add_configuration, command_for, door, told_in_one_line
 from advgan.config import Config, find_config, load_config
-from advgan.errors import AdvGANError, ConfigurationError, Interrupted
+from advgan.errors import AdvGANError, BlackBoxFailed, ConfigurationError, Interrupted
 from advgan.startup import import_tensorflow
 
 EXAMPLES = """examples:
@@ -71,6 +71,8 @@ def _train(options: argparse.Namespace, command: str) -> int:
         return _stopped(run_directory, str(stop))
     except KeyboardInterrupt:
         return _stopped(run_directory, "stopped")
+    except BlackBoxFailed as failure:
+        raise AdvGANError(f"{failure}; what it answered before is kept{_how(run_directory)}") from None
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -28,13 +28,13 @@ from advgan.deployment import export_run
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation import guards
 from advgan.evaluation.compared import differences
-from advgan.evaluation.guards import PASS, WARN
 from advgan.evaluation.page import in_words
 from advgan.evaluation.queries import survival
-from advgan.evaluation.scores import Rate
 from advgan.evaluation.square import run_square
 from advgan.experiment import new_run_directory, train_and_evaluate
 from advgan.goals import Goal, Targeted, Untargeted
+from advgan.metrics import Rate
+from advgan.oracles.checks import PASS, WARN
 from advgan.oracles.classifiers import Classifier, file_digest
 from advgan.oracles.counted import queries_in
 

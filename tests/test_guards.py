@@ -20,9 +20,10 @@ from advgan.evaluation import guards
 from advgan.evaluation.baselines import Baseline, baselines, pgd_attack, run_baseline
 from advgan.evaluation.breakdown import success_rate
 from advgan.evaluation.curve import curve_answers, epsilons_of_curve, success_curve
-from advgan.evaluation.guards import NOT_CHECKED, PASS, WARN
-from advgan.evaluation.scores import Rate
 from advgan.goals import Untargeted
+from advgan.metrics import Rate
+from advgan.oracles import checks
+from advgan.oracles.checks import NOT_CHECKED, PASS, WARN
 from advgan.oracles.classifiers import Classifier
 
 keras = tf.keras
@@ -79,13 +80,13 @@ def on_the_levels(images: Any) -> Any:
 
 
 def test_a_sound_target_passes() -> None:
-    findings = guards.check_answers(SOUND, IMAGES, 10)
+    findings = checks.check_answers(SOUND, IMAGES, 10)
     assert [finding.status for finding in findings] == [PASS] * 3
 
 
 def test_probabilities_are_refused() -> None:
     with pytest.raises(AdvGANError, match=r"the target returns probabilities, .*without its softmax"):
-        guards.check_answers(classifier(lambda images: tf.nn.softmax(nearest_mean(images))), IMAGES, 10)
+        checks.check_answers(classifier(lambda images: tf.nn.softmax(nearest_mean(images))), IMAGES, 10)
 
 
 @pytest.mark.parametrize("make", ["noise", "dropout"])
@@ -97,40 +98,40 @@ def test_a_random_target_is_refused(make: str) -> None:
     }
     tf.random.set_seed(0)
     with pytest.raises(AdvGANError, match=r"the target is random: .*inference mode"):
-        guards.check_answers(classifier(targets[make]), IMAGES, 10)
+        checks.check_answers(classifier(targets[make]), IMAGES, 10)
     inference = classifier(lambda images: forgetful(images, training=False))
-    assert guards.check_answers(inference, IMAGES, 10)[1].status == PASS
+    assert checks.check_answers(inference, IMAGES, 10)[1].status == PASS
 
 
 def test_a_target_in_training_mode_is_refused() -> None:
     normalized = network(keras.layers.BatchNormalization(momentum=1.0))
     with pytest.raises(AdvGANError, match=r"the target is in training mode: .*training=False"):
-        guards.check_answers(classifier(lambda images: normalized(images, training=True)), IMAGES, 10)
-    assert guards.check_answers(classifier(lambda images: normalized(images, training=False)), IMAGES, 10)
+        checks.check_answers(classifier(lambda images: normalized(images, training=True)), IMAGES, 10)
+    assert checks.check_answers(classifier(lambda images: normalized(images, training=False)), IMAGES, 10)
 
 
 def test_scores_of_another_shape_or_not_finite_are_refused() -> None:
     with pytest.raises(AdvGANError, match=r"with shape \(100, 5\); it should be \(images, classes\), with 10"):
-        guards.check_answers(classifier(lambda images: nearest_mean(images)[:, :5]), IMAGES, 10)
+        checks.check_answers(classifier(lambda images: nearest_mean(images)[:, :5]), IMAGES, 10)
     with pytest.raises(AdvGANError, match=r"with shape \(100,\)"):
-        guards.check_answers(classifier(lambda images: tf.argmax(nearest_mean(images), axis=1)), IMAGES, 10)
+        checks.check_answers(classifier(lambda images: tf.argmax(nearest_mean(images), axis=1)), IMAGES, 10)
     with pytest.raises(AdvGANError, match="NaN or infinity"):
-        guards.check_answers(classifier(lambda images: nearest_mean(images) / 0.0), IMAGES, 10)
+        checks.check_answers(classifier(lambda images: nearest_mean(images) / 0.0), IMAGES, 10)
 
 
 # --- Gradients ---------------------------------------------------------------------------------------------------
 
 
 def test_vanishing_and_missing_gradients_are_marked() -> None:
-    assert guards.check_gradients(SOUND, IMAGES, LABELS).status == PASS
+    assert checks.check_gradients(SOUND, IMAGES, LABELS).status == PASS
     saturated = classifier(lambda images: 1e4 * nearest_mean(images))
-    found = guards.check_gradients(saturated, IMAGES, LABELS)
+    found = checks.check_gradients(saturated, IMAGES, LABELS)
     assert found.status == WARN
     assert "below 1e-12 on" in found.reason
     in_numpy = classifier(lambda images: tf.constant(np.asarray(nearest_mean(images))))
-    assert "no gradient" in guards.check_gradients(in_numpy, IMAGES, LABELS).reason
-    assert guards.has_gradient(SOUND, IMAGES)
-    assert not guards.has_gradient(in_numpy, IMAGES)
+    assert "no gradient" in checks.check_gradients(in_numpy, IMAGES, LABELS).reason
+    assert checks.has_gradient(SOUND, IMAGES)
+    assert not checks.has_gradient(in_numpy, IMAGES)
 
 
 def attacked(target: Classifier, name: str) -> Rate:
@@ -188,7 +189,7 @@ def test_images_beyond_epsilon_or_the_box_are_refused() -> None:
 
 
 def test_a_success_that_falls_as_epsilon_grows_is_marked() -> None:
-    def finding(scores: Callable[[Any], Any]) -> guards.Finding:
+    def finding(scores: Callable[[Any], Any]) -> checks.Finding:
         target, images, labels = classifier(scores), np.zeros((40, 9, 9, 1), np.float32), np.zeros(40, np.int32)
         raw = images + np.float32(0.3)
         answers = curve_answers(target, images, raw, 0.3, lambda _: None)["answers"]

@@ -14,8 +14,8 @@ from advgan import evaluate
 from advgan.config import DataSettings
 from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import AdvGANError
-from advgan.evaluation.guards import has_gradient
 from advgan.files import read_json
+from advgan.oracles.checks import has_gradient
 from advgan.oracles.classifiers import load_classifier
 
 keras = tf.keras

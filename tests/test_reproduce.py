@@ -11,9 +11,9 @@ from advgan import experiment, reproduce, reproduction
 from advgan.config import Config, dump_config
 from advgan.errors import AdvGANError, Interrupted, NonFiniteError, OracleUnavailable
 from advgan.evaluation.plots import success_against_queries
-from advgan.evaluation.scores import Rate
 from advgan.evaluation.tables import as_markdown, points_against_queries
 from advgan.files import read_json
+from advgan.metrics import Rate
 from advgan.table import Table, find_table, load_table
 
 TINY = [

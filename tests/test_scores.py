@@ -12,7 +12,8 @@ from advgan.attacks import advgan_attack
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.config import AttackSettings, DataSettings
 from advgan.data.datasets import Dataset, Split, load_dataset
-from advgan.evaluation.scores import AttackScore, Rate, accuracy, score_attack
+from advgan.evaluation.scores import AttackScore, accuracy, score_attack
+from advgan.metrics import Rate
 
 keras = tf.keras
 COUNT = 523  # a full batch of 500 and a partial one

@@ -13,14 +13,13 @@ import tensorflow as tf
 from advgan.attacks.checks import checked_bounds, checked_images, class_indices
 from advgan.attacks.fused import fused
 from advgan.config import AttackSettings, parse_config
-from advgan.data.batches import slices
+from advgan.data.batches import halve_batches, images_at_once, in_batches, slices
 from advgan.errors import AdvGANError
+from advgan.networks.classifiers.interface import as_classifier, float_scores
 from advgan.perturbation import UNIT, Bounds, perturb
 from advgan.runs import CONFIG, GENERATOR, TARGET, TRAIN, load_network, load_run_config
 
 keras = tf.keras
-BATCH_SIZE = 500
-"""Images in a batch."""
 AT_ONCE = 2
 """Batches that are worked on at a time, which bounds the memory: parts of the work use one core only."""
 
@@ -48,7 +47,7 @@ class AdvGANAttack:
             within the bounds to scores (n, classes), logits or probabilities; None where no success is asked for.
         settings: goal, epsilon (a share of the pixel range, whatever the bounds) and the form of the output.
         bounds: the smallest and the largest pixel value, for the images and for the target.
-        xla: compile the generator with XLA for full batches of 500: seconds once, then faster (``attacks/fused.py``).
+        xla: compile the generator with XLA for full batches: seconds once, then faster (``attacks/fused.py``).
 
     Raises:
         AdvGANError: these do not fit together.
@@ -197,7 +196,7 @@ class AdvGANAttack:
         return _answers(self._scores, images)
 
     def _perturbed(self, batch: Any) -> tuple[Any, Any]:
-        return (self._full_batch if len(batch) == BATCH_SIZE else self._any_batch)(batch)
+        return (self._full_batch if len(batch) == images_at_once(self.image_shape) else self._any_batch)(batch)
 
     def _checked(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray | None]:
         images = checked_images(x, self.image_shape, self.bounds)
@@ -206,13 +205,11 @@ class AdvGANAttack:
     def _inference(self, target: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """The target as a function of images alone; a Keras model is compiled, any other function is left as it is."""
         if not isinstance(target, keras.layers.Layer):
-            return target
-        shape = getattr(target, "input_shape", (None, *self.image_shape))
-        if any(size not in (None, here) for size, here in zip(shape[1:], self.image_shape, strict=False)):
-            raise AdvGANError(f"the target takes images of shape {shape}, the generator {(None, *self.image_shape)}")
+            return lambda images: float_scores(target(images), "the target")
+        network = as_classifier(target, self.image_shape, "the target") if getattr(target, "inputs", None) else target
 
         def scores(images: Any) -> Any:
-            return target(images, training=False)
+            return float_scores(network(images, training=False), "the target")
 
         return tf.function(scores, input_signature=self._signature)
 
@@ -235,15 +232,24 @@ def _by_batch(images: np.ndarray, work: Callable[[slice, Any], None]) -> None:
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         try:
-            for _ in pool.map(call, slices(len(images), BATCH_SIZE)):
+            for _ in pool.map(call, slices(len(images), images_at_once(images.shape[1:]))):
                 pass
+            return
+        except tf.errors.ResourceExhaustedError:
+            pool.shutdown(cancel_futures=True)
+            if not halve_batches():
+                raise
         except BaseException:  # an interrupt too: it does not wait for the batches that have not begun
             pool.shutdown(cancel_futures=True)
             raise
+    _by_batch(images, work)
 
 
 def _answers(scores: Callable[[Any], Any], images: np.ndarray) -> np.ndarray:
     answers = np.empty(len(images), np.int32)
-    for part in slices(len(images), BATCH_SIZE):  # one by one: a user's function need not be safe to call twice at once
+
+    def classify(part: slice) -> None:
         answers[part] = np.argmax(scores(tf.constant(images[part].astype(np.float32, copy=False))), axis=-1)
+
+    in_batches(len(images), images.shape[1:], classify)  # one by one: a function need not be safe to call twice at once
     return answers

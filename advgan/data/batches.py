@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-
 
 MOST_AT_ONCE, FEWEST_AT_ONCE = 500, 8
 VALUES_AT_ONCE = 400_000
@@ -21,7 +21,40 @@ def images_at_once(shape: tuple[int, int, int]) -> int:
     Args:
         shape: height, width, channels; nothing else decides, so results repeat on every machine.
     """
-    return max(FEWEST_AT_ONCE, min(MOST_AT_ONCE, VALUES_AT_ONCE // math.prod(shape)))
+    return max(FEWEST_AT_ONCE, min(MOST_AT_ONCE, VALUES_AT_ONCE // math.prod(shape))) // _halved_by
+
+
+_halved_by = 1
+
+
+def halve_batches() -> bool:
+    """Halve ``images_at_once`` for the rest of the process after memory ran out; False where that was done before."""
+    global _halved_by
+    if _halved_by > 1:
+        return False
+    _halved_by = 2
+    logging.getLogger(__name__).warning("Out of memory: images are attacked and classified half as many at a time")
+    return True
+
+
+def in_batches(count: int, shape: tuple[int, int, int], work: Callable[[slice], object]) -> None:
+    """Call ``work`` with consecutive slices of ``range(count)``; after an out-of-memory error with half as many, once.
+
+    Args:
+        count: images.
+        shape: of one: height, width, channels.
+        work: attacks or classifies the images of a slice; a slice on which memory ran out comes again, in halves.
+    """
+    start = 0
+    while start < count:
+        part = slice(start, min(start + images_at_once(shape), count))
+        try:
+            work(part)
+        except tf.errors.ResourceExhaustedError:
+            if not halve_batches():
+                raise
+            continue
+        start = part.stop
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:

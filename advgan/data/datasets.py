@@ -5,17 +5,24 @@ from __future__ import annotations
 import hashlib
 import zipfile
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from advgan.config import DataSettings
 from advgan.errors import AdvGANError, ConfigurationError
+from advgan.perturbation import FLOAT_TOLERANCE
 
 MNIST_FILE = Path(__file__).parent / "mnist.npz"
 MNIST_SHA256 = "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64"
 MOST_CLASSES = 100_000
+MOST_CHANNELS = 4
+"""No image that a network here takes is so low, so a second axis of this size holds channels."""
+MOST_STRAY_LABELS = 0.01
+"""The share of labels that may be mistakes."""
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -29,9 +36,13 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def at(self, places: slice | np.ndarray) -> Split:
+        """The images at these places."""
+        return Split(self.images[places], self.labels[places])
+
     def first(self, count: int | None) -> Split:
         """The first ``count`` images, or all."""
-        return Split(self.images[:count], self.labels[:count])
+        return self.at(slice(count))
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,17 @@ class Dataset:
     test: Split
     number_of_classes: int
     digest: str
+
+    @property
+    def classes_in_words(self) -> str:
+        """How many classes there are, and those that no training or no test image belongs to."""
+        counts = [np.bincount(split.labels, minlength=self.number_of_classes) for split in (self.training, self.test)]
+        found = f"{self.number_of_classes} classes"
+        for name, count in zip(("training", "test"), counts, strict=True):
+            if len(empty := np.flatnonzero(count == 0)):
+                listed = ", ".join(map(str, empty[:5])) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
+                found += f"; no {name} image of class {listed}"
+        return found
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -58,21 +80,22 @@ def scaled(images: np.ndarray) -> np.ndarray:
 
 def divided(dataset: Dataset, count: int) -> tuple[Dataset, Dataset]:
     """Two datasets with disjoint training images: the first ``count``, and the others; the rest is the same."""
-    images, labels = dataset.training.images, dataset.training.labels
-    return (
-        replace(dataset, training=Split(images[:count], labels[:count])),
-        replace(dataset, training=Split(images[count:], labels[count:])),
-    )
+    training = dataset.training
+    return replace(dataset, training=training.first(count)), replace(dataset, training=training.at(slice(count, None)))
 
 
-def images_in_common(split: Split, other: Split) -> int:
-    """How many images of a split are, pixel for pixel, among those of another."""
-    there = {image.tobytes() for image in other.images}
-    return sum(image.tobytes() in there for image in split.images)
+def images_in_common(split: Split, others: Iterable[Split]) -> int:
+    """How many images of a split are, pixel for pixel, among those of others."""
+    there = {_image_digest(image) for other in others for image in other.images}
+    return sum(_image_digest(image) in there for image in split.images)
+
+
+def _image_digest(image: np.ndarray) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
 
 
 def load_dataset(settings: DataSettings) -> Dataset:
-    """Load a dataset and split the validation images off the end of its training set.
+    """Load a dataset and take the validation images out of its training set.
 
     Raises:
         ConfigurationError: the file is missing, or its arrays cannot be used, or there are too few images.
@@ -95,13 +118,30 @@ def load_dataset(settings: DataSettings) -> Dataset:
     ):
         if wanted is not None and wanted > available:
             raise ConfigurationError(f"data.{key}", wanted, f"there are {available} (allowed: 1 to {available})")
+    training, validation = everything.at(slice(None, split)), everything.at(slice(split, None))
+    if settings.validation_split == "by_class":
+        training, validation = map(everything.at, _by_class(everything.labels, len(validation), settings.split_seed))
     return Dataset(
-        training=Split(everything.images[:split], everything.labels[:split]).first(settings.training_images),
-        validation=Split(everything.images[split:], everything.labels[split:]),
+        training=training.first(settings.training_images),
+        validation=validation,
         test=test.first(settings.test_images),
         number_of_classes=int(max(everything.labels.max(), test.labels.max())) + 1,
         digest=digest,
     )
+
+
+def _by_class(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the training and of the validation images: of each class the same share, all in a random order."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    counts = np.bincount(labels)
+    wanted = counts * (count / len(labels))
+    chosen = np.floor(wanted).astype(int)
+    left = np.argsort(chosen - wanted, kind="stable")[: count - chosen.sum()]  # largest remainders first
+    chosen[left] += 1
+    validation = np.zeros(len(labels), bool)
+    for label in np.flatnonzero(chosen):
+        validation[order[labels[order] == label][: chosen[label]]] = True
+    return order[~validation[order]], order[validation[order]]
 
 
 def _mnist() -> tuple[dict[str, np.ndarray], str]:
@@ -121,20 +161,23 @@ def _archive(path: Path) -> tuple[dict[str, np.ndarray], str]:
         if not zipfile.is_zipfile(path):
             raise ConfigurationError("data.dataset", str(path), "is not an .npz file (numpy.savez makes one)")
         with np.load(path, allow_pickle=False) as archive:
-            missing = [key for key in KEYS if key not in archive]
+            missing, there = [key for key in KEYS if key not in archive], ", ".join(archive.files[:8])
             arrays = {} if missing else {key: archive[key] for key in KEYS}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = "it holds objects, not numbers" if "pickle" in str(error) else error
         raise ConfigurationError("data.dataset", str(path), f"is not a readable .npz file: {reason}") from None
     if missing:
-        raise ConfigurationError(
-            "data.dataset", str(path), f"lacks {', '.join(missing)}; it should hold {', '.join(KEYS)}"
-        )
+        lacks = f"lacks {', '.join(missing)} (it holds {there or 'nothing'})"
+        raise ConfigurationError("data.dataset", str(path), f"{lacks}; it should hold {', '.join(KEYS)}")
     return _checked(arrays, str(path)), hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _checked(arrays: dict[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
-    """The arrays as (n, height, width, channels) and int32 labels, or a refusal that names the array at fault."""
+    """The arrays as (n, height, width, channels) and int32 labels.
+
+    Raises:
+        ConfigurationError: an array cannot be used; the message names it, and the fix for what it holds.
+    """
 
     def refuse(key: str, problem: str) -> ConfigurationError:
         return ConfigurationError("data.dataset", source, f"{key} {problem}")
@@ -144,29 +187,93 @@ def _checked(arrays: dict[str, np.ndarray], source: str) -> dict[str, np.ndarray
             raise refuse(key, "is not an array")
         if arrays[key].size == 0:
             raise refuse(key, "is empty")
+        try:
+            arrays[key] = _images(arrays[key]) if key.startswith("x_") else _labels(arrays[key])
+        except ValueError as problem:
+            raise refuse(key, str(problem)) from None
     for part in ("train", "test"):
         images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
-        if images.ndim == 3:
-            images = images[..., np.newaxis]
-        if images.ndim != 4:
-            raise refuse(f"x_{part}", f"has shape {images.shape}; it should be (n, height, width, channels)")
-        if images.dtype != np.uint8:
-            if images.dtype.kind != "f":
-                raise refuse(f"x_{part}", f"is {images.dtype}; it should be uint8 in 0..255 or floats in [0, 1]")
-            if not np.isfinite(images).all() or images.min() < 0 or images.max() > 1:
-                raise refuse(f"x_{part}", "holds values outside [0, 1]; divide by 255, or store uint8")
-            images = images.astype(np.float32)
-        if labels.ndim == 2 and labels.shape[1] == 1:
-            labels = labels[:, 0]
-        if labels.dtype.kind not in "iu" or labels.shape != (len(images),) or labels.min() < 0:
-            raise refuse(f"y_{part}", f"should be {len(images)} class indices, integers from 0")
-        if labels.max() >= MOST_CLASSES:
-            raise refuse(f"y_{part}", f"has class {labels.max()}; class indices should be below {MOST_CLASSES:,}")
-        arrays[f"x_{part}"], arrays[f"y_{part}"] = images, labels.astype(np.int32)
+        if len(images) != len(labels):
+            raise refuse(
+                f"y_{part}", f"has {len(labels)} labels for {len(images)} images; there should be one for each"
+            )
     if arrays["y_train"].max() == arrays["y_train"].min():
         raise refuse("y_train", "has one class only; an attack needs two or more")
     if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
         raise refuse("x_test", f"has images of {arrays['x_test'].shape[1:]}, x_train of {arrays['x_train'].shape[1:]}")
     if arrays["x_train"].dtype != arrays["x_test"].dtype:
         raise refuse("x_test", f"is {arrays['x_test'].dtype}, x_train {arrays['x_train'].dtype}")
+    if stray := _stray_label(arrays):
+        raise refuse(*stray)
     return arrays
+
+
+def _images(images: np.ndarray) -> np.ndarray:
+    """Images as uint8 or float32 in [0, 1], shape (n, height, width, channels).
+
+    Raises:
+        ValueError: they cannot be meant; the message says what they are and how to store them.
+    """
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    if images.ndim != 4:
+        raise ValueError(f"has shape {images.shape}; it should be (n, height, width, channels)")
+    if images.shape[1] <= MOST_CHANNELS < images.shape[3]:
+        raise ValueError(f"has shape {images.shape}: channels come first; store numpy.moveaxis(images, 1, -1)")
+    if images.dtype == np.uint8:
+        return images
+    if images.dtype.kind != "f":
+        raise ValueError(f"is {images.dtype}; it should be uint8 in 0..255 or floats in [0, 1]")
+    if not np.isfinite(images).all():
+        raise ValueError("holds NaN or infinity; every pixel should be a number from 0 to 1")
+    low, high = float(images.min()), float(images.max())
+    if low < -FLOAT_TOLERANCE or high > 1 + FLOAT_TOLERANCE:
+        fix = "store the pixels as they were before they were standardized, in [0, 1] or as uint8"
+        if low >= 0 and high <= 255:
+            fix = "divide by 255, or store uint8"
+        elif -1 - FLOAT_TOLERANCE <= low < -0.5 and high <= 1 + FLOAT_TOLERANCE:
+            fix = "store (images + 1) / 2"
+        raise ValueError(f"holds values outside [0, 1], from {low:.4g} to {high:.4g}; {fix}")
+    return np.clip(images.astype(np.float32), 0, 1)  # a rounding error of a division is none of the user's
+
+
+def _labels(labels: np.ndarray) -> np.ndarray:
+    """Class indices, int32 of shape (n,).
+
+    Raises:
+        ValueError: they are none; the message says how to make them.
+    """
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    should = "it should hold class indices, integers from 0"
+    if labels.ndim == 2 and labels.dtype.kind in "iufb" and (np.count_nonzero(labels, axis=1) == 1).all():
+        raise ValueError(f"has one-hot rows; {should}: store labels.argmax(axis=1)")
+    if labels.ndim != 1:
+        raise ValueError(f"has shape {labels.shape}; {should}, one for each image")
+    if labels.dtype.kind in "US":
+        raise ValueError(f"holds text; {should}: store numpy.unique(labels, return_inverse=True)[1]")
+    if labels.dtype.kind == "f" and (labels == np.floor(labels)).all():
+        raise ValueError(f"is {labels.dtype}; {should}: store labels.astype(int)")
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"is {labels.dtype}; {should}")
+    if labels.min() < 0:
+        raise ValueError(f"has class {labels.min()} at index {int(labels.argmin())}; {should}")
+    if labels.max() >= MOST_CLASSES:
+        raise ValueError(f"has class {labels.max()} at index {int(labels.argmax())}; the most is {MOST_CLASSES - 1:,}")
+    return labels.astype(np.int32)
+
+
+def _stray_label(arrays: dict[str, np.ndarray]) -> tuple[str, str] | None:
+    """The array and the problem where one or few labels lie so far above all others that no class can be meant."""
+    labels = np.concatenate([arrays["y_train"], arrays["y_test"]])
+    classes = np.unique(labels)
+    for below, above in pairwise(classes):
+        if above + 1 > 2 * (below + 1) and np.mean(labels > below) <= MOST_STRAY_LABELS:
+            key = "y_train" if (arrays["y_train"] > below).any() else "y_test"
+            index = int(np.argmax(arrays[key] > below))
+            found = arrays[key][index]
+            return (
+                key,
+                f"has class {found} at index {index}, far above the others (0 to {below}): correct or remove it",
+            )
+    return None

@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 
 from advgan.attacks.advgan_attack import AdvGANAttack
-from advgan.data.batches import slices
+from advgan.data.batches import images_at_once, slices
 from advgan.data.datasets import scaled
 from advgan.errors import AdvGANError
 from advgan.evaluation import guards
 from advgan.evaluation.baselines import Baseline, baselines, black_box_baselines, pgd_attack, run_baseline
 from advgan.evaluation.breakdown import success_rate
 from advgan.evaluation.curve import Point, curve_answers, epsilons_of_curve, success_curve
-from advgan.evaluation.guards import Finding
 from advgan.evaluation.queries import Gap, gap, survival
-from advgan.evaluation.scores import Rate
 from advgan.evaluation.square import run_square, square_settings, why_not_square
 from advgan.evaluation.stages import Advance, Arrays, Stages
 from advgan.evaluation.subject import Request, Subject, extremes, load_generator
 from advgan.goals import Untargeted
-from advgan.oracles.classifiers import BATCH_SIZE, Classifier, file_digest
+from advgan.metrics import Rate
+from advgan.oracles.checks import PROBE_IMAGES, Finding, check_accuracy, has_gradient
+from advgan.oracles.classifiers import Classifier, file_digest
 from advgan.perturbation import to_8_bits
 from advgan.runs import GENERATOR
 
@@ -63,7 +63,8 @@ def attack_all(request: Request, subject: Subject, stages: Stages) -> Results:
     Raises:
         AdvGANError: an attack left its bounds, or the target does not repeat its answers.
     """
-    made = _advgan(subject, stages)
+    (clean, *others_clean), judged = _clean(subject, stages)
+    made = {**_advgan(subject, stages), "clean_predictions": clean}
     within = guards.check_bounds("advgan", *extremes(subject.images, made["adversarial"]), subject.epsilon)
     compared, fooled, findings = _baselines(request, subject, stages, made)
     square = None if subject.black_box is None else _square(request, subject, stages, made)
@@ -76,7 +77,7 @@ def attack_all(request: Request, subject: Subject, stages: Stages) -> Results:
     full_range = _full_range(subject, stages)
     success = success_rate(subject.goal, subject.test.labels, made["clean_predictions"], made["predictions"])
     found = _compare_attacks(subject, compared, success, full_range, curve)
-    transfer = _transfer(subject, stages, made)
+    transfer = _transfer(subject, stages, made, others_clean)
     distilled = None if subject.black_box is None else gap(subject, subject.black_box, stages, made)
     if distilled is not None:
         found.append(guards.check_agreement(distilled.agreement_clean))
@@ -87,7 +88,7 @@ def attack_all(request: Request, subject: Subject, stages: Stages) -> Results:
         transfer,
         curve,
         full_range,
-        [within, *findings, *found],
+        [*judged, within, *findings, *found],
         distilled,
         square.curve if isinstance(square, _Square) else None,
         [{"name": "square", "reason": square}] if isinstance(square, str) else [],
@@ -117,7 +118,7 @@ def retrained_success(
 
     def work(advance: Advance) -> Arrays:
         adversarial = np.empty_like(images)
-        for part in slices(len(images), BATCH_SIZE):
+        for part in slices(len(images), images_at_once(images.shape[1:])):
             adversarial[part] = attack.generate(images[part])
             advance(part.stop - part.start)
         linf, lowest, highest = extremes(images, adversarial)
@@ -131,16 +132,42 @@ def retrained_success(
     return success_rate(subject.goal, labels, clean, result["predictions"]), finding
 
 
+def _clean(subject: Subject, stages: Stages) -> tuple[list[np.ndarray], list[Finding]]:
+    """The stages ``clean``: what the classifier and the further ones answer on the clean images, before any attack.
+
+    Raises:
+        AdvGANError: it, or one that the images are to be shown to, does no better than chance.
+    """
+    test, stop = subject.test, subject.config.target.check_accuracy
+    classifiers = [subject.classifier, *subject.others]
+    answers = [_clean_answers(subject, stages, each, number) for number, each in enumerate(classifiers)]
+    findings = [
+        check_accuracy(each.name, share(given == test.labels), test.labels, test.images, stop)
+        for each, given in zip(classifiers, answers, strict=True)
+    ]
+    return answers, findings
+
+
+def _clean_answers(subject: Subject, stages: Stages, classifier: Classifier, number: int) -> np.ndarray:
+    def work(advance: Advance) -> Arrays:
+        answers = classifier.answers(subject.images)
+        advance(len(answers))
+        return {"clean_predictions": answers}
+
+    name = f"clean-transfer-{number}" if number else "clean"
+    return stages.result(name, {"classifier": classifier.digest}, len(subject.test), work)["clean_predictions"]
+
+
 def _advgan(subject: Subject, stages: Stages) -> Arrays:
     """The stage ``advgan``: the generator's images and the target's answers."""
     attack = AdvGANAttack(subject.generator, None, subject.config.attack)
     images, classifier = subject.images, subject.classifier
 
     def work(advance: Advance) -> Arrays:
-        attack(images[:BATCH_SIZE])  # compiled here, so that the clock sees the attack alone
+        attack(images[: images_at_once(images.shape[1:])])  # compiled here, so that the clock sees the attack alone
         raw, adversarial = np.empty_like(images), np.empty_like(images)
         seconds = 0.0
-        for part in slices(len(images), BATCH_SIZE):
+        for part in slices(len(images), images_at_once(images.shape[1:])):
             start = time.perf_counter()
             raw[part], adversarial[part], _ = attack(images[part])
             seconds += time.perf_counter() - start
@@ -148,7 +175,6 @@ def _advgan(subject: Subject, stages: Stages) -> Arrays:
         return {
             "raw": raw,
             "adversarial": adversarial,
-            "clean_predictions": classifier.answers(images),
             "predictions": classifier.answers(adversarial),
             "predictions_8_bit": classifier.answers(scaled(to_8_bits(images, adversarial, subject.epsilon))),
             "seconds": np.array(seconds),
@@ -169,7 +195,7 @@ def _baselines(
     else:
         chosen = baselines(subject.goal, subject.epsilon, request.restarts, request.optimized_images)
         followed = subject.classifier
-    differentiable = guards.has_gradient(followed, subject.images)
+    differentiable = has_gradient(followed, subject.images)
     findings = []
     goal, labels = subject.goal, subject.test.labels
     fooled = goal.reached(labels, made["predictions"])
@@ -244,21 +270,18 @@ def _square(request: Request, subject: Subject, stages: Stages, made: Arrays) ->
     )
 
 
-def _transfer(subject: Subject, stages: Stages, made: Arrays) -> list[Record]:
-    """A stage for each further classifier: what it answers on the clean images and on the generator's."""
+def _transfer(subject: Subject, stages: Stages, made: Arrays, others_clean: list[np.ndarray]) -> list[Record]:
+    """A stage for each further classifier: what it answers on the generator's images."""
     rows = []
     labels = subject.test.labels
-    for number, other in enumerate(subject.others, start=1):
+    for number, (other, clean) in enumerate(zip(subject.others, others_clean, strict=True), start=1):
 
         def work(advance: Advance, other: Classifier = other) -> Arrays:
-            clean = other.answers(subject.images)
-            advance(len(labels))
             answers = other.answers(made["adversarial"])
             advance(len(labels))
-            return {"clean_predictions": clean, "predictions": answers}
+            return {"predictions": answers}
 
-        result = stages.result(f"transfer-{number}", {"classifier": other.digest}, 2 * len(labels), work)
-        clean, answers = result["clean_predictions"], result["predictions"]
+        answers = stages.result(f"transfer-{number}", {"classifier": other.digest}, len(labels), work)["predictions"]
         rows.append(
             {
                 "name": other.name,
@@ -273,9 +296,9 @@ def _transfer(subject: Subject, stages: Stages, made: Arrays) -> list[Record]:
 
 def _full_range(subject: Subject, stages: Stages) -> Rate | None:
     """The stage ``full-range``: accuracy under untargeted PGD at epsilon 1; None where no gradient may be followed."""
-    if subject.black_box is not None or not guards.has_gradient(subject.classifier, subject.images):
+    if subject.black_box is not None or not has_gradient(subject.classifier, subject.images):
         return None
-    images, labels = subject.images[: guards.PROBE_IMAGES], subject.test.labels[: guards.PROBE_IMAGES]
+    images, labels = subject.images[:PROBE_IMAGES], subject.test.labels[:PROBE_IMAGES]
     pgd = Baseline("full-range", "iterative", {"epsilon": 1.0}, pgd_attack(Untargeted(), 1.0))
     work = run_baseline(pgd, subject.classifier, Untargeted(), images, labels, SEED)
     result = stages.result(pgd.name, {**pgd.settings, "images": len(images), "seed": SEED}, len(images), work)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import foolbox
@@ -20,10 +21,10 @@ import tensorflow as tf
 from foolbox.attacks.fast_minimum_norm import LInfFMNAttack
 from foolbox.models.tensorflow import TensorFlowModel
 
-from advgan.data.batches import slices
+from advgan.data.batches import in_batches
 from advgan.evaluation.stages import Advance, Arrays
 from advgan.goals import Goal, Targeted
-from advgan.oracles.classifiers import BATCH_SIZE, Classifier
+from advgan.oracles.classifiers import Classifier
 from advgan.perturbation import measure
 
 Attack = Callable[[Any, np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
@@ -130,21 +131,25 @@ def run_baseline(
         linf, lowest, highest = np.zeros(count), np.zeros(count), np.ones(count)
         baseline.attack(model, images[:1], labels[:1], np.random.default_rng(seed))  # compiled off the clock
         seconds = 0.0
+
+        def start_on(part: slice, restart: int) -> None:
+            nonlocal seconds
+            here = np.arange(part.start, part.stop)[~reached[part]]
+            if len(here):
+                random = np.random.default_rng([seed, restart, part.start])
+                start = time.perf_counter()
+                made = baseline.attack(model, images[here], labels[here], random)
+                seconds += time.perf_counter() - start
+                predictions[here] = classifier.answers(made)
+                reached[here] = goal.reached(labels[here], predictions[here])
+                linf[here] = np.maximum(linf[here], measure(images[here], made).linf)
+                flat = made.reshape(len(here), -1)
+                lowest[here] = np.minimum(lowest[here], flat.min(axis=1))
+                highest[here] = np.maximum(highest[here], flat.max(axis=1))
+            advance(part.stop - part.start)
+
         for restart in range(baseline.restarts):
-            for part in slices(count, BATCH_SIZE):
-                here = np.arange(part.start, part.stop)[~reached[part]]
-                if len(here):
-                    random = np.random.default_rng([seed, restart, part.start])
-                    start = time.perf_counter()
-                    made = baseline.attack(model, images[here], labels[here], random)
-                    seconds += time.perf_counter() - start
-                    predictions[here] = classifier.answers(made)
-                    reached[here] = goal.reached(labels[here], predictions[here])
-                    linf[here] = np.maximum(linf[here], measure(images[here], made).linf)
-                    flat = made.reshape(len(here), -1)
-                    lowest[here] = np.minimum(lowest[here], flat.min(axis=1))
-                    highest[here] = np.maximum(highest[here], flat.max(axis=1))
-                advance(part.stop - part.start)
+            in_batches(count, images.shape[1:], partial(start_on, restart=restart))
         return {
             "predictions": predictions,
             "linf": linf,

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from advgan.data.batches import slices
-from advgan.evaluation.scores import Rate
+from advgan.data.batches import images_at_once, slices
 from advgan.goals import Goal
+from advgan.metrics import Rate
 from advgan.perturbation import measure
 
-BATCH_SIZE = 500
 SSIM_WINDOW = 11
 """The side of the window of ``tf.image.ssim``; smaller images have no SSIM."""
 
@@ -87,6 +86,6 @@ def distortion(images: np.ndarray, adversarial: np.ndarray, counted: np.ndarray)
 def _by_batch(measured: object, images: np.ndarray, adversarial: np.ndarray) -> np.ndarray:
     values = [
         measured(tf.constant(images[part]), tf.constant(adversarial[part]), max_val=1.0).numpy()  # type: ignore[operator]
-        for part in slices(len(images), BATCH_SIZE)
+        for part in slices(len(images), images_at_once(images.shape[1:]))
     ]
     return np.concatenate(values).astype(np.float64)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from advgan.evaluation.guards import NOT_CHECKED, PASS, WARN
+from advgan.oracles.checks import NOT_CHECKED, PASS, WARN
 
 SEVERE, PITFALLS, SPECIAL = "Severe flaws", "Pitfalls", "Special cases"
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from advgan.evaluation.breakdown import success_rate
-from advgan.evaluation.scores import Rate
 from advgan.evaluation.stages import Advance, Arrays
 from advgan.goals import Goal
+from advgan.metrics import Rate
 from advgan.oracles.classifiers import Classifier
 
 POINTS = 20

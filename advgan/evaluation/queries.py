@@ -10,11 +10,11 @@ import numpy as np
 
 from advgan.evaluation.breakdown import success_rate
 from advgan.evaluation.curve import epsilons_of_curve
-from advgan.evaluation.guards import ALONE_IMAGES, PROBE_IMAGES
-from advgan.evaluation.scores import Rate
 from advgan.evaluation.stages import Advance, Arrays, Stages
 from advgan.evaluation.subject import BlackBoxRun, Request, Subject
 from advgan.goals import Goal
+from advgan.metrics import Rate
+from advgan.oracles.checks import ALONE_IMAGES, PROBE_IMAGES
 
 Record = dict[str, Any]
 

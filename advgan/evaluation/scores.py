@@ -2,45 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from advgan.attacks.advgan_attack import BATCH_SIZE, AdvGANAttack
-from advgan.data.batches import slices
+from advgan.attacks.advgan_attack import AdvGANAttack
+from advgan.data.batches import in_batches
 from advgan.data.datasets import Split, scaled
+from advgan.metrics import Rate
 from advgan.perturbation import measure, to_8_bits
-
-
-@dataclass(frozen=True)
-class Rate:
-    """A share of n images, with its Wilson 95 % interval; all 0 where n is 0."""
-
-    successes: int
-    n: int
-    rate: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, successes: int, n: int) -> Rate:
-        """Build a rate from two counts (Wilson 1927, z = 1.96)."""
-        if n == 0:
-            return cls(0, 0, 0.0, 0.0, 0.0)
-        z = 1.959963984540054
-        share = successes / n
-        centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-        # At 0 and at n the interval ends there; the arithmetic misses it by a rounding error.
-        low = 0.0 if successes == 0 else max(0.0, centre - half)
-        high = 1.0 if successes == n else min(1.0, centre + half)
-        return cls(successes, n, share, low, high)
-
-    def __str__(self) -> str:
-        return f"{self.rate:.2%} [{self.low:.2%}, {self.high:.2%}] of {self.n:,}"
 
 
 @dataclass(frozen=True)
@@ -61,11 +33,14 @@ class AttackScore:
 
 def accuracy(classifier: Any, split: Split) -> Rate:
     """The share of images classified correctly; the last batch counts whatever its size."""
-    correct = 0
-    for part in slices(len(split), BATCH_SIZE):
+    correct = np.zeros(len(split), bool)
+
+    def classify(part: slice) -> None:
         logits = classifier(tf.constant(scaled(split.images[part])), training=False)
-        correct += int((np.argmax(logits.numpy(), axis=-1) == split.labels[part]).sum())
-    return Rate.of(correct, len(split))
+        correct[part] = np.argmax(logits.numpy(), axis=-1) == split.labels[part]
+
+    in_batches(len(split), split.images.shape[1:], classify)
+    return Rate.of(int(correct.sum()), len(correct))
 
 
 def score_attack(attack: AdvGANAttack, split: Split) -> AttackScore:

@@ -16,11 +16,12 @@ from advgan.config import Config
 from advgan.data.datasets import Dataset, Split, load_dataset, scaled
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation import guards
-from advgan.evaluation.guards import Finding
 from advgan.evaluation.square import FEWEST_QUERIES
 from advgan.files import read_json
 from advgan.goals import Goal
+from advgan.oracles import checks
 from advgan.oracles.black_box import BlackBox, is_local, run_black_box
+from advgan.oracles.checks import Finding
 from advgan.oracles.classifiers import Classifier, file_digest, load_classifier, network_classifier
 from advgan.oracles.counted import CountedOracle, Purpose, queries_in
 from advgan.perturbation import measure
@@ -320,27 +321,27 @@ def load_generator(run: Path, shape: tuple[int, int, int]) -> Any:
 def check_subject(subject: Subject) -> list[Finding]:
     """The guards that need no attack of their own: refuse before there are results, or mark."""
     images, labels = subject.images, subject.test.labels
-    few = images[: guards.PROBE_IMAGES]
+    few = images[: checks.PROBE_IMAGES]
     attacked = AdvGANAttack(subject.generator, None, subject.config.attack)(few)
     guards.check_bounds("advgan", *extremes(few, attacked.projected), subject.epsilon)
     classes = subject.dataset.number_of_classes
     for other in subject.others:
-        guards.check_answers(other, images, classes, gradients_asked=False)
+        checks.check_answers(other, images, classes, gradients_asked=False)
     held_out = guards.check_held_out(subject.test, [subject.dataset.training, subject.dataset.validation])
     if (run := subject.black_box) is not None:
         stated, spent = run.stated, sum(run.attack_queries.values())
         same = guards.check_same_black_box(subject.classifier.digest, stated["digest"])
         anew = [_counted(oracle) for oracle in run.oracles[1:]]
         return [
-            *guards.check_answers(subject.classifier, images, classes, gradients_asked=False, anew=anew),
+            *checks.check_answers(subject.classifier, images, classes, gradients_asked=False, anew=anew),
             guards.not_for_a_black_box("gradients"),
             held_out,
             same,
             guards.check_budget(spent, stated["query_budget"], run.journal, stated["queries"]),
         ]
     return [
-        *guards.check_answers(subject.classifier, images, classes),
-        guards.check_gradients(subject.classifier, images, labels),
+        *checks.check_answers(subject.classifier, images, classes),
+        checks.check_gradients(subject.classifier, images, labels),
         held_out,
     ]
 

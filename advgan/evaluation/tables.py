@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from advgan.evaluation.scores import Rate
+from advgan.metrics import Rate
 
 Record = Mapping[str, Any]
 Row = dict[str, Any]

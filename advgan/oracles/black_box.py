@@ -6,21 +6,23 @@ What goes in and what comes out are NumPy arrays, so no gradient and no weight p
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from advgan.config import Config
-from advgan.data.batches import slices
-from advgan.errors import AdvGANError
+from advgan.data.batches import images_at_once, slices
+from advgan.errors import AdvGANError, BlackBoxFailed
+from advgan.networks.classifiers.interface import only_output
+from advgan.oracles.answers import as_probabilities, kind_of
 from advgan.oracles.classifiers import Shape, file_digest, find_function, network_classifier
 from advgan.oracles.served import served_black_box
 from advgan.runs import TARGET
 
-SUM_TOLERANCE = 1e-3
 REMEDY = "give a .keras file written with the Keras that is installed here"
 
 
@@ -36,6 +38,8 @@ class BlackBox:
     """From float32 images in [0, 1], shape (n, height, width, channels), to probabilities, float32 (n, classes).
 
     Raises ``OracleUnavailable`` where it may answer later, ``AdvGANError`` where it never will."""
+    remarks: list[str] = field(default_factory=list)
+    """What had to be done to its answers to make probabilities of them, in words; added to as it answers."""
 
 
 def is_local(given: str) -> bool:
@@ -64,19 +68,25 @@ def load_black_box(
         if is_local(given):
             classifier = network_classifier(Path(given), shape, REMEDY)
             name, digest, scores = given, classifier.digest, classifier.scores
+            per_request = min(per_request, images_at_once(shape))  # its memory is this process's
         else:
             scores, file = find_function(given)
             name, digest = given, file_digest(file) if file else hashlib.sha256(given.encode()).hexdigest()
         ask = _answers_of(scores, name)
 
-    def asked(images: np.ndarray) -> np.ndarray:
-        answers = [
-            as_probabilities(ask(images[part]), part.stop - part.start, classes, name)
-            for part in slices(len(images), per_request)
-        ]
-        return np.concatenate(answers) if answers else np.empty((0, classes), np.float32)
+    remarks: list[str] = []
 
-    return BlackBox(name, digest, asked)
+    def asked(images: np.ndarray) -> np.ndarray:
+        answers = [np.empty((0, classes), np.float32)]
+        for part in slices(len(images), per_request):
+            probabilities, remark = as_probabilities(ask(images[part]), part.stop - part.start, classes, name)
+            answers.append(probabilities)
+            if remark and remark not in remarks:
+                remarks.append(remark)
+                logging.getLogger(__name__).warning("The answers of %s %s", name, remark)
+        return np.concatenate(answers)
+
+    return BlackBox(name, digest, asked, remarks)
 
 
 def run_black_box(config: Config, run: Path, shape: Shape, classes: int) -> BlackBox:
@@ -112,57 +122,20 @@ def _answers_of(classifier: Callable[[Any], Any], name: str) -> Callable[[np.nda
     def ask(images: np.ndarray) -> np.ndarray:
         nonlocal answers_with_logits
         try:
-            answered = np.asarray(classifier(images))
+            answered = np.asarray(only_output(classifier(images), name))
             scores = answered.astype(np.float64)
         except AdvGANError:  # a function of the user's own may say that it is not available
             raise
         except Exception as error:  # whatever the user's classifier raises
             problem = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-            raise AdvGANError(f"{name} fails on images of shape {images.shape} ({problem})") from None
+            raise BlackBoxFailed(f"{name} fails on images of shape {images.shape} ({problem})") from None
         if scores.ndim != 2:
             return answered
         if answers_with_logits is None:
-            answers_with_logits = not are_probabilities(scores)
+            answers_with_logits = kind_of(scores) == "logits"
         if not answers_with_logits:
             return answered
         exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
         return exponentials / exponentials.sum(axis=1, keepdims=True)
 
     return ask
-
-
-def are_probabilities(scores: np.ndarray) -> bool:
-    """Whether every row could be the probabilities of classes."""
-    sums = scores.sum(axis=1, dtype=np.float64)
-    return bool((scores >= -SUM_TOLERANCE).all() and (np.abs(sums - 1) <= SUM_TOLERANCE).all())
-
-
-def as_probabilities(answers: np.ndarray, images: int, classes: int, name: str) -> np.ndarray:
-    """A black box's answers as float32 of shape (images, classes).
-
-    Args:
-        answers: probabilities (images, classes), or labels alone: integers of shape (images,).
-        images: how many were asked about.
-        classes: how many the data have.
-        name: of the black box.
-
-    Raises:
-        AdvGANError: they are neither.
-    """
-    if answers.shape == (images,) and answers.dtype.kind in "iu":
-        if images and not 0 <= answers.min() <= answers.max() < classes:
-            wrong = answers.min() if answers.min() < 0 else answers.max()
-            raise AdvGANError(f"{name} answers with class {wrong}; the data have {classes}, from 0")
-        return np.eye(classes, dtype=np.float32)[answers]
-    if answers.shape != (images, classes):
-        raise AdvGANError(
-            f"{name} answers {images} images with shape {answers.shape}; it should be probabilities "
-            f"({images}, {classes}), or class numbers, integers ({images},)"
-        )
-    if not are_probabilities(answers):
-        sums = answers.sum(axis=1)
-        raise AdvGANError(
-            f"{name} answers with no probabilities: rows sum to {sums.min():.4g} to {sums.max():.4g}, values from "
-            f"{answers.min():.4g} to {answers.max():.4g}; it should answer with the softmax of its logits"
-        )
-    return answers.astype(np.float32)

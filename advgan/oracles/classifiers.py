@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from advgan.data.batches import slices
+from advgan.data.batches import in_batches
 from advgan.errors import AdvGANError
+from advgan.networks.classifiers.interface import as_classifier, float_scores
 from advgan.runs import load_network, weights_digest
 
 keras = tf.keras
-BATCH_SIZE = 500
 Shape = tuple[int, int, int]
 
 
@@ -40,9 +40,12 @@ class Classifier:
     def answers(self, images: np.ndarray) -> np.ndarray:
         """The class it gives each image, int32 of shape (n,), batch by batch."""
         answers = np.empty(len(images), np.int32)
-        for part in slices(len(images), BATCH_SIZE):
+
+        def classify(part: slice) -> None:
             batch = tf.constant(images[part].astype(np.float32, copy=False))
             answers[part] = np.argmax(self.scores(batch), axis=-1)
+
+        in_batches(len(images), images.shape[1:], classify)
         return answers
 
 
@@ -79,10 +82,12 @@ def _saved_model(folder: Path, shape: Shape) -> Classifier:
         raise AdvGANError(f"{folder} is no SavedModel that can be loaded ({_in_short(error)})") from None
     problems = []
     for way in (_called, _served, _signed):
-        scores = _bound(way, loaded)
+        scores = _bound(way, loaded, str(folder))
         try:
             _ask(scores, shape)
             return Classifier(str(folder), scores, _folder_digest(folder))
+        except AdvGANError:
+            raise
         except Exception as error:  # another way may do
             problems.append(_in_short(error))
     raise AdvGANError(f"{folder} does not take images of {shape} as a classifier ({problems[-1]})")
@@ -98,13 +103,15 @@ def _served(loaded: Any, images: Any) -> Any:
 
 def _signed(loaded: Any, images: Any) -> Any:
     signature = loaded.signatures["serving_default"]
-    (name,) = signature.structured_input_signature[1]
-    (scores,) = signature(**{name: images}).values()
-    return scores
+    inputs = signature.structured_input_signature[1]
+    if len(inputs) != 1:
+        raise ValueError(f"it has {len(inputs)} inputs ({', '.join(inputs)}); a classifier takes images alone")
+    (name,) = inputs
+    return signature(**{name: images})
 
 
-def _bound(way: Callable[[Any, Any], Any], loaded: Any) -> Callable[[Any], Any]:
-    return lambda images: way(loaded, images)
+def _bound(way: Callable[[Any, Any], Any], loaded: Any, name: str) -> Callable[[Any], Any]:
+    return lambda images: float_scores(way(loaded, images), name)
 
 
 def find_function(given: str) -> tuple[Callable[[Any], Any], Path | None]:
@@ -131,14 +138,20 @@ def _function(given: str, shape: Shape) -> Classifier:
     function, file = find_function(given)
     if isinstance(function, keras.layers.Layer):
         function = partial(function, training=False)
+
+    def scores(images: Any) -> Any:
+        return float_scores(function(images), given)
+
     try:
-        answered = _ask(function, shape)
+        answered = _ask(scores, shape)
+    except AdvGANError:
+        raise
     except Exception as error:  # whatever the user's function raises
         raise AdvGANError(f"{given} fails on images of {shape} ({_in_short(error)})") from None
     content = hashlib.sha256(given.encode())
     content.update(b"" if file is None else file.read_bytes())
     content.update(answered.tobytes())
-    return Classifier(given, function, content.hexdigest())
+    return Classifier(given, scores, content.hexdigest())
 
 
 def _ask(scores: Callable[[Any], Any], shape: Shape) -> np.ndarray:
@@ -172,10 +185,7 @@ def network_classifier(path: Path, shape: Shape, remedy: str) -> Classifier:
     Raises:
         AdvGANError: it cannot be loaded, or does not fit the images.
     """
-    network = load_network(path, remedy)
-    takes = tuple(getattr(network, "input_shape", None) or ())
-    if len(takes) != 4 or any(size not in (None, here) for size, here in zip(takes[1:], shape, strict=True)):
-        raise AdvGANError(f"{path} takes images of {takes[1:]}, the run's are {shape}; give a classifier of those")
+    network = as_classifier(load_network(path, remedy), shape, str(path))
 
     def scores(images: Any) -> Any:
         return network(images, training=False)

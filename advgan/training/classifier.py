@@ -54,10 +54,11 @@ class Target:
 def target_digest(config: Config, dataset: Dataset, environment: Environment) -> str:
     """The digest (16 hexadecimal digits) of everything that determines the target's weights, bit for bit."""
     determinants = {
-        "target": config.target.model_dump(mode="json", exclude={"file"}),
+        "target": config.target.model_dump(mode="json", exclude={"file", "check_accuracy"}),
         "seed": config.target_seed,
         "data": dataset.digest,
         "images": [len(dataset.training), len(dataset.validation)],
+        "split": [config.data.validation_split, config.data.split_seed],
         "environment": environment,
         "code": code_digest(*TRAINED_BY),
     }

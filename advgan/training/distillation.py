@@ -20,11 +20,13 @@ import tensorflow as tf
 from advgan import losses
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.config import Config
-from advgan.data.batches import gather_batch, slices
+from advgan.data.batches import gather_batch, images_at_once, slices
 from advgan.data.datasets import Dataset, Split, scaled
 from advgan.errors import AdvGANError, ConfigurationError, Interrupted, NonFiniteError
 from advgan.files import write_whole
+from advgan.metrics import Rate
 from advgan.networks.classifiers.architectures import build_classifier
+from advgan.oracles.checks import check_accuracy
 from advgan.oracles.counted import CountedOracle
 from advgan.perturbation import to_8_bits
 from advgan.training.checkpoints import TrainingState
@@ -33,8 +35,8 @@ from advgan.training.progress import Progress
 from advgan.training.records import Records
 
 keras = tf.keras
-AT_ONCE = 2000
-"""Images that are attacked and rounded in one go, which bounds the memory."""
+BATCHES_AT_ONCE = 4
+"""Batches of images that are attacked and rounded in one go, which bounds the memory."""
 STEPS_PER_REPORT = 10
 
 
@@ -193,6 +195,7 @@ class Distillation:
             return tf.constant(images), tf.one_hot(labels, self._oracle.classes)
         chosen = np.sort(_shuffled(len(images), self._config.seed, 0)[: self.plan.clean])
         answers = self._ask(scaled(images[chosen]), "clean", stop_asked)
+        judge_black_box(self._config, answers.argmax(axis=1), Split(images[chosen], labels[chosen]))
         return tf.constant(images[chosen]), tf.constant(answers)
 
     def _round(self, number: int, stop_asked: Callable[[], bool]) -> tuple[np.ndarray, np.ndarray]:
@@ -218,7 +221,7 @@ class Distillation:
 
     def _adversarial(self, images: np.ndarray) -> np.ndarray:
         made = np.empty(images.shape, np.uint8)
-        for part in slices(len(images), AT_ONCE):
+        for part in slices(len(images), BATCHES_AT_ONCE * images_at_once(images.shape[1:])):
             clean = scaled(images[part])
             made[part] = to_8_bits(clean, self._attack.generate(clean), self._attack.epsilon)
         return made
@@ -278,6 +281,21 @@ class Distillation:
         return loss
 
 
+def judge_black_box(config: Config, answers: np.ndarray, clean: Split) -> None:
+    """Stop where a black box does no better than chance, by answers on clean images that were bought anyway.
+
+    Args:
+        config: the run's settings.
+        answers: its classes, integers of shape (n,).
+        clean: the n images.
+
+    Raises:
+        AdvGANError: it does not; unless ``target.check_accuracy`` is off.
+    """
+    accuracy = Rate.of(int((answers == clean.labels).sum()), len(clean))
+    check_accuracy(str(config.black_box), accuracy, clean.labels, clean.images, config.target.check_accuracy)
+
+
 class BlackBoxValidation:
     """The generator's success on a few validation images, as the black box itself answers, within its allowance.
 
@@ -286,15 +304,17 @@ class BlackBoxValidation:
         attack: the generator against the distilled network.
         split: the validation images.
         count: how many of them are asked about.
+        config: the run's settings.
 
     Raises:
-        AdvGANError: none of them counts for the goal.
+        AdvGANError: none of them counts for the goal, or the black box does no better on them than chance.
     """
 
-    def __init__(self, oracle: CountedOracle, attack: AdvGANAttack, split: Split, count: int) -> None:
+    def __init__(self, oracle: CountedOracle, attack: AdvGANAttack, split: Split, count: int, config: Config) -> None:
         self._oracle, self._attack, self._goal = oracle, attack, attack.goal
         self._images, self._labels = scaled(split.images[:count]), split.labels[:count]
         self._clean = oracle.ask(self._images, "validation").argmax(axis=1)
+        judge_black_box(config, self._clean, split.first(count))
         self._eligible = self._goal.eligible(self._labels, self._clean)
         if not self._eligible.any():
             raise AdvGANError(
@@ -362,7 +382,7 @@ def _batches(count: int, batch_size: int, steps: int, seed: list[int]) -> np.nda
 def _margins(network: Any, images: np.ndarray) -> np.ndarray:
     """How far f's best class is ahead of its second, in probability, for uint8 images; shape (n,)."""
     margins = np.empty(len(images), np.float32)
-    for part in slices(len(images), AT_ONCE):
+    for part in slices(len(images), BATCHES_AT_ONCE * images_at_once(images.shape[1:])):
         probabilities = tf.nn.softmax(network(tf.constant(scaled(images[part])), training=False))
         best = tf.math.top_k(probabilities, 2).values.numpy()
         margins[part] = best[:, 0] - best[:, 1]

@@ -15,7 +15,7 @@ from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.config import Config
 from advgan.data.batches import epoch_order, gather_batch, steps_per_epoch
 from advgan.data.datasets import Dataset, Split, scaled
-from advgan.errors import AdvGANError, Interrupted, NonFiniteError, OracleUnavailable
+from advgan.errors import AdvGANError, BlackBoxFailed, Interrupted, NonFiniteError, OracleUnavailable
 from advgan.goals import Goal
 from advgan.networks.discriminator import build_discriminator
 from advgan.networks.generator import build_generator
@@ -157,7 +157,7 @@ def train(
         try:
             while not position.finished:
                 epoch(stop_asked)
-        except OracleUnavailable:
+        except (OracleUnavailable, BlackBoxFailed):
             save()
             raise
 
@@ -187,8 +187,8 @@ def check_some_count(goal: Goal, labels: np.ndarray, predictions: np.ndarray) ->
     eligible = goal.eligible(labels, predictions)
     if not eligible.any():
         raise AdvGANError(
-            f"none of the {len(labels)} validation images (the last of the training set) counts for a goal that is "
-            f"{goal}; shuffle the training set, or raise data.validation_images"
+            f"none of the {len(labels)} validation images counts for a goal that is {goal}; "
+            "set data.validation_split: by_class, or raise data.validation_images"
         )
     return eligible
 

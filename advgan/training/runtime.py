@@ -16,8 +16,10 @@ import tensorflow as tf
 
 import advgan
 from advgan.config import TrainingSettings
+from advgan.errors import AdvGANError
 from advgan.networks.normalization import ADDONS
 
+keras = tf.keras
 Environment = dict[str, Any]
 DECISIVE_VARIABLES = (
     "TF_NUM_INTRAOP_THREADS",
@@ -29,11 +31,28 @@ DECISIVE_VARIABLES = (
 """Environment variables that can change the bits of a result."""
 
 
+def _check_process() -> None:
+    policy = keras.mixed_precision.global_policy().name
+    if policy != "float32":
+        raise AdvGANError(
+            f"this process has the global Keras policy {policy}, which would change the networks; call "
+            "keras.mixed_precision.set_global_policy('float32') first; training.compute_dtype is for G and D"
+        )
+    if (floats := keras.backend.floatx()) != "float32":
+        raise AdvGANError(f"this process has keras.backend.floatx() = {floats}; call set_floatx('float32') first")
+    if tf.distribute.has_strategy():
+        raise AdvGANError("this was called inside the scope of a tf.distribute strategy; call it outside")
+
+
 def prepare(settings: TrainingSettings) -> Environment:
     """Choose determinism, let a GPU's memory grow, and describe what the run runs on.
 
     Results repeat bit for bit where the returned entries are equal, ``deterministic`` being true.
+
+    Raises:
+        AdvGANError: a setting of the calling process would change every network that is built.
     """
+    _check_process()
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         with suppress(RuntimeError):  # the device is in use already in this process, with the setting it has

@@ -1,0 +1,34 @@
+"""A share of images and its interval, defined once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share of n images, with its Wilson 95 % interval; all 0 where n is 0."""
+
+    successes: int
+    n: int
+    rate: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, successes: int, n: int) -> Rate:
+        """Build a rate from two counts (Wilson 1927, z = 1.96)."""
+        if n == 0:
+            return cls(0, 0, 0.0, 0.0, 0.0)
+        z = 1.959963984540054
+        share = successes / n
+        centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+        # At 0 and at n the interval ends there; the arithmetic misses it by a rounding error.
+        low = 0.0 if successes == 0 else max(0.0, centre - half)
+        high = 1.0 if successes == n else min(1.0, centre + half)
+        return cls(successes, n, share, low, high)
+
+    def __str__(self) -> str:
+        return f"{self.rate:.2%} [{self.low:.2%}, {self.high:.2%}] of {self.n:,}"
