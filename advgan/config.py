@@ -424,6 +424,11 @@ class Config(Settings):
         return self.oracle.black_box
 
     @property
+    def images_of_black_box(self) -> int:
+        """The first images of the data that a black box of the user's own was trained on, as far as they are stated."""
+        return (self.oracle.training_images or 0) if self.black_box not in (None, "target") else 0
+
+    @property
     def generator_epochs(self) -> int:
         """Epochs of the generator in the whole run."""
         return self.training.epochs * (1 if self.black_box is None else self.distillation.rounds)
@@ -676,7 +681,7 @@ def _explain(error: ValidationError, model: type[Settings]) -> ConfigurationErro
     if key == "training.deterministic":
         message = "should be auto, on or off"
     value = None if first["type"] == "missing" else first["input"]
-    if key == "attack.epsilon" and first["type"] == "less_than_equal" and 1 < float(first["input"]) <= 255:
+    if key == "attack.epsilon" and first["type"] == "less_than_equal" and first["input"] in range(2, 256):
         message += f", a share of the pixel range: for {first['input']} of 255 levels write {first['input']}/255"
     return ConfigurationError(key, value, _allowed(key, message, model))
 

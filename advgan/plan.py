@@ -107,7 +107,7 @@ def _check_own_target(file: Path, dataset: Dataset, stop: bool) -> None:
         known = np.shape(classifier.scores(tf.constant(images[:1])))[-1]
         if known < dataset.number_of_classes:
             raise AdvGANError(
-                f"answers with {known} scores, the data have {dataset.classes_in_words}; labels start at 0"
+                f"answers with {known} scores, the data have {dataset.classes_in_words}; do labels start at 0?"
             )
         check_answers(classifier, images, dataset.number_of_classes)
         if not has_gradient(classifier, images):
@@ -177,7 +177,7 @@ def check(config: Config) -> Plan:
             reach, or the output folder cannot be written.
         AdvGANError: every validation image is of the target class.
     """
-    dataset = load_dataset(config.data)
+    dataset = load_dataset(config.data, config.images_of_black_box)
     classes, wanted = dataset.number_of_classes, config.attack.target_class
     if wanted is not None and wanted >= classes:
         raise ConfigurationError(

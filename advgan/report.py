@@ -291,7 +291,7 @@ def evaluation_results(record: dict[str, Any], folder: Path) -> list[str]:
         *(
             row(
                 f"transfer to {other['name']}",
-                f"{rate(other['success']):<46}clean {other['clean_accuracy']['rate']:.2%}",
+                f"{rate(other['success']):<46}{_clean(other)}",
             )
             for other in record["transfer"]
         ),

@@ -384,6 +384,7 @@ def test_images_that_both_sides_have_are_refused(tmp_path: Path) -> None:
     images[150:160] = images[1:11]
     np.savez(tmp_path / "twice.npz", x_train=images, y_train=labels, x_test=images[:20], y_test=labels[:20])
     data = {"dataset": str(tmp_path / "twice.npz"), "training_images": 200, "validation_images": 100, "test_images": 20}
+    data["validation_split"] = "last"  # so that the first 100 are the black box's
     config = settings(tmp_path, data=data, oracle={"training_images": 100})
     with pytest.raises(ConfigurationError, match=r"11 of the attacker's 100 images are the black box's too"):
         check(config)

@@ -217,6 +217,7 @@ def test_an_unknown_key_is_reported_before_other_problems(tmp_path: Path) -> Non
         ("attack.epsilon=0/255", "'0/255'", ["> 0", "<= 1"]),
         ("attack.epsilon=-0.1", "-0.1", ["> 0", "<= 1"]),
         ("attack.epsilon=1.01", "1.01", ["> 0", "<= 1"]),
+        ("attack.epsilon=8", "8", ["for 8 of 255 levels write 8/255", "> 0", "<= 1"]),
         ("attack.epsilon=256/255", "'256/255'", ["> 0", "<= 1"]),
         ("attack.epsilon=.nan", "nan", ["finite", "> 0", "<= 1"]),
         ("attack.epsilon=.inf", "inf", ["> 0", "<= 1"]),
@@ -238,7 +239,8 @@ def test_an_unknown_key_is_reported_before_other_problems(tmp_path: Path) -> Non
         ("training.epochs=2.5", "2.5", ["integer", ">= 1"]),
         ("training.epochs=two", "'two'", ["integer", ">= 1"]),
         ("data.test_images=many", "'many'", ["integer", ">= 1"]),
-        ("output.directory=5", "5", ["string"]),
+        ("output.directory=5", "5", ["should be text; put it in quotes"]),
+        ("name=2024", "2024", ["should be text; put it in quotes"]),
         # not among the choices
         ("training.compute_dtype=float16", "'float16'", ["'float32'", "'bfloat16'"]),
         ("attack.goal=random", "'random'", ["'untargeted'", "'targeted'"]),

@@ -89,7 +89,7 @@ def numbered_arrays(training: int = 20, test: int = 6) -> Arrays:
 @pytest.mark.parametrize("validation", [1, 5, 19])
 def test_validation_images_are_the_last_of_the_training_set_and_no_others(tmp_path: Path, validation: int) -> None:
     name = archive(tmp_path / "own.npz", numbered_arrays())
-    dataset = load_dataset(DataSettings(dataset=name, validation_images=validation))
+    dataset = load_dataset(DataSettings(dataset=name, validation_images=validation, validation_split="last"))
     assert dataset.training.images[:, 0, 0, 0].tolist() == list(range(20 - validation))
     assert dataset.validation.images[:, 0, 0, 0].tolist() == list(range(20 - validation, 20))
     assert dataset.test.images[:, 0, 0, 0].tolist() == list(range(100, 106))
@@ -99,7 +99,9 @@ def test_validation_images_are_the_last_of_the_training_set_and_no_others(tmp_pa
 
 def test_limits_take_the_first_images_and_leave_the_validation_images_alone(tmp_path: Path) -> None:
     name = archive(tmp_path / "own.npz", numbered_arrays())
-    dataset = load_dataset(DataSettings(dataset=name, validation_images=5, training_images=7, test_images=2))
+    dataset = load_dataset(
+        DataSettings(dataset=name, validation_images=5, validation_split="last", training_images=7, test_images=2)
+    )
     assert dataset.training.images[:, 0, 0, 0].tolist() == list(range(7))
     assert dataset.validation.images[:, 0, 0, 0].tolist() == list(range(15, 20))
     assert dataset.test.images[:, 0, 0, 0].tolist() == [100, 101]
@@ -136,7 +138,8 @@ def test_archives_of_the_users_own(tmp_path: Path, dtype: type, shape: tuple[int
     levels = {part: random.integers(256, size=(count, *shape)) for part, count in (("train", 20), ("test", 6))}
     stored = {f"x_{part}": (x if dtype == np.uint8 else x / 255).astype(dtype) for part, x in levels.items()}
     arrays = {**numbered_arrays(), **stored}
-    dataset = load_dataset(DataSettings(dataset=archive(tmp_path / "own.npz", arrays), validation_images=5))
+    name = archive(tmp_path / "own.npz", arrays)
+    dataset = load_dataset(DataSettings(dataset=name, validation_images=5, validation_split="last"))
     assert dataset.image_shape == (8, 9, shape[2] if len(shape) == 3 else 1)
     assert dataset.training.images.dtype == (np.uint8 if dtype == np.uint8 else np.float32)
     everything = np.concatenate([scaled(dataset.training.images), scaled(dataset.validation.images)])
@@ -150,7 +153,8 @@ def test_archives_of_the_users_own(tmp_path: Path, dtype: type, shape: tuple[int
 def test_labels_of_any_integer_type_flat_or_in_a_column(tmp_path: Path, dtype: type) -> None:
     arrays = numbered_arrays()
     arrays["y_train"], arrays["y_test"] = arrays["y_train"].astype(dtype), arrays["y_test"].astype(dtype)[:, None]
-    dataset = load_dataset(DataSettings(dataset=archive(tmp_path / "own.npz", arrays), validation_images=5))
+    name = archive(tmp_path / "own.npz", arrays)
+    dataset = load_dataset(DataSettings(dataset=name, validation_images=5, validation_split="last"))
     assert dataset.training.labels.dtype == dataset.test.labels.dtype == np.int32
     assert dataset.training.labels.tolist() == [i % 4 for i in range(15)]
     assert dataset.test.labels.tolist() == [i % 3 for i in range(6)]
@@ -197,30 +201,53 @@ def as_floats(arrays: Arrays, key: str, worst: float) -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (without("x_test"), "lacks x_test; it should hold x_train, y_train, x_test, y_test"),
+        (
+            without("x_test"),
+            r"lacks x_test \(it holds x_train, y_train, y_test\); it should hold x_train,",
+        ),
         (without("y_train"), "lacks y_train"),
         (replacing("x_train", lambda x: x.astype(np.int64)), "x_train is int64"),
         (replacing("x_test", lambda x: x.astype(bool)), "x_test is bool"),
         (replacing("x_train", lambda x: x.astype(str)), "x_train is <U"),
         (replacing("x_train", lambda x: x.astype(np.complex64)), "x_train is complex64"),
-        (replacing("x_train", lambda x: x.astype(np.float32)), r"x_train holds values outside \[0, 1\]"),
+        (replacing("x_train", lambda x: x.astype(np.float32)), r"values .* from 0 to 19; divide by 255"),
+        (
+            replacing("x_train", lambda x: x / 9.5 - 1),
+            r"values .* from -1 to 1; store \(images \+ 1\) / 2",
+        ),
+        (
+            replacing("x_train", lambda x: (x - 9) / 5),
+            r"values .* from -1\.8 to 2; store the pixels as",
+        ),
+        (
+            replacing("x_train", lambda x: np.moveaxis(x, -1, 1)),
+            r"has shape \(20, 1, 8, 9\): channels come first",
+        ),
         (lambda arrays: as_floats(arrays, "x_train", 1.001), r"x_train holds values outside \[0, 1\]"),
         (lambda arrays: as_floats(arrays, "x_test", -0.001), r"x_test holds values outside \[0, 1\]"),
-        (lambda arrays: as_floats(arrays, "x_train", np.nan), r"x_train holds values outside \[0, 1\]"),
-        (lambda arrays: as_floats(arrays, "x_test", np.inf), r"x_test holds values outside \[0, 1\]"),
+        (lambda arrays: as_floats(arrays, "x_train", np.nan), "x_train holds NaN or infinity"),
+        (lambda arrays: as_floats(arrays, "x_test", np.inf), "x_test holds NaN or infinity"),
         (replacing("x_test", lambda x: x / 255), "x_test is float32, x_train uint8"),
         (replacing("x_train", lambda x: x[:0]), "x_train is empty"),
         (replacing("x_test", lambda x: x[:0]), "x_test is empty"),
         (replacing("x_train", lambda x: x.reshape(20, -1)), r"x_train has shape \(20, 72\)"),
         (replacing("x_test", lambda x: x[..., None]), r"x_test has shape \(6, 8, 9, 1, 1\)"),
         (replacing("x_test", lambda x: x[:, :7]), r"x_test has images of \(7, 9, 1\), x_train of \(8, 9, 1\)"),
-        (replacing("y_train", lambda y: y[:-1]), "y_train should be 20 class indices"),
-        (replacing("y_test", lambda y: np.append(y, 0)), "y_test should be 6 class indices"),
+        (replacing("y_train", lambda y: y[:-1]), "y_train has 19 labels for 20 images"),
+        (replacing("y_test", lambda y: np.append(y, 0)), "y_test has 7 labels for 6 images"),
         (replacing("y_test", lambda y: y[:0]), "y_test is empty"),
-        (replacing("y_train", lambda y: y - 1), "y_train should be 20 class indices, integers from 0"),
-        (replacing("y_train", lambda y: y.astype(np.float32)), "y_train should be 20 class indices"),
-        (replacing("y_train", lambda y: np.eye(4, dtype=int)[y]), "y_train should be 20 class indices"),
-        (replacing("y_test", lambda y: y + 2**32), "class indices should be below 100,000"),
+        (
+            replacing("y_train", lambda y: y - 1),
+            "y_train has class -1 at index 0; it should hold class indices",
+        ),
+        (replacing("y_train", lambda y: y.astype(np.float32)), r"y_train is float32; .*: store labels.astype\(int\)"),
+        (
+            replacing("y_train", lambda y: np.eye(4, dtype=int)[y]),
+            r"one-hot rows; .* store labels.argmax\(axis=1\)",
+        ),
+        (replacing("y_train", lambda y: y.astype(str)), r"y_train holds text; .* store numpy.unique\("),
+        (replacing("y_train", lambda y: y.reshape(4, 5)), r"y_train has shape \(4, 5\)"),
+        (replacing("y_test", lambda y: y + 2**32), "y_test has class 4294967298 at index 2; the most is 99,999"),
         (replacing("x_train", lambda x: x.astype(object)), "is not a readable .npz file"),
         (replacing("y_test", lambda y: y.astype(object)), "is not a readable .npz file"),
     ],
@@ -231,6 +258,84 @@ def test_an_archive_that_cannot_be_used_is_refused_in_one_line(
     arrays = numbered_arrays()
     change(arrays)
     refused(Path(archive(tmp_path / "own.npz", arrays)), problem)
+
+
+@pytest.mark.parametrize(
+    ("key", "index", "label"), [("y_test", 3, 255), ("y_train", 17, 255), ("y_train", 0, 99_999), ("y_test", 5, 8)]
+)
+def test_a_stray_label_is_refused_with_its_place(tmp_path: Path, key: str, index: int, label: int) -> None:
+    arrays = numbered_arrays(100, 6)  # classes 0 to 3
+    arrays[key][index] = label
+    refused(
+        Path(archive(tmp_path / "own.npz", arrays)), f"{key} has class {label} at index {index}, far above the others"
+    )
+
+
+def test_gaps_between_classes_are_shown_and_no_mistake(tmp_path: Path) -> None:
+    arrays = numbered_arrays()
+    arrays["y_train"], arrays["y_test"] = 1 + 2 * arrays["y_train"], np.full(6, 9)
+    settings = DataSettings(dataset=archive(tmp_path / "own.npz", arrays), validation_images=5)
+    assert load_dataset(settings).classes_in_words == (
+        "10 classes; no training image of class 0, 2, 4, 6, 8 and 1 more; "
+        "no test image of class 0, 1, 2, 3, 4 and 4 more"
+    )
+    assert load_dataset(DataSettings()).classes_in_words == "10 classes"
+
+
+def test_a_rounding_error_beyond_the_pixel_range_is_none(tmp_path: Path) -> None:
+    arrays = numbered_arrays()
+    for key in ("x_train", "x_test"):
+        arrays[key] = (arrays[key] / arrays[key].max()).astype(np.float32) * np.float32(1.0000002)
+    assert arrays["x_train"].max() > 1
+    name = archive(tmp_path / "own.npz", arrays)
+    dataset = load_dataset(DataSettings(dataset=name, validation_images=5))
+    assert dataset.training.images.max() <= 1 and dataset.test.images.max() == 1
+
+
+@pytest.mark.parametrize("sorted_by_class", [False, True])
+def test_validation_images_of_ones_own_data_are_drawn_by_class(tmp_path: Path, sorted_by_class: bool) -> None:
+    arrays = numbered_arrays(200)
+    arrays["y_train"] = np.repeat([0, 1, 2, 3], [100, 60, 30, 10])
+    if not sorted_by_class:
+        arrays["y_train"] = np.random.default_rng(0).permutation(arrays["y_train"])
+    name = archive(tmp_path / "own.npz", arrays)
+
+    def split(**settings: int) -> Dataset:
+        return load_dataset(DataSettings(dataset=name, validation_images=40, **settings))
+
+    first = split()
+    assert np.bincount(first.validation.labels).tolist() == [20, 12, 6, 2]  # a fifth of each class
+    numbers = [images[:, 0, 0, 0].tolist() for images in (first.training.images, first.validation.images)]
+    assert sorted(numbers[0] + numbers[1]) == list(range(200))
+    assert first.training.labels.tolist() == arrays["y_train"][numbers[0]].tolist()
+    assert first.validation.labels.tolist() == arrays["y_train"][numbers[1]].tolist()
+    np.testing.assert_array_equal(split().validation.images, first.validation.images)
+    assert split(split_seed=1).validation.images[:, 0, 0, 0].tolist() != numbers[1]
+    few = split(training_images=40).training  # the first ones of a random order, so every class is among them
+    assert few.images[:, 0, 0, 0].tolist() == numbers[0][:40]
+    assert set(few.labels.tolist()) >= {0, 1, 2}
+
+
+def test_the_images_a_black_box_was_trained_on_stay_first_and_do_not_validate(tmp_path: Path) -> None:
+    name = archive(tmp_path / "own.npz", numbered_arrays(60))
+    dataset = load_dataset(DataSettings(dataset=name, validation_images=20), first_apart=30)
+    assert dataset.training.images[:30, 0, 0, 0].tolist() == list(range(30))
+    assert sorted(dataset.training.images[30:, 0, 0, 0].tolist() + dataset.validation.images[:, 0, 0, 0].tolist()) == (
+        list(range(30, 60))
+    )
+    assert np.bincount(dataset.validation.labels).tolist() == [5, 5, 5, 5]
+
+
+def test_a_class_of_one_image_stays_with_the_training_images(tmp_path: Path) -> None:
+    arrays = numbered_arrays()
+    arrays["y_train"] = np.array([0] * 10 + [1] * 9 + [2])
+    dataset = load_dataset(DataSettings(dataset=archive(tmp_path / "own.npz", arrays), validation_images=4))
+    assert np.bincount(dataset.training.labels).tolist() == [8, 7, 1]
+
+
+def test_the_seed_of_a_split_that_is_not_drawn_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"data.split_seed = 1: is for data.validation_split: by_class"):
+        DataSettings(split_seed=1)
 
 
 def refused(path: Path, problem: str) -> None:

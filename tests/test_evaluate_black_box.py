@@ -34,6 +34,7 @@ from advgan.evaluation.square import run_square
 from advgan.experiment import new_run_directory, train_and_evaluate
 from advgan.goals import Goal, Targeted, Untargeted
 from advgan.metrics import Rate
+from advgan.oracles import checks
 from advgan.oracles.checks import PASS, WARN
 from advgan.oracles.classifiers import Classifier, file_digest
 from advgan.oracles.counted import queries_in
@@ -333,7 +334,7 @@ def test_a_black_box_that_is_a_file_is_scored_by_its_answers_alone(
     summary = json.loads((copy / "summary.json").read_text())
     summary["black_box"] |= {"digest": file_digest(copy / "target.keras"), "answers": "labels"}
     (copy / "summary.json").write_text(json.dumps(summary))
-    monkeypatch.setattr(guards, "check_gradients", None)  # nobody may call it
+    monkeypatch.setattr(checks, "check_gradients", None)  # nobody may call it
     found = assess(Request(copy, images=20, optimized_images=3, square_queries=10), say=silent)
     assert found["distilled"]["agreement_adversarial"]["rate"] == 1
     assert found["target"]["sha256"] == file_digest(copy / "target.keras")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.stats import binomtest
 
 from advgan import evaluate
 from advgan.assessment import Request, assess
@@ -108,6 +109,48 @@ def test_a_target_in_training_mode_is_refused() -> None:
     with pytest.raises(AdvGANError, match=r"the target is in training mode: .*training=False"):
         checks.check_answers(classifier(lambda images: normalized(images, training=True)), IMAGES, 10)
     assert checks.check_answers(classifier(lambda images: normalized(images, training=False)), IMAGES, 10)
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        lambda images: tf.sigmoid(nearest_mean(images)),
+        lambda images: tf.cast(tf.nn.softmax(nearest_mean(images)), tf.bfloat16),
+        lambda images: 100 * tf.nn.softmax(nearest_mean(images)),
+    ],
+    ids=["sigmoids", "bfloat16", "per cent"],
+)
+def test_probabilities_in_disguise_are_refused(scores: Callable[[Any], Any]) -> None:
+    with pytest.raises(AdvGANError, match=r"the target returns probabilities"):
+        checks.check_answers(classifier(scores), IMAGES, 10)
+
+
+@pytest.mark.parametrize("counts", [[10] * 10, [90, 10], [1, 2, 97], [50, 50]])
+@pytest.mark.parametrize("n", [99, 100, 5000])
+def test_an_accuracy_whose_interval_reaches_chance_stops(counts: list[int], n: int) -> None:
+    labels = np.resize(np.repeat(np.arange(len(counts)), counts), n)
+    chance = np.bincount(labels).max() / n
+    images = np.array([0, 1], np.uint8)
+    for right in range(0, n + 1, max(1, n // 50)):
+        low = binomtest(right, n).proportion_ci(method="wilson").low
+
+        def found(stop: bool, right: int = right) -> checks.Finding:
+            return checks.check_accuracy("box", Rate.of(right, n), labels, images, stop)
+
+        if low > chance:
+            assert found(stop=True).status == (WARN if right / n < 0.5 else PASS)
+            continue
+        assert found(stop=False).status == WARN
+        if n < 100:
+            assert found(stop=True).status == WARN
+        else:
+            with pytest.raises(AdvGANError, match=r"box is no better than chance: .* the pixels are 0 to 1 of 255"):
+                found(stop=True)
+
+
+def test_chance_among_images_of_one_class_is_not_judged() -> None:
+    found = checks.check_accuracy("box", Rate.of(200, 200), np.full(200, 7), IMAGES, stop=True)
+    assert found.status == NOT_CHECKED
 
 
 def test_scores_of_another_shape_or_not_finite_are_refused() -> None:

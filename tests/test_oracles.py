@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 
 from advgan.errors import AdvGANError, Interrupted, OracleUnavailable
-from advgan.oracles.black_box import BlackBox, as_probabilities, is_local, load_black_box
+from advgan.oracles.answers import as_probabilities, kind_of
+from advgan.oracles.black_box import BlackBox, is_local, load_black_box
 from advgan.oracles.counted import PURPOSES, CountedOracle
 
 keras = tf.keras
@@ -28,6 +29,8 @@ def logits(images):
 def probabilities(images):
     exponentials = np.exp(logits(images))
     return exponentials / exponentials.sum(axis=1, keepdims=True)
+def in_per_cent(images):
+    return 100 * probabilities(images)
 def labels(images):
     return logits(images).argmax(axis=1)
 def seven(images):
@@ -152,19 +155,66 @@ def test_what_is_a_file_here() -> None:
 
 def test_what_counts_as_probabilities() -> None:
     answers = np.array([[0.25, 0.75], [1.0, 0.0]])
-    np.testing.assert_array_equal(as_probabilities(answers, 2, 2, "box"), answers)
+    found, remark = as_probabilities(answers, 2, 2, "box")
+    np.testing.assert_array_equal(found, answers)
+    assert remark == ""
     rounded = np.array([[0.3333, 0.6662], [-1e-7, 1.0]])  # as JSON may have it
-    np.testing.assert_array_equal(as_probabilities(rounded, 2, 2, "box"), rounded.astype(np.float32))
+    np.testing.assert_array_equal(as_probabilities(rounded, 2, 2, "box")[0], rounded.astype(np.float32))
     half = softmax(np.random.default_rng(0).normal(size=(4, 1000))).astype(np.float16)
-    assert as_probabilities(half, 4, 1000, "box").dtype == np.float32
+    assert as_probabilities(half, 4, 1000, "box")[0].dtype == np.float32
     for wrong in (
-        [[0.5, 0.6], [1.0, 0.0]],
+        [[50.0, 80.0], [1.0, 0.0]],
         [[1.5, -0.5], [1.0, 0.0]],
         [[np.nan, 1.0], [1.0, 0.0]],
         [[np.inf, 0], [1, 0]],
     ):
         with pytest.raises(AdvGANError, match="box answers with no probabilities"):
             as_probabilities(np.array(wrong), 2, 2, "box")
+
+
+SCORES = np.random.default_rng(5).normal(size=(200, 10)) * 3
+EXACT = softmax(SCORES)
+LARGEST_THREE = np.argsort(np.argsort(EXACT)) >= 7
+
+
+def in_bfloat16(values: np.ndarray) -> np.ndarray:
+    return np.asarray(tf.cast(values, tf.bfloat16))
+
+
+@pytest.mark.parametrize(
+    ("answers", "remark", "error"),
+    [
+        (np.round(EXACT, 2), "rounded or cut off", 0.011),
+        (np.where(LARGEST_THREE, EXACT, 0), "rounded or cut off", 0.15),
+        (100 * EXACT, "in per cent", 1e-6),
+        (np.round(100 * EXACT), "in per cent: divided by 100 and do not sum to 1", 0.03),
+        (np.where(LARGEST_THREE, 100 * EXACT, 0), "in per cent", 0.15),
+        (in_bfloat16(EXACT), "rounded or cut off", 0.01),
+    ],
+    ids=["two decimals", "largest three", "per cent", "whole per cent", "largest three in per cent", "bfloat16"],
+)
+def test_probabilities_in_disguise_are_taken_as_such(answers: np.ndarray, remark: str, error: float) -> None:
+    assert kind_of(answers) != "logits"
+    found, said = as_probabilities(answers, len(answers), 10, "box")
+    assert remark in said
+    assert found.dtype == np.float32 and found.min() >= 0
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=2e-3)
+    np.testing.assert_array_equal(found.argmax(axis=1), np.asarray(answers, np.float64).argmax(axis=1))
+    assert np.abs(found - EXACT).max() < error
+
+
+@pytest.mark.parametrize("scores", [SCORES, np.log(EXACT), 9 * np.abs(SCORES), SCORES.astype(np.float16)])
+def test_logits_are_not_mistaken_for_probabilities(scores: np.ndarray) -> None:
+    assert kind_of(scores) == "logits"
+
+
+def test_what_is_done_to_answers_is_said_once(module: str, caplog: pytest.LogCaptureFixture) -> None:
+    black_box = load_black_box(f"{module}:in_per_cent", SHAPE, CLASSES, per_request=10)
+    answers = black_box.ask(IMAGES)
+    np.testing.assert_allclose(answers, softmax(logits_of_the_module()), atol=1e-6)
+    assert black_box.remarks == ["are in per cent: divided by 100"]
+    [said] = [record.getMessage() for record in caplog.records]
+    assert said == f"The answers of {module}:in_per_cent are in per cent: divided by 100"
 
 
 # --- the counter ---

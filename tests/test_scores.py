@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from advgan.attacks import advgan_attack
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.config import AttackSettings, DataSettings
+from advgan.data import batches
 from advgan.data.datasets import Dataset, Split, load_dataset
 from advgan.evaluation.scores import AttackScore, accuracy, score_attack
 from advgan.metrics import Rate
@@ -188,7 +188,8 @@ def test_scores_do_not_depend_on_the_batch_size(
     batch_size: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(advgan_attack, "BATCH_SIZE", batch_size)
+    for name in ("MOST_AT_ONCE", "FEWEST_AT_ONCE"):
+        monkeypatch.setattr(batches, name, batch_size)
     score = score_attack(AdvGANAttack(one_pixel_generator(-3.0, 1.5), classifier, settings(8)), digits)
     assert score.success == reference_score.success
     assert score.success_8_bit == reference_score.success_8_bit

@@ -221,7 +221,8 @@ def test_validation_images_that_are_all_of_the_target_class_are_refused(
     arrays = dict(np.load(name))
     arrays["y_train"][-10:] = 3
     np.savez(name, **arrays)
-    settings = with_settings(f"data.dataset={name}", *TINY_BATCHES, "attack.goal=targeted", "attack.target_class=3")
+    goal = ("attack.goal=targeted", "attack.target_class=3", "data.validation_split=last")
+    settings = with_settings(f"data.dataset={name}", *TINY_BATCHES, *goal)
     message = refusal(here, capsys, ["--config", "mnist.yaml", *settings])
     assert message.startswith("none of the 10 validation images")
     assert "data.validation_images" in message

@@ -40,6 +40,10 @@ class Split:
         """The images at these places."""
         return Split(self.images[places], self.labels[places])
 
+    def joined(self, other: Split) -> Split:
+        """These images, then those of another split."""
+        return Split(np.concatenate([self.images, other.images]), np.concatenate([self.labels, other.labels]))
+
     def first(self, count: int | None) -> Split:
         """The first ``count`` images, or all."""
         return self.at(slice(count))
@@ -94,8 +98,13 @@ def _image_digest(image: np.ndarray) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
 
 
-def load_dataset(settings: DataSettings) -> Dataset:
+def load_dataset(settings: DataSettings, first_apart: int = 0) -> Dataset:
     """Load a dataset and take the validation images out of its training set.
+
+    Args:
+        settings: of the data.
+        first_apart: so many images, the first of the file, stay the first of the training images, and none of them
+            validates: those that a black box of the user's own was trained on.
 
     Raises:
         ConfigurationError: the file is missing, or its arrays cannot be used, or there are too few images.
@@ -120,7 +129,11 @@ def load_dataset(settings: DataSettings) -> Dataset:
             raise ConfigurationError(f"data.{key}", wanted, f"there are {available} (allowed: 1 to {available})")
     training, validation = everything.at(slice(None, split)), everything.at(slice(split, None))
     if settings.validation_split == "by_class":
-        training, validation = map(everything.at, _by_class(everything.labels, len(validation), settings.split_seed))
+        first_apart = min(first_apart, split - 1)  # else too few are left, which is said where the data are divided
+        drawn = _by_class(everything.labels[first_apart:], len(validation), settings.split_seed)
+        training, validation = (everything.at(first_apart + places) for places in drawn)
+        if first_apart:
+            training = everything.first(first_apart).joined(training)
     return Dataset(
         training=training.first(settings.training_images),
         validation=validation,
@@ -136,8 +149,8 @@ def _by_class(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np
     counts = np.bincount(labels)
     wanted = counts * (count / len(labels))
     chosen = np.floor(wanted).astype(int)
-    left = np.argsort(chosen - wanted, kind="stable")[: count - chosen.sum()]  # largest remainders first
-    chosen[left] += 1
+    # One more of the classes with the largest remainders; last of those that would have no training image then.
+    chosen[np.lexsort((chosen - wanted, chosen + 1 >= counts))[: count - chosen.sum()]] += 1
     validation = np.zeros(len(labels), bool)
     for label in np.flatnonzero(chosen):
         validation[order[labels[order] == label][: chosen[label]]] = True

@@ -117,9 +117,8 @@ def check_held_out(scored: Split, used: list[Split], stop: bool = True) -> Findi
     reason = f"{found:,} of {len(scored):,} scored images are among the training and validation images"
     if stop and found > MOST_TRAINING_IMAGES * len(scored):
         raise AdvGANError(f"{reason}: success on those says nothing; put others into x_test")
-    return marked_if(
-        found > 0, "held-out images", reason, "Success on them says nothing: put other images into x_test."
-    )
+    remedy = "Success on them says nothing: put other images into x_test."
+    return marked_if(found > 0, "held-out images", reason, remedy)
 
 
 def check_iterative(single_step: Rate | None, iterative: Rate | None) -> Finding:

@@ -202,7 +202,7 @@ def check_request(request: Request) -> tuple[Config, Dataset]:
                 f"{run} is not finished: it has no {name}; go on with: python -m advgan.train --resume {run}"
             )
     read_json(run / SUMMARY)
-    dataset = load_dataset(config.data)
+    dataset = load_dataset(config.data, config.images_of_black_box)
     processes = read_json(run / PROCESSES) if (run / PROCESSES).exists() else []
     if processes and processes[0]["data_sha256"] != dataset.digest:
         raise AdvGANError(f"{config.data.dataset} has changed since {run} was trained on it; put that file back")

@@ -10,15 +10,15 @@ from advgan.errors import AdvGANError
 
 SUM_TOLERANCE = 1e-3
 """How far the sum of a row of probabilities may be from 1 before they count as rounded or cut off."""
-PER_CENT_TOLERANCE = 5.0
-"""The same for per cent: whole numbers for ten classes are off by 5 at most."""
+MOST_PER_CENT, LEAST_PER_CENT = 105.0, 75.0
+"""What a row in per cent sums to at most, rounded to whole numbers, and half of the rows at least, cut off to a few."""
 FLOOR = 1e-4
 """The least probability of a class in a row that was rounded or cut off: an answer of 0 there means small, not none."""
 Kind = Literal["logits", "probabilities", "per cent"]
 
 
 def kind_of(scores: np.ndarray) -> Kind:
-    """What scores are, by their range: logits are not confined to [0, 1], nor do most rows sum to 100.
+    """What scores are, by their range: logits are not confined to [0, 1], nor do their rows sum to about 100.
 
     Rounded, cut off to the largest few, in half precision, or of one sigmoid for each class: all lie in [0, 1].
 
@@ -30,8 +30,8 @@ def kind_of(scores: np.ndarray) -> Kind:
         return "logits"
     if scores.max() <= 1 + SUM_TOLERANCE:
         return "probabilities"
-    sums = scores.sum(axis=1) - 100
-    return "per cent" if max(sums.max(), abs(np.median(sums))) <= PER_CENT_TOLERANCE else "logits"
+    sums = scores.sum(axis=1)
+    return "per cent" if sums.max() <= MOST_PER_CENT and np.median(sums) >= LEAST_PER_CENT else "logits"
 
 
 def as_probabilities(answers: np.ndarray, images: int, classes: int, name: str) -> tuple[np.ndarray, str]:
