@@ -7,13 +7,13 @@ import os
 import re
 import zipfile
 import zlib
-from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
+from advgan.data.image_source import Advance, Batch, ImageSource, Labels
 from advgan.data.pictures import (
     FORMATS,
     SUFFIXES,
@@ -27,125 +27,27 @@ from advgan.data.pictures import (
     shape_text,
     write_png,
 )
-from advgan.errors import AdvGANError, ConfigurationError
+from advgan.errors import ConfigurationError
 from advgan.files import write_whole
 
-Advance = Callable[[int], None]
 VALUES_AT_ONCE = 4_000_000
 """Values of an array that are checked at a time."""
 
 
-class Labels(NamedTuple):
-    """The true classes of all images."""
-
-    indices: np.ndarray
-    """Class indices, shape (n,)."""
-    names: tuple[str, ...] | None
-    """The name of each class, in the order of their indices; None where classes have no names."""
-    origin: str
-    """Where they come from, in words."""
-
-
-class Batch(NamedTuple):
-    """Some consecutive images."""
-
-    images: np.ndarray
-    """Those that can be used: uint8, or floats in [0, 1], shape (n, height, width, channels)."""
-    indices: list[int]
-    """Which images these are."""
-    problems: dict[int, str]
-    """Which cannot be used, and why."""
-
-
-class ImageFiles(ABC):
-    """Images in files, read a batch at a time, and the place of each in the output folder."""
-
-    path: Path
-    """What the user named."""
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @abstractmethod
-    def __str__(self) -> str: ...
-
-    @abstractmethod
-    def name(self, index: int) -> str:
-        """What an image is called in the results."""
-
-    @abstractmethod
-    def output(self, index: int) -> str:
-        """Where its adversarial image is, relative to the output folder."""
-
-    @abstractmethod
-    def check(self, shape: Shape, resize: bool, advance: Advance) -> str:
-        """Look at every image before any work.
-
-        Args:
-            shape: height, width, channels of the run's images.
-            resize: whether pictures of other shapes are converted.
-            advance: receives how many images were looked at since the last call.
-
-        Returns:
-            SHA-256, in hex, of names and contents.
-
-        Raises:
-            ConfigurationError: the images do not fit the run.
-        """
-
-    @abstractmethod
-    def labels(self, classes: int) -> Labels | None:
-        """The true classes, or None where nothing tells them.
-
-        Args:
-            classes: how many classes the classifier tells apart.
-
-        Raises:
-            ConfigurationError: they do not fit the classifier.
-        """
-
-    @abstractmethod
-    def read(self, part: slice, shape: Shape, resize: bool) -> Batch:
-        """Read consecutive images."""
-
-    @abstractmethod
-    def start(self, folder: Path) -> bool:
-        """Make the output folder ready; return whether what an earlier process wrote into it can be kept."""
-
-    @abstractmethod
-    def write(self, folder: Path, indices: list[int], images: np.ndarray) -> np.ndarray:
-        """Write adversarial images; return them as read back from the files.
-
-        Raises:
-            OSError: they cannot be written.
-        """
-
-    @abstractmethod
-    def read_back(self, folder: Path, index: int) -> np.ndarray:
-        """One adversarial image as it is in the files, shape (height, width, channels)."""
-
-    def finish(self, folder: Path) -> None:
-        """Put the output in its final place, whole."""
-
-    @abstractmethod
-    def clean(self, folder: Path) -> None:
-        """Remove what only an unfinished output holds."""
-
-
-class PictureFiles(ImageFiles):
+class PictureFiles(ImageSource):
     """A picture, or a folder of them whose sub-folders may name their classes.
 
     Raises:
         ConfigurationError: there is no picture.
     """
 
-    def __init__(self, path: Path, reserved: tuple[str, ...]) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self._root = path if path.is_dir() else path.parent
         self._names, self.others = find_pictures(path) if path.is_dir() else ([path.name], 0)
         if not self._names:
             raise ConfigurationError("INPUT", str(path), f"holds no picture ({', '.join(SUFFIXES)})")
-        self._outputs = output_names(self._names, reserved)
+        self._outputs = output_names(self._names, reserved=("attack.png",))
 
     def __len__(self) -> int:
         return len(self._names)
@@ -154,12 +56,15 @@ class PictureFiles(ImageFiles):
         others = f" ({self.others:,} other files are left out)" if self.others else ""
         return f"{len(self):,} {'picture' if len(self) == 1 else 'pictures'} in {self.path}{others}"
 
+    @override
     def name(self, index: int) -> str:
         return self._names[index]
 
+    @override
     def output(self, index: int) -> str:
         return self._outputs[index]
 
+    @override
     def check(self, shape: Shape, resize: bool, advance: Advance) -> str:
         if shape[2] not in (1, 3):
             problem = f"pictures have 1 or 3 channels, the run takes {shape_text(shape)}; give an array (.npy, .npz)"
@@ -183,6 +88,7 @@ class PictureFiles(ImageFiles):
             advance(1)
         return digest.hexdigest()
 
+    @override
     def labels(self, classes: int) -> Labels | None:
         folders = [name.partition("/")[0] if "/" in name else "" for name in self._names]
         found = sorted(set(folders))
@@ -207,6 +113,7 @@ class PictureFiles(ImageFiles):
         index = {name: number for number, name in enumerate(found)}
         return Labels(np.array([index[name] for name in folders]), tuple(found), "sub-folders, in alphabetical order")
 
+    @override
     def read(self, part: slice, shape: Shape, resize: bool) -> Batch:
         pictures, indices, problems = [], [], {}
         for index in range(part.start, part.stop):
@@ -217,9 +124,11 @@ class PictureFiles(ImageFiles):
                 problems[index] = str(problem)
         return Batch(np.stack(pictures) if pictures else np.empty((0, *shape), np.uint8), indices, problems)
 
+    @override
     def start(self, folder: Path) -> bool:
         return True
 
+    @override
     def write(self, folder: Path, indices: list[int], images: np.ndarray) -> np.ndarray:
         partial = folder / ".partial.png"
         for index, image in zip(indices, images, strict=True):
@@ -229,14 +138,20 @@ class PictureFiles(ImageFiles):
             partial.replace(path)
         return np.stack([self.read_back(folder, index) for index in indices])
 
+    @override
     def read_back(self, folder: Path, index: int) -> np.ndarray:
         return read_picture(folder / self._outputs[index])
 
+    @override
+    def finish(self, folder: Path) -> None:
+        pass  # each file is
+
+    @override
     def clean(self, folder: Path) -> None:
         (folder / ".partial.png").unlink(missing_ok=True)
 
 
-class ImageArray(ImageFiles):
+class ImageArray(ImageSource):
     """An array of images in an ``.npy`` file, or in an ``.npz`` file with or without its labels.
 
     An ``.npy`` file is read from the disk as needed; an ``.npz`` file is read into memory.
@@ -247,39 +162,39 @@ class ImageArray(ImageFiles):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._key, self._labels_key = "x", "y"
+        self._key, self._labels_key = "", "y"
         try:
-            self._images, self._labels = self._loaded()
+            images, self._labels = self._loaded()
         except OSError as error:
             raise self._refused(f"cannot be read ({error.strerror or error})") from None
         except (ValueError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
             pickled = "pickle" in str(error).lower()
-            raise self._refused(f"cannot be read ({'no array of numbers' if pickled else error})") from None
-        if not isinstance(self._images, np.ndarray) or (
-            self._images.dtype != np.uint8 and self._images.dtype.kind != "f"
-        ):
-            raise self._refused(f"is {self._images.dtype}; it should be uint8 in 0..255 or floats in [0, 1]")
-        if self._images.size == 0:
-            raise self._refused(f"is empty (its shape is {self._images.shape})")
+            raise self._refused(f"cannot be read ({'it holds objects, not numbers' if pickled else error})") from None
+        if images.dtype != np.uint8 and images.dtype.kind != "f":
+            raise self._refused(f"is {images.dtype}; it should be uint8 in 0..255 or floats in [0, 1]")
+        if images.size == 0:
+            raise self._refused(f"is empty: its shape is {images.shape}")
+        self._images: np.ndarray = images
 
     def _refused(self, problem: str) -> ConfigurationError:
-        where = "" if self.path.suffix == ".npy" or not hasattr(self, "_images") else f"array {self._key} "
-        return ConfigurationError("INPUT", str(self.path), where + problem)
+        return ConfigurationError("INPUT", str(self.path), f"array {self._key} {problem}" if self._key else problem)
 
-    def _loaded(self) -> tuple[np.ndarray, np.ndarray | None]:
+    def _loaded(self) -> tuple[Any, Any]:
         if self.path.suffix.lower() == ".npy":
-            return np.load(self.path, mmap_mode="r", allow_pickle=False), None
+            images = np.load(self.path, mmap_mode="r", allow_pickle=False)
+            if not isinstance(images, np.ndarray):
+                raise ValueError("it is an .npz file by its content")
+            return images, None
         if not zipfile.is_zipfile(self.path):
-            raise ValueError("it is no .npz file")
+            raise ValueError("it is not an .npz file")
         with np.load(self.path, allow_pickle=False) as archive:
-            for self._key, self._labels_key in (("x", "y"), ("x_test", "y_test")):
-                if self._key in archive:
-                    labels = archive[self._labels_key] if self._labels_key in archive else None
-                    return archive[self._key], labels
-            if len(archive.files) != 1:
-                raise ValueError(f"its arrays are {', '.join(archive.files) or 'none'}: none is called x or x_test")
-            self._key = archive.files[0]
-            return archive[self._key], None
+            key = next((key for key in ("x", "x_test") if key in archive), None)
+            if key is None and len(archive.files) != 1:
+                raise ValueError(f"it holds {', '.join(archive.files) or 'nothing'}, and no array x or x_test")
+            self._key = key or archive.files[0]
+            self._labels_key = "y_test" if key == "x_test" else "y"
+            labels = archive[self._labels_key] if key and self._labels_key in archive else None
+            return archive[self._key], labels
 
     def __len__(self) -> int:
         return len(self._images)
@@ -287,12 +202,15 @@ class ImageArray(ImageFiles):
     def __str__(self) -> str:
         return f"{len(self):,} images in {self.path}"
 
+    @override
     def name(self, index: int) -> str:
         return f"{self.path.name}[{index}]"
 
+    @override
     def output(self, index: int) -> str:
-        return f"{self.path.name}[{index}]"
+        return self.path.name
 
+    @override
     def check(self, shape: Shape, resize: bool, advance: Advance) -> str:
         found = self._images.shape
         if found[1:] != shape and (*found[1:], 1) != shape:
@@ -315,6 +233,7 @@ class ImageArray(ImageFiles):
             digest.update(f"{self._labels.dtype.str} {self._labels.shape}".encode() + self._labels.tobytes())
         return digest.hexdigest()
 
+    @override
     def labels(self, classes: int) -> Labels | None:
         if self._labels is None:
             return None
@@ -326,10 +245,12 @@ class ImageArray(ImageFiles):
             raise ConfigurationError("INPUT", str(self.path), f"array {self._labels_key} should hold {wanted}")
         return Labels(labels.astype(np.int64), None, f"array {self._labels_key}")
 
+    @override
     def read(self, part: slice, shape: Shape, resize: bool) -> Batch:
         images = np.asarray(self._images[part]).reshape(-1, *shape)
         return Batch(images, list(range(part.start, part.stop)), {})
 
+    @override
     def start(self, folder: Path) -> bool:
         partial, kind = self._partial(folder), self._images.dtype if self._images.dtype == np.uint8 else np.float32
         header = {"descr": np.lib.format.dtype_to_descr(np.dtype(kind)), "fortran_order": False}
@@ -342,6 +263,7 @@ class ImageArray(ImageFiles):
         beside.replace(partial)
         return False
 
+    @override
     def write(self, folder: Path, indices: list[int], images: np.ndarray) -> np.ndarray:
         partial = self._partial(folder)
         part = slice(indices[0], indices[-1] + 1)
@@ -354,10 +276,12 @@ class ImageArray(ImageFiles):
             os.fsync(file.fileno())
         return np.array(np.load(partial, mmap_mode="r", allow_pickle=False)[part]).reshape(images.shape)
 
+    @override
     def read_back(self, folder: Path, index: int) -> np.ndarray:
         image = np.array(np.load(self._partial(folder), mmap_mode="r", allow_pickle=False)[index])
         return image[..., np.newaxis] if image.ndim == 2 else image
 
+    @override
     def finish(self, folder: Path) -> None:
         images = np.load(self._partial(folder), mmap_mode="r", allow_pickle=False)
         if self.path.suffix.lower() == ".npy":
@@ -366,6 +290,7 @@ class ImageArray(ImageFiles):
         arrays = {self._key: images, **({} if self._labels is None else {self._labels_key: self._labels})}
         write_whole(folder / self.path.name, lambda beside: np.savez(beside, **arrays))
 
+    @override
     def clean(self, folder: Path) -> None:
         self._partial(folder).unlink(missing_ok=True)
 
@@ -373,12 +298,8 @@ class ImageArray(ImageFiles):
         return folder / ".adversarial.partial.npy"
 
 
-def open_images(path: Path, reserved: tuple[str, ...] = ()) -> ImageFiles:
+def open_images(path: Path) -> ImageSource:
     """What a user named: a picture, a folder of pictures, an ``.npy`` or an ``.npz`` file.
-
-    Args:
-        path: of it.
-        reserved: names in the output folder that no picture may take.
 
     Raises:
         ConfigurationError: there is nothing that can be attacked.
@@ -391,6 +312,4 @@ def open_images(path: Path, reserved: tuple[str, ...] = ()) -> ImageFiles:
     if not path.is_dir() and suffix not in SUFFIXES:
         kinds = f"a picture ({', '.join(FORMATS)}), a folder of pictures, or an .npy or .npz file"
         raise ConfigurationError("INPUT", str(path), f"is not {kinds}")
-    return PictureFiles(path, reserved)
-
-
+    return PictureFiles(path)

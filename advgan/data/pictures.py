@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from advgan.errors import AdvGANError
 
@@ -143,7 +143,7 @@ def _opened(source: Path | BinaryIO, shape: Shape | None) -> np.ndarray:
     except PictureError:
         raise
     except Exception as error:  # Pillow raises nearly anything when a file is damaged
-        if isinstance(error, Image.UnidentifiedImageError):
+        if isinstance(error, UnidentifiedImageError):
             reason = f"it is none of {', '.join(FORMATS)}"
         elif isinstance(error, OSError) and error.strerror:
             reason = error.strerror
