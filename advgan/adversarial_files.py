@@ -106,6 +106,7 @@ def attack_files(request: Request, say: Say = print, command: str = "") -> Recor
         say(line)
     request.output.mkdir(parents=True, exist_ok=True)
     with sole_user(request.output):
+        folder.check(request.overwrite)  # another process may have been here meanwhile
         if folder.complete() and not request.overwrite:
             record = folder.record()
             say(f"{request.output} is complete already.")

@@ -27,7 +27,7 @@ from advgan.data.pictures import (
     shape_text,
     write_png,
 )
-from advgan.errors import ConfigurationError
+from advgan.errors import AdvGANError, ConfigurationError
 from advgan.files import write_whole
 
 VALUES_AT_ONCE = 4_000_000
@@ -136,11 +136,16 @@ class PictureFiles(ImageSource):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_png(image, partial)
             partial.replace(path)
+        if hasattr(os, "sync"):  # not on Windows; far faster than to flush each file
+            os.sync()
         return np.stack([self.read_back(folder, index) for index in indices])
 
     @override
     def read_back(self, folder: Path, index: int) -> np.ndarray:
-        return read_picture(folder / self._outputs[index])
+        try:
+            return read_picture(folder / self._outputs[index])
+        except PictureError as problem:
+            raise AdvGANError(f"{folder / self._outputs[index]} {problem}") from None
 
     @override
     def finish(self, folder: Path) -> None:
@@ -168,8 +173,8 @@ class ImageArray(ImageSource):
         except OSError as error:
             raise self._refused(f"cannot be read ({error.strerror or error})") from None
         except (ValueError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
-            pickled = "pickle" in str(error).lower()
-            raise self._refused(f"cannot be read ({'it holds objects, not numbers' if pickled else error})") from None
+            reason = "it holds objects, not numbers" if re.search("pickle|object", str(error)) else error
+            raise self._refused(f"cannot be read ({reason})") from None
         if images.dtype != np.uint8 and images.dtype.kind != "f":
             raise self._refused(f"is {images.dtype}; it should be uint8 in 0..255 or floats in [0, 1]")
         if images.size == 0:
