@@ -419,7 +419,7 @@ def test_the_same_again_does_nothing_and_another_needs_overwrite(
     for change in (["--resize"], []):
         if not change:
             (here / "in" / "00001.png").rename(here / "in" / "other.png")
-        code, out, err = on_reference(capsys, "in", *change)
+        code, _, err = on_reference(capsys, "in", *change)
         assert code == 2 and err.count("\n") == 1 and err.startswith("error: --output = 'out': holds the attack of")
         assert "--overwrite" in err
     (here / "out" / "mine.txt").write_text("keep")

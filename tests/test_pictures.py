@@ -139,7 +139,7 @@ def damaged() -> dict[str, bytes]:
 @pytest.mark.parametrize("kind", list(damaged()))
 def test_a_damaged_picture_is_a_one_line_problem(tmp_path: Path, kind: str) -> None:
     (tmp_path / "a.png").write_bytes(damaged()[kind])
-    with pytest.raises(PictureError, match="^cannot be read") as raised:
+    with pytest.raises(PictureError, match=r"^cannot be read") as raised:
         read_picture(tmp_path / "a.png")
     assert "\n" not in str(raised.value)
 
