@@ -25,7 +25,7 @@ from advgan.config import Config
 from advgan.data.batches import images_at_once, slices
 from advgan.data.datasets import scaled
 from advgan.data.image_source import ImageSource, Labels
-from advgan.data.pictures import Shape, shape_text
+from advgan.data.pictures import Shape, printable, shape_text
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation.attack_folder import PICTURE, RECORD, SCHEMA, TABLE, AttackFolder, Row
 from advgan.evaluation.image_grid import rows_grid
@@ -191,7 +191,7 @@ def _head(
 def _introduction(request: Request, attacker: _Attacker, labels: Labels | None) -> list[str]:
     classifier, origin = attacker.classifier, "none" if labels is None else labels.origin
     if labels is not None and labels.names is not None:
-        named = [f"{name} = {index}" for index, name in enumerate(labels.names)]
+        named = [f"{printable(name)} = {index}" for index, name in enumerate(labels.names)]
         origin += f": {', '.join(named[:10])}{', ...' if len(named) > 10 else ''}"
     return [
         f"Run            {request.run}",
@@ -222,7 +222,7 @@ def _attack(
                 folder.append(part.stop, rows)
                 for row in rows:
                     if row.problem:
-                        progress.say(f"left out: {row.file} {row.problem}")
+                        progress.say(f"left out: {printable(row.file)} {row.problem}")
                 progress.advance(part.stop - part.start, "")
     finally:
         progress.close()
@@ -337,7 +337,7 @@ def results(record: Record, output: Path) -> list[str]:
         line += f", success {Rate(**success)} ({record['success_counts']})"
     lines = ["", line, f"Largest change of a pixel {record['largest_linf']:.6f}, mean L2 {record['mean_l2']:.2f}"]
     if left_out:
-        some = ", ".join(entry["file"] for entry in left_out[:5])
+        some = ", ".join(printable(entry["file"]) for entry in left_out[:5])
         more = "" if len(left_out) <= 5 else f" and {len(left_out) - 5:,} more ({RECORD} names all)"
         lines.append(f"Left out: {len(left_out):,} that could not be used: {some}{more}")
     if record["files"]["picture"]:

@@ -38,6 +38,11 @@ def shape_text(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
+def printable(name: str) -> str:
+    """A file's name on one line, whatever bytes it is made of."""
+    return " ".join(name.encode(errors="replace").decode().splitlines())
+
+
 def find_pictures(folder: Path) -> tuple[list[str], int]:
     """The pictures in a folder and its sub-folders, in an order that repeats; hidden ones are left out.
 

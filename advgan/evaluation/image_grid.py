@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from advgan.data.pictures import printable
 from advgan.evaluation.attack_folder import Row
 from advgan.goals import Goal
 
@@ -38,7 +39,7 @@ def rows_grid(
     def named(answer: int | None) -> str:
         name = str(answer) if names is None or answer is None else names[answer]
         short = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
-        return short.replace("$", r"\$")  # which begins a formula
+        return printable(short).replace("$", r"\$")  # which begins a formula
 
     title, answers = f"AdvGAN, epsilon {epsilon:.3g}, {goal}", None
     if all(row.clean is not None for row in rows):
