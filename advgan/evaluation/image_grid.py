@@ -14,7 +14,7 @@ REACHED, MISSED, UNCOUNTED = "#1a7f37", "#b42318", "#57606a"
 """Colours: the attack succeeded, failed, or the image does not count."""
 NARROWEST = 5.5
 """Inches, so that a title fits above a single image."""
-LONGEST_NAME = 12
+LONGEST_NAME = 9
 """Characters of a class name."""
 
 
