@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import math
 import os
@@ -50,10 +51,15 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+LOADED = {name: functools.cache(getattr(adversarial_files, name)) for name in ("load_network", "network_classifier")}
+
+
 @pytest.fixture(autouse=True)
-def few_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes as long as all else: one test draws as many as it may."""
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of a call's time is to load two networks and to draw: each network is loaded once, few images are drawn."""
     monkeypatch.setattr(adversarial_files, "MOST_SHOWN", 1)
+    for name, loaded in LOADED.items():
+        monkeypatch.setattr(adversarial_files, name, loaded)
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> Result:

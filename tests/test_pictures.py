@@ -160,7 +160,7 @@ def test_grey_becomes_rgb_by_repetition_and_equal_channels_become_grey(tmp_path:
     assert np.array_equal(read_fitted(three, (HEIGHT, WIDTH, 1), False), GREY[..., None])
 
 
-def test_other_shapes_are_refused_with_both_and_converted_with_resize(tmp_path: Path) -> None:
+def test_other_shapes_are_invalid_and_the_line_has_both_and_converted_with_resize(tmp_path: Path) -> None:
     colour = saved(tmp_path, "a.png", Image.fromarray(COLOUR))
     with pytest.raises(UnlikeRunError, match="is 6x9x3, the run takes 6x9x1; add --resize"):
         read_fitted(colour, (HEIGHT, WIDTH, 1), False)

@@ -171,17 +171,17 @@ class ImageArray(ImageSource):
         try:
             images, self._labels = self._loaded()
         except OSError as error:
-            raise self._refused(f"cannot be read ({error.strerror or error})") from None
+            raise self._invalid(f"cannot be read ({error.strerror or error})") from None
         except (ValueError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
             reason = "it holds objects, not numbers" if re.search("pickle|object", str(error)) else error
-            raise self._refused(f"cannot be read ({reason})") from None
+            raise self._invalid(f"cannot be read ({reason})") from None
         if images.dtype != np.uint8 and images.dtype.kind != "f":
-            raise self._refused(f"is {images.dtype}; it should be uint8 in 0..255 or floats in [0, 1]")
+            raise self._invalid(f"is {images.dtype}; it should be uint8 in 0..255 or floats in [0, 1]")
         if images.size == 0:
-            raise self._refused(f"is empty: its shape is {images.shape}")
+            raise self._invalid(f"is empty: its shape is {images.shape}")
         self._images: np.ndarray = images
 
-    def _refused(self, problem: str) -> ConfigurationError:
+    def _invalid(self, problem: str) -> ConfigurationError:
         return ConfigurationError("INPUT", str(self.path), f"array {self._key} {problem}" if self._key else problem)
 
     def _loaded(self) -> tuple[Any, Any]:
@@ -222,7 +222,7 @@ class ImageArray(ImageSource):
             single = found == shape or (*found, 1) == shape
             hint = "for a single image store x[np.newaxis]" if single else "--resize is for pictures: resize the array"
             wanted = f"(n, {', '.join(map(str, shape))})"
-            raise self._refused(f"has shape {found}, the run takes {wanted}; {hint}")
+            raise self._invalid(f"has shape {found}, the run takes {wanted}; {hint}")
         if resize:
             raise ConfigurationError("--resize", str(self.path), "is for pictures; leave it out")
         digest = hashlib.sha256(f"{self.path.name!a} {self._key} {self._images.dtype.str} {found}".encode())
@@ -231,7 +231,7 @@ class ImageArray(ImageSource):
             images = np.ascontiguousarray(self._images[start : start + step])
             if images.dtype != np.uint8 and not (images.min() >= 0 and images.max() <= 1):  # NaN fails too
                 held = "NaN or infinity" if not np.isfinite(images).all() else "values outside [0, 1]"
-                raise self._refused(f"holds {held}; floats should be in [0, 1]: divide by 255, or store uint8")
+                raise self._invalid(f"holds {held}; floats should be in [0, 1]: divide by 255, or store uint8")
             digest.update(images.tobytes())
             advance(len(images))
         if self._labels is not None:
@@ -261,11 +261,11 @@ class ImageArray(ImageSource):
         header = {"descr": np.lib.format.dtype_to_descr(np.dtype(kind)), "fortran_order": False}
         if partial.is_file():
             return True
-        beside = partial.with_suffix(".new")
-        with beside.open("wb") as file:
+        temporary = partial.with_suffix(".new")
+        with temporary.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, {**header, "shape": self._images.shape})
             file.truncate(file.tell() + self._images.size * np.dtype(kind).itemsize)
-        beside.replace(partial)
+        temporary.replace(partial)
         return False
 
     @override
@@ -290,10 +290,10 @@ class ImageArray(ImageSource):
     def finish(self, folder: Path) -> None:
         images = np.load(self._partial(folder), mmap_mode="r", allow_pickle=False)
         if self.path.suffix.lower() == ".npy":
-            write_whole(folder / self.path.name, lambda beside: np.save(beside, images))
+            write_whole(folder / self.path.name, lambda temporary: np.save(temporary, images))
             return
         arrays = {self._key: images, **({} if self._labels is None else {self._labels_key: self._labels})}
-        write_whole(folder / self.path.name, lambda beside: np.savez(beside, **arrays))
+        write_whole(folder / self.path.name, lambda temporary: np.savez(temporary, **arrays))
 
     @override
     def clean(self, folder: Path) -> None:

@@ -51,10 +51,10 @@ class AttackFolder:
         self.path, self._digest = path, digest
 
     def check(self, overwrite: bool) -> None:
-        """Refuse a folder that holds something else.
+        """Check that the folder may be written into: it is empty, or holds this attack.
 
         Raises:
-            ConfigurationError: it does, and ``overwrite`` is not set.
+            ConfigurationError: it holds something else, and ``overwrite`` is not set.
         """
         if overwrite or not self._holds_anything() or self._is_same():
             return
@@ -121,8 +121,8 @@ class AttackFolder:
         def named(answer: int | None) -> str:
             return "" if answer is None else str(answer) if names is None else names[answer]
 
-        def write(beside: Path) -> None:
-            with beside.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        def write(temporary: Path) -> None:
+            with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerow(COLUMNS)
                 for row in self.rows():
