@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -12,8 +14,8 @@ from advgan.goals import Goal
 
 REACHED, MISSED, UNCOUNTED = "#1a7f37", "#b42318", "#57606a"
 """Colours: the attack succeeded, failed, or the image does not count."""
-NARROWEST = 5.5
-"""Inches, so that a title fits above a single image."""
+LETTERS = 11
+"""Of a title, in an inch."""
 LONGEST_NAME = 9
 """Characters of a class name."""
 
@@ -70,9 +72,11 @@ def image_grid(
     """
     change = adversarial - clean
     columns = len(clean)
-    figure = Figure(figsize=(max(1.05 * columns + 1.5, NARROWEST), 4.3), dpi=110, layout="constrained")
+    width = max(1.05 * columns + 1.5, 3.0)
+    lines = [part for line in title.splitlines() for part in textwrap.wrap(line, int(LETTERS * width))]
+    figure = Figure(figsize=(width, 4.3 + 0.17 * (len(lines) - 1)), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle("\n".join(lines), fontsize=11)
     axes = figure.subplots(3, columns, squeeze=False)
     signed = None
     for column in range(columns):
@@ -94,7 +98,7 @@ def image_grid(
     for row, label in enumerate((f"clean{above}", f"perturbation\n{scale}", f"adversarial{above}")):
         axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
     if signed is not None:
-        bar = figure.colorbar(signed, ax=axes[1, :], fraction=0.02, pad=0.01)
+        bar = figure.colorbar(signed, ax=axes, shrink=0.28, aspect=12, pad=0.01)  # all rows, so that columns align
         bar.set_ticks([-epsilon, 0, epsilon])
         bar.set_ticklabels([f"−{epsilon:.3g}", "0", f"+{epsilon:.3g}"])
         bar.ax.tick_params(labelsize=8)
