@@ -112,6 +112,7 @@ def _evaluate(options: argparse.Namespace, command: str) -> int:
             compare(comparison, command=command)
             return 0
         from advgan.assessment import Request, assess, run_of
+        from advgan.report import own_pictures
         from advgan.runs import is_reference_run
 
         run = Path(options.run) if config is None else run_of(config)
@@ -126,6 +127,7 @@ def _evaluate(options: argparse.Namespace, command: str) -> int:
         )
         folder = request.folder
         assess(request, command=command)
+        print(own_pictures(run))
     except OracleUnavailable as problem:
         print(f"{problem}; what was answered is kept, the same command goes on", file=sys.stderr)
         return 130

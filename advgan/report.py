@@ -362,3 +362,8 @@ def comparison_results(comparison: dict[str, Any], folder: Path) -> list[str]:
 def what_next(run_directory: Path) -> str:
     """One command that goes on from here."""
     return f"{command_for('evaluate', '--run', run_directory)}   # other attacks beside it, a report"
+
+
+def own_pictures(run: Path) -> str:
+    """The command that attacks the user's own pictures; FOLDER stands for theirs."""
+    return f"Your own pictures: {command_for('attack', 'FOLDER', '--run', run, '--output', 'adversarial/')}"

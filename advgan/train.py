@@ -66,6 +66,7 @@ def _train(options: argparse.Namespace, command: str) -> int:
             return 0
         run_directory = run_directory or experiment.new_run_directory(config)
         experiment.run(plan, run_directory, command=command)
+        print(report.own_pictures(run_directory))
         print(f"Next: {report.what_next(run_directory)}")
     except Interrupted as stop:
         return _stopped(run_directory, str(stop))

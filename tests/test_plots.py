@@ -1,6 +1,11 @@
 """What a picture shows, read back from its axes."""
 
+import numpy as np
+
+from advgan.evaluation.attack_folder import Row
+from advgan.evaluation.image_grid import MISSED, REACHED, UNCOUNTED, rows_grid
 from advgan.evaluation.plots import distillation_curves
+from advgan.goals import Untargeted
 
 
 def test_distillation_curves_stand_over_the_queries_of_their_run() -> None:
@@ -25,3 +30,23 @@ def test_distillation_curves_stand_over_the_queries_of_their_run() -> None:
     assert drawn["same answer to an adversarial image"] == [[70, 0.85], [80, 0.85]]
     assert len(static.collections) == len(dynamic.collections) == 1  # the gap
     assert len(distillation_curves([("alone", rows(70))]).axes) == 1
+
+
+def test_an_attack_on_files_shows_answers_by_name_and_the_scale_of_the_change() -> None:
+    clean, change = np.full((3, 4, 4, 1), 0.5), np.linspace(-0.1, 0.1, 48).reshape(3, 4, 4, 1)
+    rows = [
+        Row("a", "a", 0, 1, counts=True, success=True),
+        Row("b", "b", 1, 1, counts=True),
+        Row("c", "c", 2, 0),
+    ]
+    figure = rows_grid(clean, clean + change, 0.1, Untargeted(), rows, ("ant", "$bee", "a long name"))
+    axes = np.array(figure.axes[:9]).reshape(3, 3)
+    assert [axis.get_title() for axis in axes[0]] == ["ant", r"\$bee", "a long n…"]
+    assert [axis.get_title() for axis in axes[2]] == ["ant\n→ \\$bee", "\\$bee\n→ \\$bee", "a long n…\n→ ant"]
+    assert [axis.title.get_color() for axis in axes[2]] == [REACHED, MISSED, UNCOUNTED]
+    for column, axis in enumerate(axes[1]):
+        assert np.allclose(axis.images[0].get_array(), change[column, ..., 0])
+        assert axis.images[0].get_clim() == (-0.1, 0.1)
+    assert [tick.get_text() for tick in figure.axes[9].get_yticklabels()] == ["−0.1", "0", "+0.1"]
+    colour = rows_grid(np.repeat(clean, 3, axis=-1), np.repeat(clean, 3, axis=-1), 0.1, Untargeted(), rows, None)
+    assert len(colour.axes) == 9 and colour.axes[6].get_title() == "0 → 1"

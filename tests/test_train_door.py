@@ -140,6 +140,9 @@ def test_the_main_job_prints_what_it_runs_on_the_figures_and_what_next_and_nothi
     assert f" {stack}, {exact}\n" in done.stdout
     rate = read_json(run / "summary.json")["test"]["success"]["rate"]
     assert f"{rate:.2%}" in next(line for line in done.stdout.splitlines() if "attack success rate" in line)
+    own = done.stdout.splitlines()[-2]
+    assert own.startswith("Your own pictures: ")
+    assert own.endswith(" -m advgan.attack FOLDER --run checkpoints/mnist/0 --output adversarial/")
     label, _, following = done.stdout.splitlines()[-1].partition(": ")
     assert label == "Next"
     typed, mark, _ = following.partition("   # ")

@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.data.datasets import Split, scaled
+from advgan.evaluation.image_grid import MISSED, REACHED, UNCOUNTED, image_grid
 from advgan.files import write_whole
 
 Row = dict[str, Any]
 MOST_CLASSES_IN_NUMBERS = 20
-REACHED, MISSED, UNCOUNTED = "#1a7f37", "#b42318", "#57606a"
 
 
 def one_of_each_class(split: Split, predictions: np.ndarray, most: int = 10) -> Split:
@@ -44,41 +44,17 @@ def sample_grid(attack: AdvGANAttack, sample: Split, title: str) -> Figure:
         sample: a few images, one column each.
         title: above the grid.
     """
-    epsilon, clean = attack.epsilon, scaled(sample.images)
+    clean = scaled(sample.images)
     adversarial = attack.generate(clean)
     clean_predictions, predictions = attack.classify(clean), attack.classify(adversarial)
-    change = adversarial - clean
     reached = attack.goal.reached(sample.labels, predictions)
     eligible = attack.goal.eligible(sample.labels, clean_predictions)
-    columns = len(sample)
-
-    figure = Figure(figsize=(1.05 * columns + 1.5, 4.3), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=11)
-    axes = figure.subplots(3, columns, squeeze=False)
-    signed = None
-    for column in range(columns):
-        _show(axes[0, column], clean[column])
-        axes[0, column].set_title(f"{clean_predictions[column]}", fontsize=10)
-        if change.shape[-1] == 1:
-            limits = {"vmin": -epsilon, "vmax": epsilon}
-            signed = axes[1, column].imshow(change[column, ..., 0], cmap="RdBu_r", **limits)
-        else:
-            axes[1, column].imshow(np.clip(0.5 + change[column, ..., :3] / (2 * epsilon), 0, 1))
-        _show(axes[2, column], adversarial[column])
-        colour = UNCOUNTED if not eligible[column] else REACHED if reached[column] else MISSED
-        axes[2, column].set_title(f"{predictions[column]}", fontsize=10, color=colour, fontweight="bold")
-    for axis in axes.flat:
-        axis.set_xticks([])
-        axis.set_yticks([])
-    for row, label in enumerate(("clean\nand prediction", "perturbation\n(signed)", "adversarial\nand prediction")):
-        axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
-    if signed is not None:
-        bar = figure.colorbar(signed, ax=axes[1, :], fraction=0.02, pad=0.01)
-        bar.set_ticks([-epsilon, 0, epsilon])
-        bar.set_ticklabels([f"−{epsilon:.3g}", "0", f"+{epsilon:.3g}"])
-        bar.ax.tick_params(labelsize=8)
-    return figure
+    colours = [
+        UNCOUNTED if not counts else REACHED if fooled else MISSED
+        for counts, fooled in zip(eligible, reached, strict=True)
+    ]
+    answers = ([str(answer) for answer in clean_predictions], [str(answer) for answer in predictions])
+    return image_grid(clean, adversarial, attack.epsilon, title, answers, colours)
 
 
 def training_curves(rows: list[dict[str, float]], epochs: list[dict[str, float]]) -> Figure:
@@ -347,8 +323,3 @@ def as_pixels(figure: Figure) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def _show(axis: object, image: np.ndarray) -> None:
-    picture = image[..., 0] if image.shape[-1] in (1, 2) else image[..., :3]
-    axis.imshow(picture, cmap="gray", vmin=0, vmax=1)  # type: ignore[attr-defined]

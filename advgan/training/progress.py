@@ -12,7 +12,10 @@ SECONDS_BETWEEN_LINES = 15.0
 
 
 class Progress:
-    """Shows how far a long piece of work is, on ``stream`` (stderr by default); ``shown=False`` keeps quiet."""
+    """Shows how far a long piece of work is, on ``stream`` (stderr by default); ``shown=False`` keeps quiet.
+
+    With ``rate``, plain lines show units per second, as the bar does.
+    """
 
     def __init__(
         self,
@@ -22,6 +25,7 @@ class Progress:
         shown: bool = True,
         stream: TextIO | None = None,
         unit: str = "step",
+        rate: bool = False,
     ) -> None:
         stream = stream or sys.stderr
         shown = shown and stream is not None  # closed
@@ -32,6 +36,8 @@ class Progress:
         if shown and stream.isatty():
             self._bar = tqdm(total=total, initial=start, desc=label, unit=unit, file=stream, dynamic_ncols=True)
         self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+        self._rate_unit = unit if rate else None
+        self._first, self._begun = start, time.monotonic()
 
     def advance(self, steps: int, status: str) -> None:
         """Count ``steps`` more and show the status."""
@@ -40,6 +46,9 @@ class Progress:
             self._bar.set_postfix_str(status, refresh=False)
             self._bar.update(steps)
         elif time.monotonic() >= self._next_line:
+            if self._rate_unit is not None:
+                rate = (self.done - self._first) / (time.monotonic() - self._begun)
+                status = f"{rate:,.1f} {self._rate_unit}s/s  {status}".rstrip()
             self.say(f"{self._label} {self.done}/{self._total}  {status}")
             self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
 

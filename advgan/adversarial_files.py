@@ -1,0 +1,345 @@
+"""A finished run's attack on images in files: ``attack_files`` serves the command line, the tests and notebooks.
+
+Images are read, attacked and written a batch at a time. After each batch its results go into a hidden file, so the same
+call continues where a process was killed; its batches are the same then, and so is every byte of the output.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import PIL
+import tensorflow as tf
+
+import advgan
+from advgan import report
+from advgan.attacks.advgan_attack import AdvGANAttack
+from advgan.config import Config
+from advgan.data.batches import images_at_once, slices
+from advgan.data.datasets import scaled
+from advgan.data.image_source import ImageSource, Labels
+from advgan.data.pictures import Shape, printable, shape_text
+from advgan.errors import AdvGANError, ConfigurationError
+from advgan.evaluation.attack_folder import PICTURE, RECORD, SCHEMA, TABLE, AttackFolder, Row
+from advgan.evaluation.image_grid import rows_grid
+from advgan.evaluation.plots import save_figure
+from advgan.evaluation.scores import Rate
+from advgan.evaluation.subject import REMEDY, check_writable
+from advgan.files import sole_user, write_json
+from advgan.oracles.classifiers import Classifier, file_digest, load_classifier, network_classifier
+from advgan.perturbation import FLOAT_TOLERANCE, measure, to_8_bits
+from advgan.runs import GENERATOR, TARGET, load_network, load_run_config
+from advgan.training import runtime
+from advgan.training.progress import Progress
+
+Say = Callable[[str], None]
+Record = dict[str, Any]
+MOST_SHOWN = 16
+"""Images in ``attack.png``."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to attack, with what, and where the output goes."""
+
+    run: Path
+    """The folder of a finished run."""
+    images: ImageSource
+    """As ``open_images`` makes it."""
+    output: Path
+    """A folder, which need not be there; not the one that holds the images."""
+    target: str | None = None
+    """The classifier that is shown the images, as ``load_classifier`` takes it; the run's own by default."""
+    resize: bool = False
+    """Whether pictures of another size, and coloured ones for a grey run, are converted."""
+    overwrite: bool = False
+    """Whether the output of another attack is replaced."""
+
+
+class _Attacker(NamedTuple):
+    config: Config
+    attack: AdvGANAttack
+    classifier: Classifier | None
+    classes: int | None
+    other_target: bool
+
+    @property
+    def shape(self) -> Shape:
+        return self.attack.image_shape
+
+
+def attack_files(request: Request, say: Say = print, command: str = "") -> Record:
+    """Attack images in files, or continue where a call with the same request was stopped.
+
+    Args:
+        request: what to attack.
+        say: receives the lines that describe the attack; progress goes to stderr.
+        command: what was typed, for the record.
+
+    Returns:
+        The content of ``attack.json``.
+
+    Raises:
+        AdvGANError: the run, the images, or the output folder cannot be used; nothing is written then.
+        OSError: the output cannot be written; what is done is kept.
+    """
+    _check_output(request)
+    attacker, environment = _load(request)
+    images = request.images
+    progress = Progress("checking", len(images), unit="image", rate=True)
+    try:
+        content = images.check(attacker.shape, request.resize, lambda count: progress.advance(count, ""))
+    finally:
+        progress.close()
+    labels = None if attacker.classes is None else images.labels(attacker.classes)
+    head = _head(request, attacker, labels, content, environment, command)
+    folder = AttackFolder(request.output, head["digest"])
+    folder.check(request.overwrite)
+    for line in _introduction(request, attacker, labels):
+        say(line)
+    request.output.mkdir(parents=True, exist_ok=True)
+    with sole_user(request.output):
+        folder.check(request.overwrite)  # another process may have been here meanwhile
+        if folder.complete() and not request.overwrite:
+            record = folder.record()
+            say(f"{request.output} is complete already.")
+        else:
+            _attack(request, attacker, labels, folder, head, say)
+            record = _finish(request, attacker, labels, folder, head)
+        images.clean(request.output)
+        folder.forget()
+    for line in results(record, request.output):
+        say(line)
+    return record
+
+
+def _check_output(request: Request) -> None:
+    source, output = request.images.path.resolve(), request.output.resolve()
+    if output.is_relative_to(source) or source.is_relative_to(output):
+        problem = f"and {request.images.path} lie one inside the other; choose another folder"
+        raise ConfigurationError("--output", str(request.output), problem)
+    check_writable("--output", request.output)
+
+
+def _load(request: Request) -> tuple[_Attacker, runtime.Environment]:
+    run = request.run
+    config = load_run_config(run)
+    environment = runtime.prepare(config.training)  # before the first network starts the device
+    for name in (GENERATOR, TARGET) if config.black_box is None else (GENERATOR,):
+        if not (run / name).is_file():
+            problem = f"it has no {name}; continue it with: python -m advgan.train --resume {run}"
+            raise AdvGANError(f"{run} is not finished: {problem}")
+    attack = AdvGANAttack(load_network(run / GENERATOR, REMEDY), None, config.attack)
+    shape, other_target, classifier = attack.image_shape, False, None
+    if request.target is not None:
+        classifier = load_classifier(request.target, shape)
+        own = run / TARGET
+        other_target = not own.is_file() or config.black_box is not None or classifier.digest != file_digest(own)
+    elif (run / TARGET).is_file():
+        classifier = network_classifier(run / TARGET, shape, REMEDY)
+    classes = None if classifier is None else int(np.shape(classifier.scores(tf.zeros([1, *shape])))[-1])
+    return _Attacker(config, attack, classifier, classes, other_target), environment
+
+
+def _head(
+    request: Request,
+    attacker: _Attacker,
+    labels: Labels | None,
+    content: str,
+    environment: runtime.Environment,
+    command: str,
+) -> Record:
+    """The part of ``attack.json`` that is known before the attack, its digest included."""
+    classifier = attacker.classifier
+    decisive = {
+        "schema": SCHEMA,
+        "advgan": advgan.__version__,
+        "attack": attacker.config.attack.model_dump(mode="json"),
+        "generator": file_digest(request.run / GENERATOR),
+        "classifier": None if classifier is None else classifier.digest,
+        "images": content,
+        "resize": request.resize,
+    }
+    return {
+        "schema": SCHEMA,
+        "digest": hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest(),
+        "complete": False,
+        "run": str(request.run),
+        "input": str(request.images.path),
+        "command": command,
+        "commit": runtime.commit(),
+        "environment": {**environment, "pillow": PIL.__version__},
+        "threat_model": report.threat_model(attacker.config, attacker.other_target),
+        "goal": attacker.config.attack.goal,
+        "target_class": attacker.config.attack.target_class,
+        "epsilon": attacker.attack.epsilon,
+        "generator_sha256": decisive["generator"],
+        "classifier": None if classifier is None else {"name": classifier.name, "sha256": classifier.digest},
+        "options": {"resize": request.resize},
+        "labels": None if labels is None else labels.origin,
+        "class_names": None if labels is None else labels.names,
+    }
+
+
+def _introduction(request: Request, attacker: _Attacker, labels: Labels | None) -> list[str]:
+    classifier, origin = attacker.classifier, "none" if labels is None else labels.origin
+    if labels is not None and labels.names is not None:
+        named = [f"{printable(name)} = {index}" for index, name in enumerate(labels.names)]
+        origin += f": {', '.join(named[:10])}{', ...' if len(named) > 10 else ''}"
+    return [
+        f"Run            {request.run}",
+        f"Threat model   {report.threat_model(attacker.config, attacker.other_target)}",
+        f"Classifier     {'none: the run has no file of one' if classifier is None else classifier.name}",
+        f"Images         {request.images}, {'resized to' if request.resize else 'of'} {shape_text(attacker.shape)}",
+        f"Labels         {origin}",
+    ]
+
+
+def _attack(
+    request: Request, attacker: _Attacker, labels: Labels | None, folder: AttackFolder, head: Record, say: Say
+) -> None:
+    """Attack all images that an earlier process has not."""
+    images, count = request.images, len(request.images)
+    done = folder.prepare(request.overwrite)
+    write_json(request.output / RECORD, head)
+    if not images.start(request.output):
+        folder.forget()
+        done = 0
+    if done:
+        say(f"Continued      at image {done:,} of {count:,}")
+    progress = Progress("attack", count, start=done, unit="image", rate=True)
+    try:
+        for part in slices(count, images_at_once(attacker.shape)):
+            if part.stop > done:
+                rows = _attack_batch(request, attacker, labels, part)
+                folder.append(part.stop, rows)
+                for row in rows:
+                    if row.problem:
+                        progress.say(f"left out: {printable(row.file)} {row.problem}")
+                progress.advance(part.stop - part.start, "")
+    finally:
+        progress.close()
+
+
+def _attack_batch(request: Request, attacker: _Attacker, labels: Labels | None, part: slice) -> list[Row]:
+    """Attack consecutive images, write them, read them back and count."""
+    images, attack, classifier = request.images, attacker.attack, attacker.classifier
+    batch = images.read(part, attacker.shape, request.resize)
+    rows = {index: Row(images.name(index), "", problem=problem) for index, problem in batch.problems.items()}
+    if batch.indices:
+        clean = scaled(batch.images)
+        made = attack.generate(clean)
+        if batch.images.dtype == np.uint8:
+            made = to_8_bits(clean, made, attack.epsilon)
+        written = images.write(request.output, batch.indices, made)
+        norms = measure(_unit(batch.images), _unit(written))
+        if not np.array_equal(written, made):
+            raise AdvGANError(f"{request.output}: the images read back differ from those written; check the disk")
+        if norms.linf.max() > attack.epsilon + FLOAT_TOLERANCE:
+            raise AdvGANError(f"a pixel changed by {norms.linf.max()}, more than epsilon: this is a bug of advgan")
+        answers = [None if classifier is None else classifier.answers(scaled(shown)) for shown in (clean, written)]
+        for place, index in enumerate(batch.indices):
+            before, after = (None if answer is None else int(answer[place]) for answer in answers)
+            label = before if labels is None else int(labels.indices[index])
+            counts = before is not None and bool(attack.goal.eligible(label, before))
+            success = counts and bool(attack.goal.reached(label, after))
+            size = (float(norms.linf[place]), float(norms.l2[place]))
+            rows[index] = Row(images.name(index), images.output(index), before, after, counts, success, *size)
+    return [rows[index] for index in sorted(rows)]
+
+
+def _unit(images: np.ndarray) -> np.ndarray:
+    """Images in [0, 1] as float64, so that a norm has no rounding error of float32."""
+    return images.astype(np.float64) / (255 if images.dtype == np.uint8 else 1)
+
+
+def _finish(request: Request, attacker: _Attacker, labels: Labels | None, folder: AttackFolder, head: Record) -> Record:
+    """Write the array where there is one, the table, the picture and, last, the record."""
+    names = None if labels is None else labels.names
+    folder.write_table(names)
+    attacked = counted = reached = 0
+    largest = total = 0.0
+    left_out = []
+    for row in folder.rows():
+        if row.problem:
+            left_out.append({"file": row.file, "problem": row.problem})
+            continue
+        attacked, counted, reached = attacked + 1, counted + row.counts, reached + row.success
+        largest = max(largest, row.linf)
+        total += row.l2 if row.counts or attacker.classifier is None else 0.0
+    measured = attacked if attacker.classifier is None else counted
+    if attacked:
+        request.images.finish(request.output)
+        _draw(request, attacker, folder, names, attacked)
+    record = {
+        **head,
+        "complete": True,
+        "images": attacked,
+        "left_out": left_out,
+        "success": None if attacker.classifier is None else dataclasses.asdict(Rate.of(reached, counted)),
+        "success_counts": _what_counts(attacker, labels),
+        "largest_linf": largest,
+        "mean_l2": total / measured if measured else 0.0,
+        "files": {"table": TABLE, "picture": PICTURE if attacked else None},
+    }
+    write_json(request.output / RECORD, record)
+    return record
+
+
+def _what_counts(attacker: _Attacker, labels: Labels | None) -> str:
+    """Which images the success rate is over, and what success means, in words."""
+    if attacker.classifier is None:
+        return "the run has no classifier file, so nothing is counted; --target CLASSIFIER names one"
+    target = attacker.config.attack.target_class
+    if labels is None:
+        means = "the classifier's answer changed"
+        if target is not None:
+            means = f"an image that was not classified as class {target} now is"
+        return f"no labels: success means that {means}"
+    return "classified correctly when clean" if target is None else f"neither of class {target} nor classified as it"
+
+
+def _draw(
+    request: Request, attacker: _Attacker, folder: AttackFolder, names: tuple[str, ...] | None, attacked: int
+) -> None:
+    """Draw up to 16 of the images, spread evenly over all: clean, the change, adversarial."""
+    images, epsilon = request.images, attacker.attack.epsilon
+    wanted = set(np.linspace(0, attacked - 1, min(attacked, MOST_SHOWN)).round().astype(int).tolist())
+    usable = (pair for pair in enumerate(folder.rows()) if not pair[1].problem)
+    shown = [pair for place, pair in enumerate(usable) if place in wanted]
+    parts = [images.read(slice(index, index + 1), attacker.shape, request.resize).images for index, _ in shown]
+    adversarial = np.stack([images.read_back(request.output, index) for index, _ in shown])
+
+    rows = [row for _, row in shown]
+    clean, adversarial = _unit(np.concatenate(parts)), _unit(adversarial)
+    save_figure(rows_grid(clean, adversarial, epsilon, attacker.attack.goal, rows, names), request.output / PICTURE)
+
+
+def results(record: Record, output: Path) -> list[str]:
+    """The lines at the end: what was attacked, with which success, and where the files are.
+
+    Args:
+        record: the content of ``attack.json``.
+        output: the folder.
+    """
+    attacked, left_out, success = record["images"], record["left_out"], record["success"]
+    line = f"{attacked:,} {'image' if attacked == 1 else 'images'} attacked"
+    if success is None:
+        line += f"; {record['success_counts']}"
+    else:
+        line += f", success {Rate(**success)} ({record['success_counts']})"
+    lines = ["", line, f"Largest change of a pixel {record['largest_linf']:.6f}, mean L2 {record['mean_l2']:.2f}"]
+    if left_out:
+        some = ", ".join(printable(entry["file"]) for entry in left_out[:5])
+        more = "" if len(left_out) <= 5 else f" and {len(left_out) - 5:,} more ({RECORD} names all)"
+        lines.append(f"Left out: {len(left_out):,} that could not be used: {some}{more}")
+    if record["files"]["picture"]:
+        lines.append(f"Picture:  {output / PICTURE}")
+    return [*lines, f"Table:    {output / TABLE}", f"Figures:  {output / RECORD}"]
