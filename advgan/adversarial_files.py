@@ -30,9 +30,9 @@ from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation.attack_folder import PICTURE, RECORD, SCHEMA, TABLE, AttackFolder, Row
 from advgan.evaluation.image_grid import rows_grid
 from advgan.evaluation.plots import save_figure
-from advgan.evaluation.scores import Rate
 from advgan.evaluation.subject import REMEDY, check_writable
 from advgan.files import sole_user, write_json
+from advgan.metrics import Rate
 from advgan.oracles.classifiers import Classifier, file_digest, load_classifier, network_classifier
 from advgan.perturbation import FLOAT_TOLERANCE, measure, to_8_bits
 from advgan.runs import GENERATOR, TARGET, load_network, load_run_config

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -419,3 +420,75 @@ def test_the_dry_run_states_networks_and_queries(tmp_path: Path, capsys: pytest.
     assert "# Queries: 279,994 at most, no budget: 27,500 clean, 27,500 + 27,500 + " in printed
     assert "# model_c: 28x28x1 in" in printed and "# lenet: 28x28x1 in" in printed
     assert "# Steps: 10 epochs x 429 = 4290" in printed
+
+
+NEAREST_MEAN = """
+from pathlib import Path
+import numpy as np
+MEANS = np.load("means.npy")
+asked = []
+def logits(images):
+    if Path("broken").exists() and len(asked) == 2:
+        raise RuntimeError("out of order")
+    asked.append(len(images))
+    return 2 * images.reshape(len(images), -1) @ MEANS.T - np.square(MEANS).sum(axis=1)
+def shifted(images):
+    return np.roll(logits(images), 1, axis=1)
+"""
+QUICK = (
+    "data.training_images=300",
+    "data.validation_images=100",
+    "data.test_images=100",
+    "oracle.images_per_request=100",
+    "oracle.validation_queries=200",
+    "distillation.rounds=1",
+    "distillation.first_epochs=1",
+    "training.epochs=1",
+    "training.batch_size=50",
+    "distillation.batch_size=50",
+    "generator.widths=[4, 8]",
+    "generator.residual_blocks=1",
+)
+
+
+@pytest.fixture
+def own_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A module of the user's own in the current folder, whose functions know MNIST a little."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    training = load_dataset(parse_config({}).data).training.first(2000)
+    images = scaled(training.images).reshape(2000, -1)
+    np.save("means.npy", np.stack([images[training.labels == label].mean(axis=0) for label in range(10)]))
+    name = f"own_{abs(hash(tmp_path))}"
+    Path(f"{name}.py").write_text(NEAREST_MEAN)
+    return import_module(name)
+
+
+def train_on(function: str) -> int:
+    changes = [part for text in (*QUICK, f"oracle.black_box={function}") for part in ("--set", text)]
+    return train.main(["--config", "mnist_blackbox_static.yaml", *changes])
+
+
+def test_a_function_that_raises_keeps_what_it_answered_and_says_how_to_continue(
+    own_function: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("broken").touch()
+    assert train_on(f"{own_function.__name__}:logits") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"{own_function.__name__}:logits fails on images of shape (100, 28, 28, 1)" in line
+    assert "(RuntimeError: out of order); what it answered before is kept" in line
+    assert line.endswith("advgan.train --resume checkpoints/mnist_blackbox_static/0")
+    Path("broken").unlink()
+    assert train.main(["--resume", "checkpoints/mnist_blackbox_static/0"]) == 0
+    found = read_json(Path("checkpoints/mnist_blackbox_static/0/summary.json"))
+    assert sum(found["black_box"]["queries"].values()) == sum(own_function.asked)  # nothing was asked for twice
+    assert found["black_box"]["queries"]["clean"] == 300
+
+
+def test_a_black_box_at_chance_stops_the_run_on_answers_that_were_bought_anyway(
+    own_function: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_on(f"{own_function.__name__}:shifted") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"error: {own_function.__name__}:shifted is no better than chance: ")
+    assert own_function.asked == [100]  # the validation images, which the attack asks first

@@ -216,7 +216,7 @@ def as_floats(arrays: Arrays, key: str, worst: float) -> None:
             r"values .* from -1 to 1; store \(images \+ 1\) / 2",
         ),
         (
-            replacing("x_train", lambda x: (x - 9) / 5),
+            replacing("x_train", lambda x: (x / 1 - 9) / 5),
             r"values .* from -1\.8 to 2; store the pixels as",
         ),
         (

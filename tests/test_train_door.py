@@ -231,6 +231,19 @@ def test_validation_images_that_are_all_of_the_target_class_are_refused(
     assert "data.validation_images" in message
 
 
+def test_test_images_that_are_training_images_are_named_before_the_work(capsys: pytest.CaptureFixture[str]) -> None:
+    name = images_of(28, 28)
+    arrays = dict(np.load(name))
+    arrays["x_test"] = arrays["x_train"][:20]
+    np.savez(name, **arrays)
+    dry = ["--config", "mnist.yaml", *with_settings(f"data.dataset={name}", *TINY_BATCHES), "--dry-run"]
+    assert train.main(dry) == 0
+    printed = capsys.readouterr().out
+    assert "Warning: held-out images: 20 of 20 scored images are among the training and validation images." in printed
+    assert "# Data: 10 classes\n" in printed
+    assert "validation_split: by_class" in printed
+
+
 def test_a_key_with_a_newline_in_it_is_refused_in_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert refusal(here, capsys, ["--config", "mnist.yaml", "--set", "a\nb=1"]).startswith("a b = 1: unknown key")
 
