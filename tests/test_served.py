@@ -385,6 +385,19 @@ def test_class_numbers_stay_integers_and_become_one_hot_rows() -> None:
     np.testing.assert_array_equal(answers, np.eye(4)[[3, 0, 1, 2, 3, 0, 1]])
 
 
+def test_scores_of_any_kind_are_taken_where_labels_alone_are_used() -> None:
+    with Scripted(said({"predictions": np.log(PROBABILITIES).tolist()})) as server:
+        answers = load_black_box(server.url, SHAPE, CLASSES, labels_only=True).ask(IMAGES)
+    np.testing.assert_array_equal(answers, np.eye(CLASSES)[PROBABILITIES.argmax(axis=1)])
+
+
+def test_a_server_that_rounds_is_taken_as_probabilities() -> None:
+    with Scripted(said({"predictions": np.round(PROBABILITIES, 1).tolist()})) as server:
+        answers = load_black_box(server.url, SHAPE, CLASSES).ask(IMAGES)
+    np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(answers, PROBABILITIES, atol=0.1)
+
+
 def test_an_output_with_a_name_is_taken() -> None:
     with Scripted(said({"predictions": [{"softmax": row} for row in PROBABILITIES.tolist()]})) as server:
         answers = load_black_box(server.url, SHAPE, CLASSES).ask(IMAGES)

@@ -34,6 +34,19 @@ def kind_of(scores: np.ndarray) -> Kind:
     return "per cent" if sums.max() <= MOST_PER_CENT and np.median(sums) >= LEAST_PER_CENT else "logits"
 
 
+def as_labels(answers: np.ndarray, images: int, classes: int, name: str) -> np.ndarray:
+    """The class alone of a black box's answers, as one-hot rows: float32 of shape (images, classes).
+
+    Whatever the scores are, logits too, the largest says the class; see ``as_probabilities``.
+
+    Raises:
+        AdvGANError: they are of another shape, or not finite.
+    """
+    if answers.shape == (images, classes) and np.isfinite(answers.astype(np.float64)).all():
+        answers = answers.argmax(axis=1)
+    return as_probabilities(answers, images, classes, name)[0]
+
+
 def as_probabilities(answers: np.ndarray, images: int, classes: int, name: str) -> tuple[np.ndarray, str]:
     """A black box's answers as probabilities, float32 of shape (images, classes), and what had to be done to them.
 

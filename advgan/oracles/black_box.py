@@ -18,7 +18,7 @@ from advgan.config import Config
 from advgan.data.batches import images_at_once, slices
 from advgan.errors import AdvGANError, BlackBoxFailed
 from advgan.networks.classifiers.interface import only_output
-from advgan.oracles.answers import as_probabilities, kind_of
+from advgan.oracles.answers import as_labels, as_probabilities, kind_of
 from advgan.oracles.classifiers import Shape, file_digest, find_function, network_classifier
 from advgan.oracles.served import served_black_box
 from advgan.runs import TARGET
@@ -48,7 +48,13 @@ def is_local(given: str) -> bool:
 
 
 def load_black_box(
-    given: str, shape: Shape, classes: int, per_request: int = 500, timeout: float = 10.0, retries: int = 5
+    given: str,
+    shape: Shape,
+    classes: int,
+    per_request: int = 500,
+    timeout: float = 10.0,
+    retries: int = 5,
+    labels_only: bool = False,
 ) -> BlackBox:
     """The black box as a configuration names it.
 
@@ -58,6 +64,7 @@ def load_black_box(
         classes: how many the data have, and the black box should tell apart.
         per_request: the most images in a request.
         timeout, retries: of a request to a served model; see the configuration.
+        labels_only: whether of its scores only the class is used, whatever they are.
 
     Raises:
         AdvGANError: there is no such black box, or it does not take the images.
@@ -79,7 +86,11 @@ def load_black_box(
     def asked(images: np.ndarray) -> np.ndarray:
         answers = [np.empty((0, classes), np.float32)]
         for part in slices(len(images), per_request):
-            probabilities, remark = as_probabilities(ask(images[part]), part.stop - part.start, classes, name)
+            count = part.stop - part.start
+            if labels_only:
+                answers.append(as_labels(ask(images[part]), count, classes, name))
+                continue
+            probabilities, remark = as_probabilities(ask(images[part]), count, classes, name)
             answers.append(probabilities)
             if remark and remark not in remarks:
                 remarks.append(remark)
@@ -109,6 +120,7 @@ def run_black_box(config: Config, run: Path, shape: Shape, classes: int) -> Blac
         settings.images_per_request,
         settings.timeout,
         settings.retries,
+        settings.answers == "labels",
     )
 
 
