@@ -289,10 +289,7 @@ def evaluation_results(record: dict[str, Any], folder: Path) -> list[str]:
         *(row(missing["name"], f"       {missing['reason']}") for missing in record.get("attacks_left_out", [])),
         row("all together, image by image", rate(record["worst_case"])),
         *(
-            row(
-                f"transfer to {other['name']}",
-                f"{rate(other['success']):<46}{_clean(other)}",
-            )
+            row(f"transfer to {other['name']}", f"{rate(other['success']):<46}{_clean(other)}")
             for other in record["transfer"]
         ),
         *(row(f"retrained at epsilon {point['epsilon']:.4g}", rate(point["success"])) for point in record["retrained"]),

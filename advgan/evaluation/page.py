@@ -138,6 +138,7 @@ def _success_rows(record: Mapping[str, Any]) -> Iterable[Sequence[Cell]]:
     yield _rate_row("accuracy under attack", record["accuracy_under_attack"])
     for other in record["transfer"]:
         yield _rate_row(f"transfer to {other['name']}", other["success"])
+        yield _rate_row(f"clean accuracy of {other['name']}", other["clean_accuracy"])
 
 
 def _black_box(record: Mapping[str, Any]) -> Iterable[str]:
