@@ -64,9 +64,12 @@ def to_8_bits(images: np.ndarray, adversarial: np.ndarray, epsilon: float) -> np
         uint8 images of the same shape.
     """
     levels = math.floor(255 * epsilon + 1e-6)  # 255 * (8 / 255) must be 8, whatever its last bit
-    clean = np.rint(np.asarray(images, np.float64) * 255).astype(np.int16)
-    rounded = np.rint(np.asarray(adversarial, np.float64) * 255).astype(np.int16)
-    return np.clip(np.clip(rounded, clean - levels, clean + levels), 0, 255).astype(np.uint8)
+    whole = np.empty(np.shape(images), np.uint8)
+    for index, (image, changed) in enumerate(zip(images, adversarial, strict=True)):  # little float64 at a time
+        clean = np.rint(np.asarray(image, np.float64) * 255).astype(np.int16)
+        rounded = np.rint(np.asarray(changed, np.float64) * 255).astype(np.int16)
+        whole[index] = np.clip(np.clip(rounded, clean - levels, clean + levels), 0, 255)
+    return whole
 
 
 @dataclass(frozen=True)
@@ -81,10 +84,10 @@ class Norms:
 
 def measure(images: np.ndarray, adversarial: np.ndarray) -> Norms:
     """Measure ``x_A - x`` in float64, image by image."""
-    difference = np.asarray(adversarial, np.float64) - np.asarray(images, np.float64)
-    flat = difference.reshape(len(difference), -1)
-    return Norms(
-        linf=np.abs(flat).max(axis=1, initial=0.0),
-        l2=np.sqrt(np.square(flat).sum(axis=1)),
-        l0=np.count_nonzero(flat, axis=1).astype(np.float64),
-    )
+    norms = Norms(*(np.zeros(len(images)) for _ in range(3)))
+    for index, (image, changed) in enumerate(zip(images, adversarial, strict=True)):  # little float64 at a time
+        difference = (np.asarray(changed, np.float64) - np.asarray(image, np.float64)).reshape(-1)
+        norms.linf[index] = np.abs(difference).max(initial=0.0)
+        norms.l2[index] = np.sqrt(np.square(difference).sum())
+        norms.l0[index] = np.count_nonzero(difference)
+    return norms

@@ -203,7 +203,7 @@ def test_probabilities_in_disguise_are_taken_as_such(answers: np.ndarray, remark
     assert np.abs(found - EXACT).max() < error
 
 
-@pytest.mark.parametrize("scores", [SCORES, np.log(EXACT), 9 * np.abs(SCORES), SCORES.astype(np.float16)])
+@pytest.mark.parametrize("scores", [SCORES, np.log(EXACT), 9 * np.abs(SCORES), SCORES.astype(np.float16), 1e-9 * SCORES])
 def test_logits_are_not_mistaken_for_probabilities(scores: np.ndarray) -> None:
     assert kind_of(scores) == "logits"
 

@@ -89,8 +89,8 @@ def read_back(folder: Path, subject: Subject, stages: Stages, files: Record) -> 
         if sheets:
             whole = read_sheets(sheets, len(subject.test), shape)
             answers["png"] = subject.classifier.answers(scaled(whole))
-            clean = np.rint(subject.images.astype(np.float64) * 255)
-            answers["png_levels"] = np.abs(whole - clean).max()
+            clean = to_8_bits(subject.images, subject.images, 0)
+            answers["png_levels"] = np.abs(whole.astype(np.int16) - clean).max()
         return answers
 
     return stages.result("read-back", settings, len(subject.test), work)

@@ -28,7 +28,7 @@ def kind_of(scores: np.ndarray) -> Kind:
     scores = scores.astype(np.float64)
     if not scores.size or not np.isfinite(scores).all() or scores.min() < -SUM_TOLERANCE:
         return "logits"
-    if scores.max() <= 1 + SUM_TOLERANCE:
+    if SUM_TOLERANCE < scores.max() <= 1 + SUM_TOLERANCE:  # all about 0 are logits of an untrained network
         return "probabilities"
     sums = scores.sum(axis=1)
     return "per cent" if sums.max() <= MOST_PER_CENT and np.median(sums) >= LEAST_PER_CENT else "logits"
