@@ -1,7 +1,7 @@
 """A finished run's attack on images in files: ``attack_files`` serves the command line, the tests and notebooks.
 
 Images are read, attacked and written a batch at a time. After each batch its results go into a hidden file, so the same
-call continues where a process was killed; its batches are the same then, and so is every byte of the output.
+call continues where a process was killed, and every byte of the output is the same then.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from advgan.evaluation.plots import save_figure
 from advgan.evaluation.subject import REMEDY, check_writable
 from advgan.files import sole_user, write_json
 from advgan.metrics import Rate
+from advgan.oracles.checks import PROBE_IMAGES, Finding, check_accuracy, check_answers
 from advgan.oracles.classifiers import Classifier, file_digest, load_classifier, network_classifier
 from advgan.perturbation import FLOAT_TOLERANCE, measure, to_8_bits
 from advgan.runs import GENERATOR, TARGET, load_network, load_run_config
@@ -98,6 +99,9 @@ def attack_files(request: Request, say: Say = print, command: str = "") -> Recor
         content = images.check(attacker.shape, request.resize, lambda count: progress.advance(count, ""))
     finally:
         progress.close()
+    few = images.read(slice(0, min(len(images), PROBE_IMAGES)), attacker.shape, request.resize).images
+    if attacker.classifier is not None and len(few):
+        check_answers(attacker.classifier, scaled(few), classes=2, white_box=False)
     labels = None if attacker.classes is None else images.labels(attacker.classes)
     head = _head(request, attacker, labels, content, environment, command)
     folder = AttackFolder(request.output, head["digest"])
@@ -126,6 +130,13 @@ def _check_output(request: Request) -> None:
         problem = f"and {request.images.path} lie one inside the other; choose another folder"
         raise ConfigurationError("--output", str(request.output), problem)
     check_writable("--output", request.output)
+    try:
+        request.output.mkdir(parents=True, exist_ok=True)
+        if not any(request.output.iterdir()):
+            request.output.rmdir()  # nothing stays where the images turn out to be unusable
+    except OSError as error:
+        problem = f"cannot be made: {error.strerror}; choose another"
+        raise ConfigurationError("--output", str(request.output), problem) from None
 
 
 def _load(request: Request) -> tuple[_Attacker, runtime.Environment]:
@@ -209,6 +220,8 @@ def _attack(
     images, count = request.images, len(request.images)
     done = folder.prepare(request.overwrite)
     write_json(request.output / RECORD, head)
+    if not done:
+        images.clean(request.output)  # what another attack left unfinished
     if not images.start(request.output):
         folder.forget()
         done = 0
@@ -216,14 +229,14 @@ def _attack(
         say(f"Continued      at image {done:,} of {count:,}")
     progress = Progress("attack", count, start=done, unit="image", rate=True)
     try:
-        for part in slices(count, images_at_once(attacker.shape)):
-            if part.stop > done:
-                rows = _attack_batch(request, attacker, labels, part)
-                folder.append(part.stop, rows)
-                for row in rows:
-                    if row.problem:
-                        progress.say(f"left out: {printable(row.file)} {row.problem}")
-                progress.advance(part.stop - part.start, "")
+        for part in slices(count, images_at_once(attacker.shape), done):
+            folder.begin([images.output(index) for index in range(part.start, part.stop)])
+            rows = _attack_batch(request, attacker, labels, part)
+            folder.append(part.stop, rows)
+            for row in rows:
+                if row.problem:
+                    progress.say(f"left out: {printable(row.file)} {row.problem}")
+            progress.advance(part.stop - part.start, "")
     finally:
         progress.close()
 
@@ -264,14 +277,15 @@ def _finish(request: Request, attacker: _Attacker, labels: Labels | None, folder
     """Write the array where there is one, the table, the picture and, last, the record."""
     names = None if labels is None else labels.names
     folder.write_table(names)
-    attacked = counted = reached = 0
+    attacked = counted = reached = right = 0
     largest = total = 0.0
     left_out = []
-    for row in folder.rows():
+    for index, row in enumerate(folder.rows()):
         if row.problem:
             left_out.append({"file": row.file, "problem": row.problem})
             continue
         attacked, counted, reached = attacked + 1, counted + row.counts, reached + row.success
+        right += labels is not None and row.clean == labels.indices[index]
         largest = max(largest, row.linf)
         total += row.l2 if row.counts or attacker.classifier is None else 0.0
     measured = attacked if attacker.classifier is None else counted
@@ -285,12 +299,26 @@ def _finish(request: Request, attacker: _Attacker, labels: Labels | None, folder
         "left_out": left_out,
         "success": None if attacker.classifier is None else dataclasses.asdict(Rate.of(reached, counted)),
         "success_counts": _what_counts(attacker, labels),
+        "checks": [dataclasses.asdict(found) for found in _judged(request, attacker, labels, left_out, right)],
         "largest_linf": largest,
         "mean_l2": total / measured if measured else 0.0,
         "files": {"table": TABLE, "picture": PICTURE if attacked else None},
     }
     write_json(request.output / RECORD, record)
     return record
+
+
+def _judged(
+    request: Request, attacker: _Attacker, labels: Labels | None, left_out: list[Record], right: int
+) -> list[Finding]:
+    """Whether the classifier does better than chance on the clean images, where their labels are known."""
+    images, missing = request.images, {entry["file"] for entry in left_out}
+    if labels is None or attacker.classifier is None or len(missing) == len(images):
+        return []
+    used = [index for index in range(len(images)) if images.name(index) not in missing]
+    few = images.read(slice(0, min(len(images), PROBE_IMAGES)), attacker.shape, request.resize).images
+    accuracy = Rate.of(right, len(used))
+    return [check_accuracy(attacker.classifier.name, accuracy, labels.indices[used], few, stop=False)]
 
 
 def _what_counts(attacker: _Attacker, labels: Labels | None) -> str:
@@ -336,6 +364,7 @@ def results(record: Record, output: Path) -> list[str]:
     else:
         line += f", success {Rate(**success)} ({record['success_counts']})"
     lines = ["", line, f"Largest change of a pixel {record['largest_linf']:.6f}, mean L2 {record['mean_l2']:.2f}"]
+    lines += report.warnings(Finding(**found) for found in record.get("checks", []))
     if left_out:
         some = ", ".join(printable(entry["file"]) for entry in left_out[:5])
         more = "" if len(left_out) <= 5 else f" and {len(left_out) - 5:,} more ({RECORD} names all)"

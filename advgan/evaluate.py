@@ -14,6 +14,8 @@ from advgan.errors import AdvGANError, BlackBoxFailed, ConfigurationError, Inter
 from advgan.startup import import_tensorflow
 
 DEFAULT = "mnist.yaml"
+JUDGING = "target.check_accuracy"
+"""The setting of a run that an evaluation may change: it decides no figure."""
 FEW = 2000
 """Test images for a newcomer, who wants to see a whole report soon."""
 EXAMPLES = """examples:
@@ -83,8 +85,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _evaluate(options: argparse.Namespace, command: str) -> int:
-    if (options.run or options.compare) and options.overrides:
-        raise ConfigurationError("--set", options.overrides[0], "a run keeps its settings; leave this out")
+    judging = [override for override in options.overrides if override.startswith(f"{JUDGING}=")]
+    check_accuracy = load_config(find_config(DEFAULT), judging).target.check_accuracy if judging else None
+    overrides = [override for override in options.overrides if override not in judging]
+    if options.compare is not None and judging:
+        raise ConfigurationError(
+            "--set", judging[0], "--compare takes evaluations as they are; evaluate the run with it"
+        )
+    if (options.run or options.compare) and overrides:
+        raise ConfigurationError("--set", overrides[0], f"a run keeps its settings, but for {JUDGING}; leave this out")
     if options.compare is not None:
         if options.square_queries is not None:
             problem = "--compare takes evaluations as they are; evaluate the run with it first"
@@ -94,7 +103,7 @@ def _evaluate(options: argparse.Namespace, command: str) -> int:
                 raise ConfigurationError(f"--{name}", given, "--compare takes runs against their own targets only")
     config = None
     if options.run is None and options.compare is None:
-        config = load_config(find_config(options.config or DEFAULT), options.overrides)
+        config = load_config(find_config(options.config or DEFAULT), overrides)
     images = None if options.images is None else _count("--images", options.images)
     restarts = None if options.restarts is None else _count("--restarts", options.restarts)
     optimized = None if options.optimized is None else _count("--optimized", options.optimized)
@@ -123,7 +132,16 @@ def _evaluate(options: argparse.Namespace, command: str) -> int:
             print(f"  evaluate it    {command_for('evaluate', '--run', run)}")
         transfer = tuple(options.transfer)
         request = Request(
-            run, output, images, restarts or 1, optimized or 100, queries, options.target, transfer, epsilons
+            run,
+            output,
+            images,
+            restarts or 1,
+            optimized or 100,
+            queries,
+            options.target,
+            transfer,
+            epsilons,
+            check_accuracy,
         )
         folder = request.folder
         assess(request, command=command)

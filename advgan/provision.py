@@ -52,7 +52,7 @@ def provide_target(plan: Plan, run_directory: Path, say: Say) -> float:
 
 def black_box_of(plan: Plan, run_directory: Path) -> BlackBox:
     """The black box of a run, which is in its folder already where it is a file."""
-    return run_black_box(plan.config, run_directory, plan.dataset.image_shape, plan.dataset.number_of_classes)
+    return run_black_box(plan.config, run_directory, plan.dataset.image_shape, plan.dataset.number_of_classes, True)
 
 
 def counted_oracle(plan: Plan, run_directory: Path) -> CountedOracle:

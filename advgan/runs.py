@@ -19,7 +19,7 @@ from advgan.errors import AdvGANError
 keras = tf.keras
 CONFIG, GENERATOR, TARGET = "config.yaml", "generator.keras", "target.keras"
 SUMMARY, PROCESSES, TARGET_RECORD = "summary.json", "processes.json", "target.json"
-DISTILLED, JOURNAL = "distilled.keras", "answers.bin"
+DISTILLED, JOURNAL, ANSWERS = "distilled.keras", "answers.bin", "answers.json"
 REFERENCE = Path("checkpoints", "reference")
 TRAIN = "python -m advgan.train --config mnist.yaml"
 _PLACES = [folder / REFERENCE for folder in Path(__file__).resolve().parents[:2]]  # in a wheel; in a checkout
@@ -105,8 +105,8 @@ def _layer_with_code(path: Path) -> str:
         if registered and (module is None or str(module).split(".")[0] != "keras"):
             return (
                 f"it has a layer of class {layer['class_name']}, which Keras does not know; in a script of your own "
-                "import the module that registers it with keras.saving.register_keras_serializable, then call "
-                "advgan.train.main(['--config', ...]); or save the classifier without it"
+                "import the module that registers it with keras.saving.register_keras_serializable, then call the "
+                "command's main, such as advgan.train.main(['--config', ...]); or save the classifier without it"
             )
     return ""
 

@@ -22,8 +22,10 @@ from PIL import Image
 
 from advgan import adversarial_files, attack, reference_run
 from advgan.config import GeneratorSettings
+from advgan.data import batches
 from advgan.data.datasets import MNIST_FILE
 from advgan.data.image_files import ImageArray
+from advgan.evaluation.attack_folder import AttackFolder
 from advgan.networks.generator import build_generator
 
 CHECKOUT = Path(__file__).parent.parent
@@ -437,6 +439,79 @@ def test_the_same_again_does_nothing_and_another_needs_overwrite(
     }  # fmt: skip
 
 
+def killed_in(here: Path, source: str, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attack, and stop in the middle of a batch, after its files were written."""
+    append, calls = AttackFolder.append, []
+
+    def interrupted(*arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == batch:
+            raise KeyboardInterrupt
+        append(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AttackFolder, "append", interrupted)
+        assert attack.main([str(here / source), "--run", str(reference_run()), "--output", "out"]) == 130
+
+
+def test_an_unfinished_array_of_another_attack_leaves_nothing(
+    here: Path,
+    digits: tuple[np.ndarray, np.ndarray],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    np.save(here / "long.npy", digits[0][:1100])
+    for count in (40, 1100):
+        np.save(here / "other.npy", digits[0][::-1][:count])
+        killed_in(here, "long.npy", 2, monkeypatch)
+        assert on_reference(capsys, "other.npy", "--overwrite")[0] == 0
+        shutil.move("out", f"after-{count}")
+        assert on_reference(capsys, "other.npy")[0] == 0
+        np.testing.assert_array_equal(np.load(f"after-{count}/other.npy"), np.load("out/other.npy"))
+        shutil.rmtree("out")
+
+
+def test_pictures_of_a_batch_that_was_killed_are_removed_by_another_attack(
+    here: Path,
+    digits: tuple[np.ndarray, np.ndarray],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_digits(here / "many", digits[0][:30])
+    write_digits(here / "few", digits[0][100:103])
+    killed_in(here, "many", 1, monkeypatch)
+    assert len(list((here / "out").glob("*.png"))) == 30
+    assert on_reference(capsys, "few", "--overwrite")[0] == 0
+    assert {path.name for path in (here / "out").glob("0*.png")} == {"00000.png", "00001.png", "00002.png"}
+
+
+def test_a_batch_size_that_was_halved_changes_nothing(
+    here: Path,
+    digits: tuple[np.ndarray, np.ndarray],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    np.save(here / "in.npy", digits[0])
+    with monkeypatch.context() as patched:
+        patched.setattr(batches, "_halved_by", 2)
+        killed_in(here, "in.npy", 2, monkeypatch)
+    code, out, _ = on_reference(capsys, "in.npy")
+    assert code == 0 and "Continued      at image 250 of 1,100" in out
+    assert record(here / "out")["images"] == len(table(here / "out")) == 1100
+
+
+def test_a_classifier_at_chance_is_named(
+    here: Path, digits: tuple[np.ndarray, np.ndarray], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pixels of 0 and 1 in place of 0 and 255: success would be counted on a few lucky images."""
+    np.savez(here / "dark.npz", x=digits[0][:200] // 255, y=digits[1][:200])
+    code, out, _ = on_reference(capsys, "dark.npz")
+    assert code == 0 and "Warning: clean accuracy of " in out
+    assert "success would mean nothing; the pixels are 0 to 1 of 255" in out
+    [found] = record(here / "out")["checks"]
+    assert found["status"] == "warn"
+
+
 # --- What is not accepted ----------------------------------------------------------------------------------------
 
 
@@ -462,12 +537,17 @@ def bad_inputs(folder: Path, image: np.ndarray) -> dict[str, tuple[list[str], st
         "large_values": image[np.newaxis].astype(np.float32),
         "objects": np.array([None]),
         "none": np.zeros((0, 28, 28), np.uint8),
+        "centred": image[np.newaxis] / 127.5 - 1,
+        "first": image[np.newaxis, np.newaxis],
     }
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
     (folder / "torn.npy").write_bytes((folder / "single.npy").read_bytes()[:300])
     (folder / "text.npz").write_text("hello")
     np.savez(folder / "two.npz", a=image, b=image)
+    (folder / "bad.py").write_text(
+        "def nan(images):\n    return images[:, :10, 0, 0] / 0 * 0\ndef one(images):\n    return images[:, :1, 0, 0]\n"
+    )
     np.savez(folder / "labels.npz", x=image[np.newaxis], y=np.array([10]))
     run = ["--run", str(reference_run())]
     return {
@@ -484,13 +564,17 @@ def bad_inputs(folder: Path, image: np.ndarray) -> dict[str, tuple[list[str], st
         "array resized": (["wide.npy", *run, "--resize"], "has shape (2, 32, 32, 3)"),
         "integers": (["integers.npy", *run], "is int64; it should be uint8 in 0..255 or floats in [0, 1]"),
         "nan": (["nan.npy", *run], "holds NaN or infinity"),
-        "range": (["large_values.npy", *run], "holds values outside [0, 1]"),
+        "range": (["large_values.npy", *run], "to 255; divide by 255, or store uint8"),
+        "centred": (["centred.npy", *run], "from -1 to 1; store (images + 1) / 2"),
+        "channels first": (["first.npy", *run], "channels come first: store numpy.moveaxis(x, 1, -1)"),
+        "no numbers": (["in", *run, "--target", "bad:nan"], "bad:nan answers with NaN or infinity"),
+        "one score": (["in", *run, "--target", "bad:one"], "it should be (images, classes), with 2 classes or more"),
         "objects": (["objects.npy", *run], "cannot be read (it holds objects, not numbers)"),
         "no images": (["none.npy", *run], "INPUT = 'none.npy': "),
         "torn": (["torn.npy", *run], "INPUT = 'torn.npy': cannot be read"),
         "no archive": (["text.npz", *run], "cannot be read (it is not an .npz file)"),
         "no key": (["two.npz", *run], "it holds a, b, and no array x or x_test"),
-        "labels": (["labels.npz", *run], "array y should hold 1 class indices, integers from 0 to 9"),
+        "labels": (["labels.npz", *run], "array y has class 10 at index 0, the classifier has classes 0 to 9"),
         "no run": (["in", "--run", "empty"], "empty is not a run"),
         "set": (["in", *run, "--set", "seed=1"], "--set = 'seed=1': a run keeps its settings"),
         "target": (["in", *run, "--target", "nowhere.keras"], "nowhere.keras is no classifier"),

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from advgan.errors import AdvGANError, Interrupted, OracleUnavailable
-from advgan.oracles.answers import as_probabilities, kind_of
+from advgan.oracles.answers import AnswerReader, kind_of
 from advgan.oracles.black_box import BlackBox, is_local, load_black_box
 from advgan.oracles.counted import PURPOSES, CountedOracle
 
@@ -46,6 +46,12 @@ def one_number(images):
 def away(images):
     raise OracleUnavailable("back at noon")
 """
+
+
+def read(answers: np.ndarray, classes: int) -> tuple[np.ndarray, str]:
+    """Answers of a served model as probabilities, and what was done to them."""
+    reader = AnswerReader("box", classes, logits=False)
+    return reader.read(answers, len(answers)), " and ".join(reader.remarks)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -155,13 +161,13 @@ def test_what_is_a_file_here() -> None:
 
 def test_what_counts_as_probabilities() -> None:
     answers = np.array([[0.25, 0.75], [1.0, 0.0]])
-    found, remark = as_probabilities(answers, 2, 2, "box")
+    found, remark = read(answers, 2)
     np.testing.assert_array_equal(found, answers)
     assert remark == ""
     rounded = np.array([[0.3333, 0.6662], [-1e-7, 1.0]])  # as JSON may have it
-    np.testing.assert_array_equal(as_probabilities(rounded, 2, 2, "box")[0], rounded.astype(np.float32))
+    np.testing.assert_array_equal(read(rounded, 2)[0], rounded.astype(np.float32))
     half = softmax(np.random.default_rng(0).normal(size=(4, 1000))).astype(np.float16)
-    assert as_probabilities(half, 4, 1000, "box")[0].dtype == np.float32
+    assert read(half, 1000)[0].dtype == np.float32
     for wrong in (
         [[50.0, 80.0], [1.0, 0.0]],
         [[1.5, -0.5], [1.0, 0.0]],
@@ -169,7 +175,7 @@ def test_what_counts_as_probabilities() -> None:
         [[np.inf, 0], [1, 0]],
     ):
         with pytest.raises(AdvGANError, match="box answers with no probabilities"):
-            as_probabilities(np.array(wrong), 2, 2, "box")
+            read(np.array(wrong), 2)
 
 
 SCORES = np.random.default_rng(5).normal(size=(200, 10)) * 3
@@ -195,7 +201,7 @@ def in_bfloat16(values: np.ndarray) -> np.ndarray:
 )
 def test_probabilities_in_disguise_are_taken_as_such(answers: np.ndarray, remark: str, error: float) -> None:
     assert kind_of(answers) != "logits"
-    found, said = as_probabilities(answers, len(answers), 10, "box")
+    found, said = read(answers, 10)
     assert remark in said
     assert found.dtype == np.float32 and found.min() >= 0
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=2e-3)
@@ -203,7 +209,45 @@ def test_probabilities_in_disguise_are_taken_as_such(answers: np.ndarray, remark
     assert np.abs(found - EXACT).max() < error
 
 
-@pytest.mark.parametrize("scores", [SCORES, np.log(EXACT), 9 * np.abs(SCORES), SCORES.astype(np.float16), 1e-9 * SCORES])
+@pytest.mark.parametrize("in_per_cent", [False, True])
+@pytest.mark.parametrize("decimals", [1, 2])
+def test_the_class_of_an_answer_never_changes(in_per_cent: bool, decimals: int) -> None:
+    """Also of rows that sum to little: sigmoids, or a single one that was left."""
+    random = np.random.default_rng(7)
+    rows = np.round(random.random((500, 10)) ** 8, decimals)
+    rows[:10] = np.eye(10) * 0.05
+    rows = rows[rows.max(axis=1) > 0]
+    answers = np.concatenate([EXACT, rows])
+    if in_per_cent:
+        answers = 100 * answers / np.maximum(1, answers.sum(axis=1, keepdims=True))
+    found, _ = read(answers, 10)
+    np.testing.assert_array_equal(found[len(EXACT) :].argmax(axis=1), rows.argmax(axis=1))
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=2e-3)
+
+
+def test_the_first_answers_decide_for_good_and_in_every_process(tmp_path: Path) -> None:
+    """A row of per cent that was cut to its largest looks like nothing by itself."""
+    answers = np.where(np.argsort(np.argsort(EXACT)) == 9, 100 * EXACT, 0)
+    cut = answers[answers.sum(axis=1) < 60][:1]
+    reader = AnswerReader("box", 10, logits=True, file=tmp_path / "answers.json")
+    together = reader.read(np.concatenate([100 * EXACT, cut]), 201)[-1:]
+    np.testing.assert_array_equal(reader.read(cut, 1), together)
+    later = AnswerReader("box", 10, logits=True, file=tmp_path / "answers.json", writes=False)
+    np.testing.assert_array_equal(later.read(cut, 1), together)
+    assert later.remarks == reader.remarks != []
+    one_by_one = AnswerReader("box", 10, logits=False)
+    for row in 100 * EXACT[:120]:
+        np.testing.assert_allclose(one_by_one.read(row[np.newaxis], 1), row[np.newaxis] / 100, atol=1e-6)
+    np.testing.assert_array_equal(one_by_one.read(cut, 1), together)
+
+
+def test_labels_in_a_column_are_labels() -> None:
+    np.testing.assert_array_equal(read(np.array([[1], [0]]), 2)[0], [[0, 1], [1, 0]])
+
+
+@pytest.mark.parametrize(
+    "scores", [SCORES, np.log(EXACT), 9 * np.abs(SCORES), SCORES.astype(np.float16), 1e-9 * SCORES]
+)
 def test_logits_are_not_mistaken_for_probabilities(scores: np.ndarray) -> None:
     assert kind_of(scores) == "logits"
 

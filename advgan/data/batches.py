@@ -74,7 +74,7 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     return count // batch_size
 
 
-def slices(count: int, batch_size: int) -> Iterator[slice]:
-    """Consecutive slices that cover ``range(count)``, the last one included whatever its size."""
-    for start in range(0, count, batch_size):
+def slices(count: int, batch_size: int, first: int = 0) -> Iterator[slice]:
+    """Consecutive slices that cover ``range(first, count)``, the last one included whatever its size."""
+    for start in range(first, count, batch_size):
         yield slice(start, min(start + batch_size, count))

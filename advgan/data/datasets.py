@@ -201,7 +201,7 @@ def _checked(arrays: dict[str, np.ndarray], source: str) -> dict[str, np.ndarray
         if arrays[key].size == 0:
             raise refuse(key, "is empty")
         try:
-            arrays[key] = _images(arrays[key]) if key.startswith("x_") else _labels(arrays[key])
+            arrays[key] = _images(arrays[key]) if key.startswith("x_") else checked_labels(arrays[key])
         except ValueError as problem:
             raise refuse(key, str(problem)) from None
     for part in ("train", "test"):
@@ -233,6 +233,15 @@ def _images(images: np.ndarray) -> np.ndarray:
         raise ValueError(f"has shape {images.shape}; it should be (n, height, width, channels)")
     if images.shape[1] <= MOST_CHANNELS < images.shape[3]:
         raise ValueError(f"has shape {images.shape}: channels come first; store numpy.moveaxis(images, 1, -1)")
+    return checked_pixels(images)
+
+
+def checked_pixels(images: np.ndarray) -> np.ndarray:
+    """Images of any shape as uint8, or as float32 in [0, 1].
+
+    Raises:
+        ValueError: they cannot be meant; the message says what they are and how to store them.
+    """
     if images.dtype == np.uint8:
         return images
     if images.dtype.kind != "f":
@@ -250,7 +259,7 @@ def _images(images: np.ndarray) -> np.ndarray:
     return np.clip(images.astype(np.float32), 0, 1)  # a rounding error of a division is none of the user's
 
 
-def _labels(labels: np.ndarray) -> np.ndarray:
+def checked_labels(labels: np.ndarray) -> np.ndarray:
     """Class indices, int32 of shape (n,).
 
     Raises:
@@ -264,7 +273,10 @@ def _labels(labels: np.ndarray) -> np.ndarray:
     if labels.ndim != 1:
         raise ValueError(f"has shape {labels.shape}; {should}, one for each image")
     if labels.dtype.kind in "US":
-        raise ValueError(f"holds text; {should}: store numpy.unique(labels, return_inverse=True)[1]")
+        raise ValueError(
+            f"holds text; {should}: number the classes of y_train and y_test together, such as by "
+            "numpy.searchsorted(numpy.unique(y_train), labels)"
+        )
     if labels.dtype.kind == "f" and (labels == np.floor(labels)).all():
         raise ValueError(f"is {labels.dtype}; {should}: store labels.astype(int)")
     if labels.dtype.kind not in "iu":
@@ -277,16 +289,16 @@ def _labels(labels: np.ndarray) -> np.ndarray:
 
 
 def _stray_label(arrays: dict[str, np.ndarray]) -> tuple[str, str] | None:
-    """The array and the problem where one or few labels lie so far above all others that no class can be meant."""
+    """The array and the problem where a few labels lie above all others, across a gap such as there is no other of."""
     labels = np.concatenate([arrays["y_train"], arrays["y_test"]])
     classes = np.unique(labels)
-    for below, above in pairwise(classes):
-        if above + 1 > 2 * (below + 1) and np.mean(labels > below) <= MOST_STRAY_LABELS:
+    widest = int(classes[0])  # run of classes without an image so far
+    for below, above in pairwise(classes.tolist()):
+        gap = above - below - 1
+        if gap >= 2 and gap > 2 * widest and np.mean(labels > below) <= MOST_STRAY_LABELS:
             key = "y_train" if (arrays["y_train"] > below).any() else "y_test"
             index = int(np.argmax(arrays[key] > below))
-            found = arrays[key][index]
-            return (
-                key,
-                f"has class {found} at index {index}, far above the others (0 to {below}): correct or remove it",
-            )
+            problem = f"has class {arrays[key][index]} at index {index}, above a gap: the others are up to {below}"
+            return key, f"{problem}; correct or remove it, or number the classes without gaps"
+        widest = max(widest, gap)
     return None

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import override
 
+from advgan.data.datasets import checked_labels, checked_pixels
 from advgan.data.image_source import Advance, Batch, ImageSource, Labels
 from advgan.data.pictures import (
     FORMATS,
@@ -30,7 +31,7 @@ from advgan.data.pictures import (
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.files import write_whole
 
-VALUES_AT_ONCE = 4_000_000
+CHECKED_AT_ONCE = 4_000_000
 """Values of an array that are checked at a time."""
 
 
@@ -219,19 +220,23 @@ class ImageArray(ImageSource):
     def check(self, shape: Shape, resize: bool, advance: Advance) -> str:
         found = self._images.shape
         if found[1:] != shape and (*found[1:], 1) != shape:
-            single = found == shape or (*found, 1) == shape
-            hint = "for a single image store x[np.newaxis]" if single else "--resize is for pictures: resize the array"
+            hint = "--resize is for pictures: resize the array"
+            if found == shape or (*found, 1) == shape:
+                hint = "for a single image store x[np.newaxis]"
+            elif found[1:] == (shape[2], *shape[:2]):
+                hint = "channels come first: store numpy.moveaxis(x, 1, -1)"
             wanted = f"(n, {', '.join(map(str, shape))})"
             raise self._invalid(f"has shape {found}, the run takes {wanted}; {hint}")
         if resize:
             raise ConfigurationError("--resize", str(self.path), "is for pictures; leave it out")
         digest = hashlib.sha256(f"{self.path.name!a} {self._key} {self._images.dtype.str} {found}".encode())
-        step = max(1, VALUES_AT_ONCE // max(1, int(np.prod(found[1:]))))
+        step = max(1, CHECKED_AT_ONCE // max(1, int(np.prod(found[1:]))))
         for start in range(0, len(self), step):
             images = np.ascontiguousarray(self._images[start : start + step])
-            if images.dtype != np.uint8 and not (images.min() >= 0 and images.max() <= 1):  # NaN fails too
-                held = "NaN or infinity" if not np.isfinite(images).all() else "values outside [0, 1]"
-                raise self._invalid(f"holds {held}; floats should be in [0, 1]: divide by 255, or store uint8")
+            try:
+                checked_pixels(images)
+            except ValueError as problem:
+                raise self._invalid(str(problem)) from None
             digest.update(images.tobytes())
             advance(len(images))
         if self._labels is not None:
@@ -242,17 +247,22 @@ class ImageArray(ImageSource):
     def labels(self, classes: int) -> Labels | None:
         if self._labels is None:
             return None
-        labels, wanted = self._labels, f"{len(self):,} class indices, integers from 0 to {classes - 1}"
-        if labels.ndim == 2 and labels.shape[1] == classes and (labels.sum(axis=1) == 1).all():
-            labels = labels.argmax(axis=1)  # one-hot rows
-        labels = labels.reshape(-1)
-        if labels.dtype.kind not in "iu" or len(labels) != len(self) or labels.min() < 0 or labels.max() >= classes:
-            raise ConfigurationError("INPUT", str(self.path), f"array {self._labels_key} should hold {wanted}")
-        return Labels(labels.astype(np.int64), None, f"array {self._labels_key}")
+        key = f"array {self._labels_key}"
+        try:
+            labels = checked_labels(self._labels)
+        except ValueError as reason:
+            raise ConfigurationError("INPUT", str(self.path), f"{key} {reason}") from None
+        if len(labels) != len(self):
+            raise ConfigurationError("INPUT", str(self.path), f"{key} has {len(labels)} labels for {len(self)} images")
+        if labels.max() >= classes:
+            found = f"has class {labels.max()} at index {int(labels.argmax())}"
+            problem = f"{key} {found}, the classifier has classes 0 to {classes - 1}"
+            raise ConfigurationError("INPUT", str(self.path), problem)
+        return Labels(labels.astype(np.int64), None, key)
 
     @override
     def read(self, part: slice, shape: Shape, resize: bool) -> Batch:
-        images = np.asarray(self._images[part]).reshape(-1, *shape)
+        images = checked_pixels(np.asarray(self._images[part])).reshape(-1, *shape)
         return Batch(images, list(range(part.start, part.stop)), {})
 
     @override

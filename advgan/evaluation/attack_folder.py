@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from advgan.errors import AdvGANError, ConfigurationError
-from advgan.files import read_json, write_whole
+from advgan.files import read_json, write_json, write_whole
 
 SCHEMA = 1
 RECORD, TABLE, PICTURE = "attack.json", "attack.csv", "attack.png"
-ROWS, LOCK = ".attack.partial.jsonl", ".lock"
+ROWS, BEGUN, LOCK = ".attack.partial.jsonl", ".attack.partial.json", ".lock"
 COLUMNS = ("file", "clean_class", "adversarial_class", "success", "linf", "l2", "output")
 
 
@@ -90,7 +90,12 @@ class AttackFolder:
 
     def forget(self) -> None:
         """Drop the results of an earlier process."""
-        (self.path / ROWS).unlink(missing_ok=True)
+        for name in (ROWS, BEGUN):
+            (self.path / name).unlink(missing_ok=True)
+
+    def begin(self, outputs: list[str]) -> None:
+        """Note which files a batch is about to write: where it is killed, another attack can remove them."""
+        write_json(self.path / BEGUN, outputs)
 
     def append(self, stop: int, rows: list[Row]) -> None:
         """Keep the results of a batch of images; ``stop`` is how many images are done then."""
@@ -146,6 +151,8 @@ class AttackFolder:
     def _clear(self) -> None:
         """Remove what an attack left here; files of others stay."""
         outputs = {row.output for row in self.rows()} if (self.path / ROWS).is_file() else set()
+        with suppress(AdvGANError, OSError):  # there is none, or it is damaged
+            outputs |= set(read_json(self.path / BEGUN))
         if (self.path / RECORD).is_file() and (self.path / TABLE).is_file():
             with (self.path / TABLE).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
                 outputs |= {row.get("output") or "" for row in csv.DictReader(file)}

@@ -75,6 +75,8 @@ class Request:
     """Further classifiers that the same images are shown to."""
     retrain: tuple[float, ...] = ()
     """The epsilons at which the run is trained anew, to measure success there."""
+    check_accuracy: bool | None = None
+    """Whether to stop at a clean accuracy no better than chance; None for what the run's configuration says."""
 
     def __post_init__(self) -> None:
         if self.square_queries < FEWEST_QUERIES:
@@ -202,6 +204,9 @@ def check_request(request: Request) -> tuple[Config, Dataset]:
                 f"{run} is not finished: it has no {name}; go on with: python -m advgan.train --resume {run}"
             )
     read_json(run / SUMMARY)
+    if request.check_accuracy is not None:
+        target = config.target.model_copy(update={"check_accuracy": request.check_accuracy})
+        config = config.model_copy(update={"target": target})
     dataset = load_dataset(config.data, config.images_of_black_box)
     processes = read_json(run / PROCESSES) if (run / PROCESSES).exists() else []
     if processes and processes[0]["data_sha256"] != dataset.digest:
@@ -275,7 +280,7 @@ def target_digest(request: Request, config: Config, dataset: Dataset) -> str:
 
 
 def _box(request: Request, config: Config, dataset: Dataset) -> BlackBox:
-    return run_black_box(config, request.run, dataset.image_shape, dataset.number_of_classes)
+    return run_black_box(config, request.run, dataset.image_shape, dataset.number_of_classes, writes=False)
 
 
 def _black_box(request: Request, config: Config, dataset: Dataset) -> BlackBoxRun:
@@ -326,14 +331,14 @@ def check_subject(subject: Subject) -> list[Finding]:
     guards.check_bounds("advgan", *extremes(few, attacked.projected), subject.epsilon)
     classes = subject.dataset.number_of_classes
     for other in subject.others:
-        checks.check_answers(other, images, classes, gradients_asked=False)
+        checks.check_answers(other, images, classes, white_box=False)
     held_out = guards.check_held_out(subject.test, [subject.dataset.training, subject.dataset.validation])
     if (run := subject.black_box) is not None:
         stated, spent = run.stated, sum(run.attack_queries.values())
         same = guards.check_same_black_box(subject.classifier.digest, stated["digest"])
-        anew = [_counted(oracle) for oracle in run.oracles[1:]]
+        uncached = [_counted(oracle) for oracle in run.oracles[1:]]
         return [
-            *checks.check_answers(subject.classifier, images, classes, gradients_asked=False, anew=anew),
+            *checks.check_answers(subject.classifier, images, classes, white_box=False, uncached=uncached),
             guards.not_for_a_black_box("gradients"),
             held_out,
             same,

@@ -6,7 +6,6 @@ What goes in and what comes out are NumPy arrays, so no gradient and no weight p
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +17,10 @@ from advgan.config import Config
 from advgan.data.batches import images_at_once, slices
 from advgan.errors import AdvGANError, BlackBoxFailed
 from advgan.networks.classifiers.interface import only_output
-from advgan.oracles.answers import as_labels, as_probabilities, kind_of
+from advgan.oracles.answers import AnswerReader
 from advgan.oracles.classifiers import Shape, file_digest, find_function, network_classifier
 from advgan.oracles.served import served_black_box
-from advgan.runs import TARGET
+from advgan.runs import ANSWERS, TARGET
 
 REMEDY = "give a .keras file written with the Keras that is installed here"
 
@@ -55,6 +54,8 @@ def load_black_box(
     timeout: float = 10.0,
     retries: int = 5,
     labels_only: bool = False,
+    kept: Path | None = None,
+    writes: bool = True,
 ) -> BlackBox:
     """The black box as a configuration names it.
 
@@ -65,6 +66,7 @@ def load_black_box(
         per_request: the most images in a request.
         timeout, retries: of a request to a served model; see the configuration.
         labels_only: whether of its scores only the class is used, whatever they are.
+        kept, writes: the file that says what its answers are; see ``AnswerReader``.
 
     Raises:
         AdvGANError: there is no such black box, or it does not take the images.
@@ -80,27 +82,17 @@ def load_black_box(
             scores, file = find_function(given)
             name, digest = given, file_digest(file) if file else hashlib.sha256(given.encode()).hexdigest()
         ask = _answers_of(scores, name)
-
-    remarks: list[str] = []
+    reader = AnswerReader(name, classes, "://" not in given, labels_only, kept, writes)
 
     def asked(images: np.ndarray) -> np.ndarray:
-        answers = [np.empty((0, classes), np.float32)]
-        for part in slices(len(images), per_request):
-            count = part.stop - part.start
-            if labels_only:
-                answers.append(as_labels(ask(images[part]), count, classes, name))
-                continue
-            probabilities, remark = as_probabilities(ask(images[part]), count, classes, name)
-            answers.append(probabilities)
-            if remark and remark not in remarks:
-                remarks.append(remark)
-                logging.getLogger(__name__).warning("The answers of %s %s", name, remark)
-        return np.concatenate(answers)
+        parts = slices(len(images), per_request)
+        answers = [reader.read(ask(images[part]), part.stop - part.start) for part in parts]
+        return np.concatenate(answers) if answers else np.empty((0, classes), np.float32)
 
-    return BlackBox(name, digest, asked, remarks)
+    return BlackBox(name, digest, asked, reader.remarks)
 
 
-def run_black_box(config: Config, run: Path, shape: Shape, classes: int) -> BlackBox:
+def run_black_box(config: Config, run: Path, shape: Shape, classes: int, writes: bool) -> BlackBox:
     """The black box of a run: its own copy where it is a file, else where the configuration says.
 
     Args:
@@ -108,6 +100,7 @@ def run_black_box(config: Config, run: Path, shape: Shape, classes: int) -> Blac
         run: its folder.
         shape: of one image.
         classes: how many the data have.
+        writes: whether the run may be written into.
 
     Raises:
         AdvGANError: as for ``load_black_box``.
@@ -121,33 +114,27 @@ def run_black_box(config: Config, run: Path, shape: Shape, classes: int) -> Blac
         settings.timeout,
         settings.retries,
         settings.answers == "labels",
+        run / ANSWERS,
+        writes,
     )
 
 
 def _answers_of(classifier: Callable[[Any], Any], name: str) -> Callable[[np.ndarray], np.ndarray]:
-    """A local classifier's probabilities: what it answers where that are such, else the softmax of its logits.
+    """A local classifier as a function from images to the arrays it answers with.
 
-    Its first answers decide which, for good.
+    Raises:
+        BlackBoxFailed: the function does, where the classifier raises.
     """
-    answers_with_logits: bool | None = None
 
     def ask(images: np.ndarray) -> np.ndarray:
-        nonlocal answers_with_logits
         try:
-            answered = np.asarray(only_output(classifier(images), name))
-            scores = answered.astype(np.float64)
+            answers = np.asarray(only_output(classifier(images), name))
+            answers.astype(np.float64)  # raises where they are no numbers
         except AdvGANError:  # a function of the user's own may say that it is not available
             raise
         except Exception as error:  # whatever the user's classifier raises
             problem = " ".join(f"{type(error).__name__}: {error}".split())[:160]
             raise BlackBoxFailed(f"{name} fails on images of shape {images.shape} ({problem})") from None
-        if scores.ndim != 2:
-            return answered
-        if answers_with_logits is None:
-            answers_with_logits = kind_of(scores) == "logits"
-        if not answers_with_logits:
-            return answered
-        exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return exponentials / exponentials.sum(axis=1, keepdims=True)
+        return answers
 
     return ask

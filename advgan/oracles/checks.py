@@ -20,9 +20,9 @@ from advgan.oracles.classifiers import Classifier
 
 PASS, WARN, NOT_CHECKED = "pass", "warn", "not checked"
 PROBE_IMAGES = 100
-"""How many images the guards ask the target about."""
+"""How many images the checks try a classifier on."""
 ALONE_IMAGES = 5
-"""How many of them are asked about one by one."""
+"""How many of them one by one."""
 ANSWER_TOLERANCE = 1e-3
 """How far two answers on the same image may differ, as a share of the largest score."""
 HALF_TOLERANCE = 3e-2
@@ -56,18 +56,18 @@ def check_answers(
     classifier: Classifier,
     images: np.ndarray,
     classes: int,
-    gradients_asked: bool = True,
-    anew: Sequence[Classifier] = (),
+    white_box: bool = True,
+    uncached: Sequence[Classifier] = (),
 ) -> list[Finding]:
-    """Refuse a target whose answers cannot be scored.
+    """Raise where a classifier's answers cannot be scored.
 
     Args:
         classifier: the target.
         images: float32 in [0, 1], shape (n, height, width, channels); the first 100 are asked about.
         classes: how many the data have.
-        gradients_asked: whether attacks follow its gradient; where they do not, probabilities do no harm.
-        anew: where the target keeps its answers and repeats them, the same without that: each is asked once about the
-            images, but the last, which is asked about a few alone. By default the target itself, twice and alone.
+        white_box: whether attacks follow its gradient; where they do not, probabilities do no harm.
+        uncached: where the target keeps its answers and repeats them, the same without that: each classifies the images
+            once, but the last, which classifies a few alone. By default the target itself, twice and alone.
 
     Raises:
         AdvGANError: scores of another shape, not finite, probabilities, random, or dependent on the rest of a batch.
@@ -82,7 +82,7 @@ def check_answers(
         )
     if not np.isfinite(first).all():
         raise AdvGANError(f"{name} answers with NaN or infinity; give a classifier whose logits are finite")
-    if gradients_asked and (kind := kind_of(first)) != "logits":
+    if white_box and (kind := kind_of(first)) != "logits":
         per_cent = " in per cent" if kind == "per cent" else ""
         raise AdvGANError(
             f"{name} returns probabilities{per_cent}, whose gradients vanish (its scores lie in [{first.min():.3g}, "
@@ -90,7 +90,7 @@ def check_answers(
         )
     tolerance = HALF_TOLERANCE if _in_half_precision(first) else ANSWER_TOLERANCE
     slack = tolerance * max(1.0, float(np.abs(first).max()))
-    *repeated, for_one = anew or [classifier] * 3
+    *repeated, for_one = uncached or [classifier] * 3
     again = max(_difference(first, _scores(each, batch)) for each in repeated)
     if again > slack:
         raise AdvGANError(
@@ -106,7 +106,7 @@ def check_answers(
         )
     return [
         Finding("logits", PASS, f"the scores of {len(batch)} images are no probabilities")
-        if gradients_asked
+        if white_box
         else Finding("logits", NOT_CHECKED, "no attack follows its gradient, so probabilities are right"),
         Finding("repeats", PASS, f"{1 + len(repeated)} calls on {len(batch)} images differ by {again:.1g} at most"),
         Finding("inference mode", PASS, f"{len(few)} images asked about alone differ by {alone:.1g} at most"),
@@ -144,8 +144,8 @@ def check_accuracy(name: str, accuracy: Rate, labels: np.ndarray, images: np.nda
     reason += f", and success would mean nothing; the pixels are {pixels}"
     if accuracy.n >= FEWEST_JUDGED and stop:
         raise AdvGANError(
-            f"{name} is no better than chance: {reason}. Check {check}; target.check_accuracy: false trains and "
-            "evaluates all the same"
+            f"{name} is no better than chance: {reason}. Check {check}; --set target.check_accuracy=false continues "
+            "all the same"
         )
     return Finding(guard, WARN, reason, f"Check {check}.")
 
@@ -159,6 +159,8 @@ def _scores(classifier: Classifier, images: np.ndarray) -> np.ndarray:
 def _in_half_precision(scores: np.ndarray) -> bool:
     """Whether scores were computed in float16 or bfloat16, whose rounding depends on the size of a batch."""
     single = tf.constant(scores, tf.float32)
+    if np.array_equal(scores, np.rint(scores)):  # whole numbers fit into any type
+        return False
     return any(bool(tf.reduce_all(tf.cast(tf.cast(single, half), tf.float32) == single)) for half in _HALF)
 
 
