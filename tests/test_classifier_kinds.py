@@ -12,7 +12,6 @@ import pytest
 import tensorflow as tf
 
 from advgan import AdvGANAttack, evaluate, train
-from advgan.assessment import Request, assess
 from advgan.config import AttackSettings, DataSettings, parse_config
 from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import AdvGANError
@@ -43,7 +42,7 @@ def in_half(scores: Any, dtype: str) -> Any:
 
 
 @pytest.mark.addons
-def test_half_precision_logits_under_a_name_are_trained_against_and_evaluated(
+def test_half_precision_logits_under_a_name_are_trained_against(
     trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -69,9 +68,6 @@ def test_half_precision_logits_under_a_name_are_trained_against_and_evaluated(
     for key, expected in (("success", fooled), ("clean_accuracy", right)):
         assert summary["test"][key]["successes"] == pytest.approx(expected.sum(), abs=1)  # equal scores may swap
     np.testing.assert_array_equal(attack.classify(IMAGES), AdvGANAttack.load(run, own).classify(IMAGES))
-    record = assess(Request(run, optimized_images=2, images=50, transfer=("own.keras",)), say=lambda _: None)
-    assert record["clean_accuracy"] == record["transfer"][0]["clean_accuracy"]
-    assert record["success"] == record["transfer"][0]["success"]
 
 
 @pytest.mark.addons
@@ -221,7 +217,7 @@ def half(images):
 def several(images):
     return [network(images), network(images)[:, :3]]
 def shifted(images):
-    return tf.roll(network(images), 1, axis=1)
+    return {{"logits": tf.cast(tf.roll(network(images), 1, axis=1), tf.float16)}}
 """
 
 
@@ -264,7 +260,7 @@ def test_the_stop_at_chance_may_become_a_warning_in_the_record_and_the_report(
     functions: str, small_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Path(shutil.copytree(small_run, "run"))
-    shifted = ["--target", f"{functions}:shifted", "--transfer", str(run / "target.keras")]
+    shifted = ["--target", f"{functions}:shifted", "--transfer", f"{functions}:half"]
     shifted += ["--set", "target.check_accuracy=false"]  # what the message says
     assert evaluate.main(["--run", str(run), *shifted, "--images", "100", "--optimized", "2", "--output", "out"]) == 0
     record = read_json(Path("out", "evaluation.json"))

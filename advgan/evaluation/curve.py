@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from advgan.data.batches import images_at_once, slices
 from advgan.evaluation.breakdown import success_rate
 from advgan.evaluation.stages import Advance, Arrays
 from advgan.goals import Goal
@@ -48,12 +49,15 @@ def curve_answers(
     classifier: Classifier, images: np.ndarray, raw: np.ndarray, epsilon: float, advance: Advance
 ) -> Arrays:
     """What the classifier answers at each epsilon of the curve: ``answers``, int32, shape (epsilons, n)."""
-    rows = []
-    for value in epsilons_of_curve(epsilon):
-        made = np.clip(raw, 0, 1) if value == epsilon else scaled_attack(images, raw, value / epsilon)
-        rows.append(classifier.answers(made))
+    values = epsilons_of_curve(epsilon)
+    answers = np.empty((len(values), len(images)), np.int32)
+    for row, value in zip(answers, values, strict=True):
+        for part in slices(len(images), images_at_once(images.shape[1:])):
+            clean, changed = images[part], raw[part]
+            made = np.clip(changed, 0, 1) if value == epsilon else scaled_attack(clean, changed, value / epsilon)
+            row[part] = classifier.answers(made)
         advance(len(images))
-    return {"answers": np.stack(rows)}
+    return {"answers": answers}
 
 
 def success_curve(
