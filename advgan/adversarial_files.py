@@ -316,8 +316,9 @@ def _judged(
     if labels is None or attacker.classifier is None or len(missing) == len(images):
         return []
     used = [index for index in range(len(images)) if images.name(index) not in missing]
-    few = images.read(slice(0, min(len(images), PROBE_IMAGES)), attacker.shape, request.resize).images
-    accuracy = Rate.of(right, len(used))
+    part = slice(used[0], min(len(images), used[0] + PROBE_IMAGES))
+    few = images.read(part, attacker.shape, request.resize).images
+    accuracy = Rate.of(int(right), len(used))
     return [check_accuracy(attacker.classifier.name, accuracy, labels.indices[used], few, stop=False)]
 
 
