@@ -32,7 +32,6 @@ FEWEST_JUDGED = 100
 VANISHING = 1e-12
 """A gradient whose largest component is below this vanishes."""
 MOST_VANISHING = 0.1
-_HALF = (tf.float16, tf.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -158,10 +157,12 @@ def _scores(classifier: Classifier, images: np.ndarray) -> np.ndarray:
 
 def _in_half_precision(scores: np.ndarray) -> bool:
     """Whether scores were computed in float16 or bfloat16, whose rounding depends on the size of a batch."""
-    single = tf.constant(scores, tf.float32)
     if np.array_equal(scores, np.rint(scores)):  # whole numbers fit into any type
         return False
-    return any(bool(tf.reduce_all(tf.cast(tf.cast(single, half), tf.float32) == single)) for half in _HALF)
+    single = scores.astype(np.float32)
+    bfloat16 = not (single.view(np.uint32) & 0xFFFF).any()  # the upper half of a float32
+    with np.errstate(over="ignore"):
+        return bfloat16 or np.array_equal(single.astype(np.float16), single)
 
 
 def _difference(scores: np.ndarray, others: np.ndarray) -> float:
