@@ -70,9 +70,8 @@ def distortion(images: np.ndarray, adversarial: np.ndarray, counted: np.ndarray)
     largest = float(norms.linf.max(initial=0.0))
     if not counted.any():
         return Distortion(largest, None, None, None, None)
-    clean, changed = images[counted], adversarial[counted]
-    psnr = _by_batch(tf.image.psnr, clean, changed)
-    ssim = _by_batch(tf.image.ssim, clean, changed) if min(images.shape[1:3]) >= SSIM_WINDOW else None
+    psnr = _by_batch(tf.image.psnr, images, adversarial, counted)
+    ssim = _by_batch(tf.image.ssim, images, adversarial, counted) if min(images.shape[1:3]) >= SSIM_WINDOW else None
     finite = np.isfinite(psnr)
     return Distortion(
         largest_linf=largest,
@@ -83,9 +82,11 @@ def distortion(images: np.ndarray, adversarial: np.ndarray, counted: np.ndarray)
     )
 
 
-def _by_batch(measured: object, images: np.ndarray, adversarial: np.ndarray) -> np.ndarray:
+def _by_batch(measured: object, images: np.ndarray, adversarial: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    places = np.flatnonzero(counted)
+    batches = [places[part] for part in slices(len(places), images_at_once(images.shape[1:]))]
     values = [
-        measured(tf.constant(images[part]), tf.constant(adversarial[part]), max_val=1.0).numpy()  # type: ignore[operator]
-        for part in slices(len(images), images_at_once(images.shape[1:]))
+        measured(tf.constant(images[here]), tf.constant(adversarial[here]), max_val=1.0).numpy()  # type: ignore[operator]
+        for here in batches
     ]
     return np.concatenate(values).astype(np.float64)
