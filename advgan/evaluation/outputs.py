@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from advgan.attacks.advgan_attack import AdvGANAttack
+from advgan.data.batches import images_at_once, slices
 from advgan.data.datasets import scaled
 from advgan.errors import AdvGANError
 from advgan.evaluation.page import page
@@ -88,9 +89,12 @@ def read_back(folder: Path, subject: Subject, stages: Stages, files: Record) -> 
         advance(len(subject.test))
         if sheets:
             whole = read_sheets(sheets, len(subject.test), shape)
-            answers["png"] = subject.classifier.answers(scaled(whole))
-            clean = to_8_bits(subject.images, subject.images, 0)
-            answers["png_levels"] = np.abs(whole.astype(np.int16) - clean).max()
+            answers["png"], levels = np.empty(len(whole), np.int32), 0
+            for part in slices(len(whole), images_at_once(shape)):
+                answers["png"][part] = subject.classifier.answers(scaled(whole[part]))
+                clean = to_8_bits(subject.images[part], subject.images[part], 0)
+                levels = max(levels, int(np.abs(whole[part].astype(np.int16) - clean).max()))
+            answers["png_levels"] = np.array(levels)
         return answers
 
     return stages.result("read-back", settings, len(subject.test), work)
