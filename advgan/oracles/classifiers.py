@@ -51,7 +51,11 @@ class Classifier:
 
 def file_digest(path: Path) -> str:
     """SHA-256, in hex, of a file's content."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def load_classifier(given: str, shape: Shape) -> Classifier:
