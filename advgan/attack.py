@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from advgan.command_line import add_configuration, door, told_in_one_line
+from advgan.command_line import add_configuration, command_parser, run_command
 from advgan.config import find_config, load_config
 from advgan.errors import AdvGANError, ConfigurationError, Interrupted
 from advgan.startup import import_tensorflow
@@ -34,7 +34,7 @@ could not be used, 2 invalid input, 130 interrupted.
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    parser = door("attack", "Attack your own pictures or arrays with a trained AdvGAN.", EXAMPLES)
+    parser = command_parser("attack", "Attack your own pictures or arrays with a trained AdvGAN.", EXAMPLES)
     parser.add_argument("input", metavar="INPUT", help="a picture, a folder of pictures, an .npy or .npz file")
     add_configuration(parser, required=False)
     parser.add_argument("--run", metavar="RUN", help="the folder of a finished run")
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.run is not None and options.config is not None:
         parser.error("give only one of --run RUN and --config FILE")
     command = f"python -m advgan.attack {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
-    return told_in_one_line(lambda: _attack(options, command))
+    return run_command(lambda: _attack(options, command))
 
 
 def _attack(options: argparse.Namespace, command: str) -> int:

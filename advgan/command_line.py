@@ -18,7 +18,7 @@ INTERRUPTED = 130
 """Exit codes of a command that was refused, and of one that the user stopped."""
 
 
-def door(name: str, description: str, examples: str) -> argparse.ArgumentParser:
+def command_parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
     """A parser for ``python -m advgan.<name>`` that shows examples and takes no shortened options."""
     return argparse.ArgumentParser(
         prog=f"python -m advgan.{name}",
@@ -47,7 +47,7 @@ def add_configuration(parser: argparse.ArgumentParser, required: bool) -> None:
     )
 
 
-def told_in_one_line(action: Callable[[], int]) -> int:
+def run_command(action: Callable[[], int]) -> int:
     """Run a door's work and return its exit code; a problem the user can mend becomes one line on stderr and 2."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # a console that cannot show a letter of a path shows its number
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -9,7 +9,7 @@ import re
 import sys
 from typing import Any
 
-from advgan.command_line import add_configuration, door, told_in_one_line
+from advgan.command_line import add_configuration, command_parser, run_command
 from advgan.config import find_config, load_config
 from advgan.errors import ConfigurationError
 from advgan.startup import import_tensorflow
@@ -29,13 +29,15 @@ output. Worked out by advgan.convolution and compared with what Keras builds. Ex
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    parser = door("describe", "Show what every layer of the networks gives, or why they do not fit.", EXAMPLES)
+    parser = command_parser(
+        "describe", "Show what every layer of the networks gives, or why they do not fit.", EXAMPLES
+    )
     add_configuration(parser, required=True)
     parser.add_argument("--image", metavar="HxWxC", help="instead of the data's: height, width, channels")
     parser.add_argument("--classes", metavar="N", help="instead of the data's (with --image: 10)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
-    return told_in_one_line(lambda: _describe(options))
+    return run_command(lambda: _describe(options))
 
 
 def _describe(options: argparse.Namespace) -> int:

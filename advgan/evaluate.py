@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from advgan.command_line import add_configuration, command_for, door, told_in_one_line
+from advgan.command_line import add_configuration, command_for, command_parser, run_command
 from advgan.config import find_config, load_config, parse_number
 from advgan.errors import AdvGANError, BlackBoxFailed, ConfigurationError, Interrupted, OracleUnavailable
 from advgan.startup import import_tensorflow
@@ -43,7 +43,9 @@ stopped goes on when the same command is given again. Exit code: 0 done, 2 refus
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    parser = door("evaluate", "Measure how often a trained AdvGAN fools a classifier on the test images.", EXAMPLES)
+    parser = command_parser(
+        "evaluate", "Measure how often a trained AdvGAN fools a classifier on the test images.", EXAMPLES
+    )
     add_configuration(parser, required=False)
     parser.add_argument("--run", metavar="RUN", help="the folder of a finished run")
     parser.add_argument(
@@ -81,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     if [options.run, options.config, options.compare].count(None) < 2:
         parser.error("give only one of --run RUN, --config FILE and --compare RUN RUN")
     command = f"python -m advgan.evaluate {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
-    return told_in_one_line(lambda: _evaluate(options, command))
+    return run_command(lambda: _evaluate(options, command))
 
 
 def _evaluate(options: argparse.Namespace, command: str) -> int:

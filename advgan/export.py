@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from advgan.command_line import add_configuration, door, told_in_one_line
+from advgan.command_line import add_configuration, command_parser, run_command
 from advgan.config import find_config, load_config
 from advgan.errors import ConfigurationError
 from advgan.startup import import_tensorflow
@@ -28,7 +28,9 @@ files. Exit code: 0 done, 2 refused.
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    parser = door("export", "Write a trained AdvGAN, with its projection, as a file for other programs.", EXAMPLES)
+    parser = command_parser(
+        "export", "Write a trained AdvGAN, with its projection, as a file for other programs.", EXAMPLES
+    )
     add_configuration(parser, required=False)
     parser.add_argument("--run", metavar="RUN", help="the folder of a finished run")
     parser.add_argument(
@@ -46,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if (options.run is None) == (options.config is None):
         parser.error("one of --run RUN and --config FILE is needed, such as --run checkpoints/mnist/0")
-    return told_in_one_line(lambda: _export(options))
+    return run_command(lambda: _export(options))
 
 
 def _export(options: argparse.Namespace) -> int:

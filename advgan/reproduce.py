@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from advgan.command_line import door, told_in_one_line
+from advgan.command_line import command_parser, run_command
 from advgan.errors import AdvGANError, Interrupted
 from advgan.startup import import_tensorflow
 from advgan.table import find_table, load_table
@@ -30,7 +30,7 @@ goes on when the same command is given again. Exit code: 0 done, 2 refused or a 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    parser = door("reproduce", "Make a table of results: every run it needs, one after the other.", EXAMPLES)
+    parser = command_parser("reproduce", "Make a table of results: every run it needs, one after the other.", EXAMPLES)
     parser.add_argument("table", metavar="TABLE", help="the table, such as results")
     parser.add_argument("--output", metavar="FOLDER", default=OUTPUT, help=f"where everything goes ({OUTPUT})")
     parser.add_argument("--only", metavar="TEXT", help="only the rows that have this in their name or section")
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     instead.add_argument("--dry-run", action="store_true", help="print what would be run, in order; do nothing")
     options = parser.parse_args(arguments)
     command = f"python -m advgan.reproduce {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
-    return told_in_one_line(lambda: _reproduce(options, command))
+    return run_command(lambda: _reproduce(options, command))
 
 
 def _reproduce(options: argparse.Namespace, command: str) -> int:

@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from advgan.command_line import add_configuration, command_for, door, told_in_one_line
+from advgan.command_line import add_configuration, command_for, command_parser, run_command
 from advgan.config import Config, find_config, load_config
 from advgan.errors import AdvGANError, BlackBoxFailed, ConfigurationError, Interrupted
 from advgan.startup import import_tensorflow
@@ -27,7 +27,9 @@ Each run gets a folder of its own, checkpoints/<name>/<number>. Exit code: 0 don
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    parser = door("train", "Train an AdvGAN: a generator that makes adversarial images in one forward pass.", EXAMPLES)
+    parser = command_parser(
+        "train", "Train an AdvGAN: a generator that makes adversarial images in one forward pass.", EXAMPLES
+    )
     add_configuration(parser, required=False)
     parser.add_argument(
         "--resume", metavar="RUN", nargs="?", const="", help="go on with a run: its folder, or the latest when left out"
@@ -39,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.config is None and options.resume is None:
         parser.error("--config FILE is needed, such as --config mnist.yaml (or --resume)")
     command = f"python -m advgan.train {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
-    return told_in_one_line(lambda: _train(options, command))
+    return run_command(lambda: _train(options, command))
 
 
 def _train(options: argparse.Namespace, command: str) -> int:

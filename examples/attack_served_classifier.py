@@ -24,7 +24,7 @@ from pathlib import Path
 from urllib.parse import urljoin
 from urllib.request import ProxyHandler, build_opener
 
-from advgan.command_line import told_in_one_line
+from advgan.command_line import run_command
 from advgan.config import find_config, load_config
 from advgan.errors import AdvGANError
 from advgan.startup import import_tensorflow
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--epochs", metavar="N", help="of the generator in each round")
     parser.add_argument("--query-budget", metavar="N", help="the most images the classifier is asked about in training")
     parser.add_argument("--output", metavar="DIR", default="checkpoints", help="where runs go (default: checkpoints)")
-    return told_in_one_line(lambda: _attack(parser.parse_args(arguments)))
+    return run_command(lambda: _attack(parser.parse_args(arguments)))
 
 
 def _attack(options: argparse.Namespace) -> int:

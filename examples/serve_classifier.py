@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from advgan.command_line import told_in_one_line
+from advgan.command_line import run_command
 from advgan.errors import AdvGANError
 from advgan.startup import import_tensorflow
 
@@ -182,7 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--name", help="the model's name in the URL (default: the file's name)")
     parser.add_argument("--labels", action="store_true", help="answer with class numbers, without probabilities")
     options = parser.parse_args(arguments)
-    return told_in_one_line(lambda: _serve(options))
+    return run_command(lambda: _serve(options))
 
 
 def _serve(options: argparse.Namespace) -> int:

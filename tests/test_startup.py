@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from advgan.command_line import told_in_one_line
+from advgan.command_line import run_command
 from advgan.config import TrainingSettings
 from advgan.errors import AdvGANError
 from advgan.startup import import_tensorflow
@@ -93,5 +93,5 @@ def test_a_console_that_is_not_utf_8_shows_what_it_can(monkeypatch: pytest.Monke
         print("Run   résumé/0 − done")
         return 0
 
-    assert told_in_one_line(say) == 0
+    assert run_command(say) == 0
     assert content.getvalue() == b"Run   r\\xe9sum\\xe9/0 \\u2212 done\n"
