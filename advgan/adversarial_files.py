@@ -26,18 +26,18 @@ from advgan.data.batches import images_at_once, slices
 from advgan.data.datasets import scaled
 from advgan.data.image_source import ImageSource, Labels
 from advgan.data.pictures import Shape, printable, shape_text
+from advgan.environment import Environment, code_commit, prepare_environment
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation.attack_folder import PICTURE, RECORD, SCHEMA, TABLE, AttackFolder, Row
 from advgan.evaluation.image_grid import rows_grid
 from advgan.evaluation.plots import save_figure
-from advgan.evaluation.subject import REMEDY, check_writable
-from advgan.files import sole_user, write_json
+from advgan.evaluation.subject import REMEDY
+from advgan.files import check_writable, file_digest, locked, write_json
 from advgan.metrics import Rate
 from advgan.oracles.checks import PROBE_IMAGES, Finding, check_accuracy, check_answers
-from advgan.oracles.classifiers import Classifier, file_digest, load_classifier, network_classifier
+from advgan.oracles.classifiers import Classifier, load_classifier, network_classifier
 from advgan.perturbation import FLOAT_TOLERANCE, measure, to_8_bits
 from advgan.runs import GENERATOR, TARGET, load_network, load_run_config
-from advgan.training import runtime
 from advgan.training.progress import Progress
 
 Say = Callable[[str], None]
@@ -109,7 +109,7 @@ def attack_files(request: Request, say: Say = print, command: str = "") -> Recor
     for line in _introduction(request, attacker, labels):
         say(line)
     request.output.mkdir(parents=True, exist_ok=True)
-    with sole_user(request.output):
+    with locked(request.output):
         folder.check(request.overwrite)  # another process may have been here meanwhile
         if folder.complete() and not request.overwrite:
             record = folder.record()
@@ -139,10 +139,10 @@ def _check_output(request: Request) -> None:
         raise ConfigurationError("--output", str(request.output), problem) from None
 
 
-def _load(request: Request) -> tuple[_Attacker, runtime.Environment]:
+def _load(request: Request) -> tuple[_Attacker, Environment]:
     run = request.run
     config = load_run_config(run)
-    environment = runtime.prepare(config.training)  # before the first network starts the device
+    environment = prepare_environment(config.training)  # before the first network starts the device
     for name in (GENERATOR, TARGET) if config.black_box is None else (GENERATOR,):
         if not (run / name).is_file():
             problem = f"it has no {name}; continue it with: python -m advgan.train --resume {run}"
@@ -164,7 +164,7 @@ def _head(
     attacker: _Attacker,
     labels: Labels | None,
     content: str,
-    environment: runtime.Environment,
+    environment: Environment,
     command: str,
 ) -> Record:
     """The part of ``attack.json`` that is known before the attack, its digest included."""
@@ -185,7 +185,7 @@ def _head(
         "run": str(request.run),
         "input": str(request.images.path),
         "command": command,
-        "commit": runtime.commit(),
+        "commit": code_commit(),
         "environment": {**environment, "pillow": PIL.__version__},
         "threat_model": report.threat_model(attacker.config, attacker.other_target),
         "goal": attacker.config.attack.goal,

@@ -13,12 +13,13 @@ import advgan
 from advgan import report
 from advgan.config import Config
 from advgan.data.datasets import Dataset
+from advgan.environment import Environment, code_commit, code_digest, prepare_environment
 from advgan.evaluation.attacking import Results, attack_all, retrained_success
 from advgan.evaluation.outputs import draw_curve, draw_queries, read_back, write_images, write_page
 from advgan.evaluation.queries import most_queries
 from advgan.evaluation.record import SCHEMA as SCHEMA
 from advgan.evaluation.record import evaluation_record
-from advgan.evaluation.stages import Advance, Stages, digest_of
+from advgan.evaluation.stages import Advance, Stages
 from advgan.evaluation.subject import (
     STAGES,
     Subject,
@@ -31,13 +32,11 @@ from advgan.evaluation.subject import (
 from advgan.evaluation.subject import Request as Request  # the door finds it here
 from advgan.evaluation.subject import latest_finished_run as latest_finished_run
 from advgan.evaluation.subject import run_of as run_of
-from advgan.files import read_json, sole_user, write_json
+from advgan.files import digest_of, file_digest, locked, read_json, write_json
 from advgan.metrics import Rate
 from advgan.oracles.checks import Finding
-from advgan.oracles.classifiers import file_digest
 from advgan.retraining import Retraining, plan_retraining, retrain
 from advgan.runs import DISTILLED, GENERATOR, SUMMARY
-from advgan.training import runtime
 from advgan.training.progress import Progress
 from advgan.training.records import read_rows
 
@@ -65,7 +64,7 @@ def assess(request: Request, say: Say = print, command: str = "") -> Record:
     """
     config, dataset = check_request(request)
     planned = plan_retraining(request.run, config, request.retrain) if request.retrain else []
-    environment = runtime.prepare(config.training)  # before the first network starts the device
+    environment = prepare_environment(config.training)  # before the first network starts the device
     with ExitStack() as held:
         if asks_black_box(request, config):  # whose answers to the guards are kept too
             held.enter_context(_alone_in(request.folder))
@@ -90,7 +89,7 @@ def assess(request: Request, say: Say = print, command: str = "") -> Record:
         head = {
             "run": str(request.run),
             "command": command,
-            "commit": runtime.commit(),
+            "commit": code_commit(),
             "environment": environment,
             "threat_model": model,
             "options": {
@@ -128,13 +127,13 @@ def last_record(request: Request) -> tuple[Record | None, bool]:
     record = read_json(path) if path.is_file() else {}
     if record.get("schema") != SCHEMA or "determinants_sha256" not in record:
         return None, False
-    environment = runtime.prepare(config.training)  # before the first network starts the device
+    environment = prepare_environment(config.training)  # before the first network starts the device
     decisive = _determinants(request, config, dataset, environment, target_digest(request, config, dataset))
     return record, record["determinants_sha256"] == digest_of(decisive)
 
 
 def _determinants(
-    request: Request, config: Config, dataset: Dataset, environment: runtime.Environment, target: str
+    request: Request, config: Config, dataset: Dataset, environment: Environment, target: str
 ) -> dict[str, Any]:
     """What decides every stage's result; ``target`` is the classifier's digest."""
     black_box = {}
@@ -144,8 +143,8 @@ def _determinants(
         **black_box,
         "schema": SCHEMA,
         "advgan": advgan.__version__,
-        "commit": runtime.commit(),
-        "code": runtime.code_digest(),  # two trees with changes that no commit holds have the same name
+        "commit": code_commit(),
+        "code": code_digest(),  # two trees with changes that no commit holds have the same name
         "foolbox": version("foolbox"),
         "environment": environment,
         "data": dataset.digest,
@@ -161,7 +160,7 @@ def _determinants(
 def _alone_in(folder: Path) -> Iterator[None]:
     """Make a folder and keep other processes out of it."""
     folder.mkdir(parents=True, exist_ok=True)
-    with sole_user(folder):
+    with locked(folder):
         yield
 
 

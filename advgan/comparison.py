@@ -9,12 +9,12 @@ from typing import Any
 
 from advgan import report
 from advgan.assessment import Request, assess, last_record
+from advgan.environment import code_commit
 from advgan.errors import ConfigurationError
 from advgan.evaluation.compared import compared, comparison_page
 from advgan.evaluation.plots import as_png, compared_curves
-from advgan.evaluation.subject import check_request, check_writable
-from advgan.files import sole_user, write_json, write_text, write_whole
-from advgan.training import runtime
+from advgan.evaluation.subject import check_request
+from advgan.files import check_writable, locked, write_json, write_text, write_whole
 
 Say = Callable[[str], None]
 Record = dict[str, Any]
@@ -79,14 +79,14 @@ def compare(comparison: Comparison, say: Say = print, command: str = "") -> Reco
     content = {
         "schema": SCHEMA,
         "command": command,
-        "commit": runtime.commit(),
+        "commit": code_commit(),
         "runs": compared(records),
         "files": {"page": PAGE, "picture": PICTURE},
     }
     picture = as_png(compared_curves([(record["run"], record) for record in records]))
     folder = comparison.folder
     folder.mkdir(parents=True, exist_ok=True)
-    with sole_user(folder):
+    with locked(folder):
         (folder / COMPARISON).unlink(missing_ok=True)  # written last: where it is, the folder is whole
         write_whole(folder / PICTURE, lambda beside: beside.write_bytes(picture))
         write_text(folder / PAGE, comparison_page(content, picture))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import io
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -21,7 +20,7 @@ from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.config import AttackSettings
 from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import AdvGANError, ConfigurationError
-from advgan.files import whole_directory, write_whole
+from advgan.files import check_writable, whole_directory, write_whole
 from advgan.perturbation import FLOAT_TOLERANCE, measure
 from advgan.runs import GENERATOR, load_network, load_run_config
 from advgan.startup import without_chatter
@@ -155,7 +154,7 @@ def _outputs(run: Path, formats: tuple[str, ...], output: Path | None, overwrite
             raise ConfigurationError("--output", str(path), "is there already; add --overwrite, or choose another")
         if path.exists() and not _replaceable(path, form):
             raise ConfigurationError("--output", str(path), f"is no {name} that could be replaced; choose another")
-        _check_writable(path)
+        check_writable("--output", path.absolute().parent, given=path)
     return outputs
 
 
@@ -163,14 +162,6 @@ def _replaceable(path: Path, form: Format) -> bool:
     if not form.is_folder:
         return path.is_file()
     return path.is_dir() and {part.name for part in path.iterdir()} <= SAVED_MODEL_PARTS
-
-
-def _check_writable(path: Path) -> None:
-    existing = next(folder for folder in path.absolute().parents if folder.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigurationError(
-            "--output", str(path), f"cannot be written ({existing} is not a writable folder); choose another"
-        )
 
 
 def _export(model: Any, name: str, path: Path, images: np.ndarray, expected: np.ndarray, epsilon: float) -> Difference:

@@ -12,10 +12,11 @@ from advgan import report
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.config import Config, dump_config
 from advgan.data.datasets import Dataset, scaled
+from advgan.environment import changes_between, code_commit, peak_memory
 from advgan.errors import AdvGANError
 from advgan.evaluation.plots import as_pixels, one_of_each_class, sample_grid, save_figure, training_curves
 from advgan.evaluation.scores import accuracy, score_attack
-from advgan.files import read_json, sole_user, write_json, write_text, write_whole
+from advgan.files import locked, read_json, write_json, write_text, write_whole
 from advgan.metrics import Rate
 from advgan.networks.classifiers.interface import as_classifier
 from advgan.oracles.checks import Finding, check_accuracy
@@ -35,7 +36,6 @@ from advgan.runs import (
     weights_digest,
 )
 from advgan.runs import load_run_config as load_run_config  # the doors find it here
-from advgan.training import runtime
 from advgan.training.checkpoints import Checkpoints, TrainingState
 from advgan.training.distillation import BlackBoxValidation, Distillation, build_distilled
 from advgan.training.loop import DistilledValidation, EpochReport, Validation, build_state, train
@@ -108,7 +108,7 @@ def run(plan: Plan, run_directory: Path, say: Say = print, command: str = "") ->
         Interrupted: Ctrl-C; a call with the same arguments goes on.
     """
     run_directory.mkdir(parents=True, exist_ok=True)
-    with sole_user(run_directory):
+    with locked(run_directory):
         if not (run_directory / CONFIG).exists():
             write_text(run_directory / CONFIG, dump_config(located(plan.config)))
         elif load_run_config(run_directory) != located(plan.config):
@@ -180,7 +180,7 @@ def _run(plan: Plan, run_directory: Path, say: Say, command: str) -> dict[str, A
             **({} if oracle is None else {"distillation": state.position.distillation_seconds}),
             "this_process": time.monotonic() - start,
         },
-        "peak_memory_bytes": runtime.peak_memory(),
+        "peak_memory_bytes": peak_memory(),
     }
     write_json(run_directory / SUMMARY, summary)
     return summary
@@ -199,9 +199,9 @@ def _start_process(plan: Plan, run_directory: Path, say: Say, command: str) -> N
     processes = read_json(path) if path.exists() else []
     if processes and processes[0]["data_sha256"] != plan.dataset.digest:
         raise AdvGANError(f"{plan.config.data.dataset} has changed since {run_directory} was started; start a new run")
-    if processes and (changed := runtime.differences(processes[0]["environment"], plan.environment)):
+    if processes and (changed := changes_between(processes[0]["environment"], plan.environment)):
         say(f"Warning: resumed elsewhere, so not bit for bit the same as without a stop: {'; '.join(changed)}")
-    here = {"command": command, "commit": runtime.commit(), "data_sha256": plan.dataset.digest}
+    here = {"command": command, "commit": code_commit(), "data_sha256": plan.dataset.digest}
     write_json(path, [*processes, {**here, "environment": plan.environment}])
 
 

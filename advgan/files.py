@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from advgan.errors import AdvGANError
+from advgan.errors import AdvGANError, ConfigurationError
 
 PARTIAL = ".partial"
 """How the names of unfinished folders end."""
@@ -68,7 +69,7 @@ def read_json(path: Path, *needed: str) -> Any:
 
 
 @contextmanager
-def sole_user(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Keep other processes out of a folder while the block runs; the system lets go when a process is killed.
 
     Raises:
@@ -111,3 +112,44 @@ def whole_directory(path: Path, replace: bool = False) -> Iterator[Path]:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     _flush(path.parent)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256, in hex, of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256, in hex, of the names and contents of all files below a folder."""
+    content = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content.update(f"{file.relative_to(folder)} {file_digest(file)}\n".encode())
+    return content.hexdigest()
+
+
+def digest_of(content: object) -> str:
+    """SHA-256, in hex, of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def check_writable(key: str, folder: Path, given: Path | None = None) -> None:
+    """Check before any work that a folder can be written.
+
+    Args:
+        key: the setting or option that names it.
+        folder: it need not be there yet.
+        given: what the user gave, where that is not the folder itself.
+
+    Raises:
+        ConfigurationError: what is there of it is no folder, or may not be written.
+    """
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        problem = f"cannot be written ({existing} is not a writable folder); choose another"
+        raise ConfigurationError(key, str(given or folder), problem)

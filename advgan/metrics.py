@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
+from advgan.goals import Goal
+
 
 @dataclass(frozen=True)
 class Rate:
@@ -32,3 +36,31 @@ class Rate:
 
     def __str__(self) -> str:
         return f"{self.rate:.2%} [{self.low:.2%}, {self.high:.2%}] of {self.n:,}"
+
+
+def success_rate(goal: Goal, labels: np.ndarray, clean: np.ndarray, answers: np.ndarray) -> Rate:
+    """The share of the images that count on which the goal was reached.
+
+    Args:
+        goal: says which images count, and when it is reached.
+        labels, clean, answers: classes, answers on the clean images and under attack; integers of shape (n,).
+    """
+    counted = goal.eligible(labels, clean)
+    return Rate.of(int((counted & goal.reached(labels, answers)).sum()), int(counted.sum()))
+
+
+def success_by_class(
+    goal: Goal, labels: np.ndarray, clean: np.ndarray, answers: np.ndarray, classes: int
+) -> list[Rate]:
+    """The success rate on the images of each true class; the arguments are those of ``success_rate``."""
+    return [
+        success_rate(goal, labels[here], clean[here], answers[here])
+        for here in (labels == label for label in range(classes))
+    ]
+
+
+def count_matrix(labels: np.ndarray, answers: np.ndarray, classes: int) -> np.ndarray:
+    """How many images of each true class (row) got each answer (column): int64, shape (classes, classes)."""
+    matrix = np.zeros((classes, classes), np.int64)
+    np.add.at(matrix, (labels, answers), 1)
+    return matrix

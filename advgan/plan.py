@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +13,10 @@ import tensorflow as tf
 
 from advgan.config import Config
 from advgan.data.datasets import Dataset, divided, images_in_common, load_dataset, scaled
+from advgan.environment import Environment, prepare_environment
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation.guards import check_held_out
+from advgan.files import check_writable
 from advgan.metrics import Rate
 from advgan.networks.classifiers.architectures import build_classifier
 from advgan.networks.classifiers.interface import as_classifier
@@ -25,7 +26,6 @@ from advgan.oracles.checks import PROBE_IMAGES, Finding, check_accuracy, check_a
 from advgan.oracles.classifiers import find_function, network_classifier
 from advgan.oracles.served import check_served
 from advgan.runs import load_network
-from advgan.training import runtime
 from advgan.training.distillation import build_distilled, query_plan
 from advgan.training.loop import check_some_count, total_steps
 
@@ -65,7 +65,7 @@ class Plan:
     """In a black-box attack the attacker's: without the training images of the black box."""
     owner: Dataset
     """What a target that is trained here is trained on; in a black-box attack none of the attacker's images."""
-    environment: runtime.Environment
+    environment: Environment
     networks: UntrainedNetworks
     steps: int
     findings: tuple[Finding, ...] = ()
@@ -198,8 +198,9 @@ def check(config: Config) -> Plan:
             raise ConfigurationError(
                 f"{section}.batch_size", batch_size, f"is larger than the training data (allowed: 1 to {images})"
             )
-    _check_writable(Path(config.output.directory), config.name)
-    environment = runtime.prepare(config.training)  # before the first network starts the device
+    directory = Path(config.output.directory)
+    check_writable("output.directory", directory / config.name, given=directory)
+    environment = prepare_environment(config.training)  # before the first network starts the device
     networks = build_networks(dataset.image_shape, classes, config)
     if config.target.file is not None:
         _check_own_target(Path(config.target.file), dataset, config.target.check_accuracy)
@@ -208,13 +209,3 @@ def check(config: Config) -> Plan:
     held_out = check_held_out(dataset.test, [owner.training, dataset.training, dataset.validation], stop=False)
     steps = total_steps(len(dataset.training), config)
     return Plan(config, dataset, owner, environment, networks, steps, (held_out,))
-
-
-def _check_writable(folder: Path, name: str) -> None:
-    existing = folder / name
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigurationError(
-            "output.directory", str(folder), f"cannot be written ({existing} is not a writable folder); choose another"
-        )

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from advgan.errors import AdvGANError
-from advgan.files import read_json, write_json, write_whole
+from advgan.files import file_digest, read_json, write_json, write_whole
 from advgan.oracles.black_box import BlackBox, is_local, run_black_box
-from advgan.oracles.classifiers import file_digest
 from advgan.oracles.counted import CountedOracle
 from advgan.plan import Plan
 from advgan.runs import JOURNAL, TARGET, TARGET_RECORD

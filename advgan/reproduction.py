@@ -16,10 +16,9 @@ import tensorflow as tf
 from advgan.config import Config, dump_config
 from advgan.errors import AdvGANError, ConfigurationError, Interrupted, OracleUnavailable
 from advgan.evaluation.plots import save_figure, success_against_queries
-from advgan.evaluation.subject import check_writable
 from advgan.evaluation.tables import as_markdown, points_against_queries
 from advgan.experiment import located, run
-from advgan.files import read_json, sole_user, write_json, write_text
+from advgan.files import check_writable, locked, read_json, write_json, write_text
 from advgan.plan import check
 from advgan.runs import CONFIG, SUMMARY, load_run_config
 from advgan.table import Row, Table
@@ -191,7 +190,7 @@ def reproduce(work: Reproduction, only: str | None = None, say: Say = print, com
     cells, chosen = work.cells(), work.cells(only)
     check_writable("--output", work.output)
     work.output.mkdir(parents=True, exist_ok=True)
-    with sole_user(work.output):
+    with locked(work.output):
         failures = _failures(work)
         say(_count(chosen))
         _write(work, cells, failures)

@@ -8,10 +8,8 @@ from pathlib import Path
 
 from advgan.config import Config, dump_config
 from advgan.errors import AdvGANError, ConfigurationError
-from advgan.evaluation.subject import check_writable
 from advgan.experiment import run as train
-from advgan.files import read_json, write_text, write_whole
-from advgan.oracles.classifiers import file_digest
+from advgan.files import check_writable, file_digest, read_json, write_text, write_whole
 from advgan.plan import check
 from advgan.runs import CONFIG, SUMMARY, TARGET, TARGET_RECORD, load_run_config
 

@@ -28,12 +28,12 @@ from advgan.attacks.advgan_attack import AdvGANAttack  # noqa: E402
 from advgan.config import Config, find_config, load_config  # noqa: E402
 from advgan.data.batches import epoch_order, gather_batch  # noqa: E402
 from advgan.data.datasets import Dataset, load_dataset, scaled  # noqa: E402
+from advgan.environment import peak_memory, prepare_environment  # noqa: E402
 from advgan.networks.classifiers.architectures import build_classifier  # noqa: E402
 from advgan.training.checkpoints import Checkpoints  # noqa: E402
 from advgan.training.loop import Validation, build_state, total_steps, train  # noqa: E402
 from advgan.training.progress import Progress  # noqa: E402
 from advgan.training.records import Records  # noqa: E402
-from advgan.training.runtime import peak_memory, prepare  # noqa: E402
 from advgan.training.step import StepSettings, training_step  # noqa: E402
 
 
@@ -129,7 +129,7 @@ def main() -> int:
     images = options.steps * config.training.batch_size
     config = load_config(find_config(options.config), [*options.overrides, *fixed, f"data.training_images={images}"])
     dataset = load_dataset(config.data)
-    environment = prepare(config.training)
+    environment = prepare_environment(config.training)
     target = build_classifier(dataset.image_shape, dataset.number_of_classes, config.target)
     target.trainable = False
     bare, bare_times, loop_times = bare_step(config, dataset, target), [], []

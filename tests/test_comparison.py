@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 import advgan
-from advgan import assessment, comparison, evaluate
+from advgan import assessment, comparison, environment, evaluate
 from advgan.assessment import Request, assess, last_record
 from advgan.comparison import Comparison, compare
 from advgan.config import dump_config
@@ -23,7 +23,6 @@ from advgan.errors import AdvGANError, Interrupted
 from advgan.evaluation.compared import differences
 from advgan.retraining import plan_retraining, retrain
 from advgan.runs import load_run_config
-from advgan.training import runtime
 
 keras = tf.keras
 COUNT, EPSILON = 40, 0.1
@@ -197,7 +196,7 @@ def test_an_evaluation_is_out_of_date_when_what_it_was_made_of_changes(
     assert last_record(request) == (record, True)
     assert last_record(Request(run)) == (None, False)  # all images: that is another folder
     with monkeypatch.context() as changed:  # the same commit, with a change that is not committed
-        changed.setattr(runtime, "code_digest", lambda: "of other files")
+        changed.setattr(assessment, "code_digest", lambda: "of other files")
         assert last_record(request) == (record, False)
     with (run / "generator.keras").open("ab") as file:
         file.write(b"\0")
@@ -209,7 +208,7 @@ def test_code_that_is_not_committed_is_told_apart(tmp_path: Path, monkeypatch: p
     digests = []
     for name, text in (("__init__.py", "one"), ("room.py", "one"), ("room.py", "two"), ("notes.md", "three")):
         (tmp_path / name).write_text(text)
-        digests.append(runtime.code_digest())
+        digests.append(environment.code_digest())
     assert len(set(digests)) == 3
     assert digests[2] == digests[3]  # a page is no code
 

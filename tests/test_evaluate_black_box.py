@@ -32,11 +32,12 @@ from advgan.evaluation.page import in_words
 from advgan.evaluation.queries import survival
 from advgan.evaluation.square import run_square
 from advgan.experiment import new_run_directory, train_and_evaluate
+from advgan.files import file_digest
 from advgan.goals import Goal, Targeted, Untargeted
 from advgan.metrics import Rate
 from advgan.oracles import checks
 from advgan.oracles.checks import PASS, WARN
-from advgan.oracles.classifiers import Classifier, file_digest
+from advgan.oracles.classifiers import Classifier
 from advgan.oracles.counted import queries_in
 
 COUNT, OPTIMIZED, QUERIES = 60, 12, 40  # test images; those Square attacks, and with how many queries each

@@ -12,11 +12,11 @@ import pytest
 from advgan.config import DataSettings
 from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import AdvGANError
-from advgan.evaluation.breakdown import count_matrix, distortion, success_by_class, success_rate
+from advgan.evaluation.distortion import distortion
 from advgan.evaluation.sheets import challenge_array, read_sheets, write_sheets
 from advgan.evaluation.stages import Advance, Arrays, Stages
 from advgan.goals import Targeted, Untargeted
-from advgan.metrics import Rate
+from advgan.metrics import Rate, count_matrix, success_by_class, success_rate
 from advgan.perturbation import to_8_bits
 
 DIGITS = load_dataset(DataSettings()).test

@@ -19,10 +19,9 @@ from advgan.data.datasets import Split, load_dataset, scaled
 from advgan.errors import AdvGANError
 from advgan.evaluation import guards
 from advgan.evaluation.baselines import Baseline, baselines, pgd_attack, run_baseline
-from advgan.evaluation.breakdown import success_rate
 from advgan.evaluation.curve import curve_answers, epsilons_of_curve, success_curve
 from advgan.goals import Untargeted
-from advgan.metrics import Rate
+from advgan.metrics import Rate, success_rate
 from advgan.oracles import checks
 from advgan.oracles.checks import NOT_CHECKED, PASS, WARN
 from advgan.oracles.classifiers import Classifier

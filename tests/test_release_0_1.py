@@ -14,9 +14,9 @@ import pytest
 
 from advgan import evaluate, train
 from advgan.data.datasets import load_dataset
+from advgan.environment import changes_between
 from advgan.files import read_json
 from advgan.runs import load_run_config
-from advgan.training.runtime import differences
 
 KEPT = Path(__file__).parent / "release_0_1"
 
@@ -44,7 +44,7 @@ def test_it_resumes_with_the_validation_images_it_had(run: Path) -> None:
     assert summary["steps"] == kept["steps"] == 30
     assert summary["validation_success"] == pytest.approx(kept["validation_success"], abs=0.05)
     first, second = (process["environment"] for process in read_json(run / "processes.json"))
-    if not differences(first, second):
+    if not changes_between(first, second):
         assert summary["generator_weights_sha256"] == kept["generator_weights_sha256"]
 
 

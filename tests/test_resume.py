@@ -16,7 +16,7 @@ from processes import finish, start, stop_when
 from advgan.config import Config, parse_config
 from advgan.errors import AdvGANError, Interrupted
 from advgan.experiment import load_run_config, new_run_directory, train_and_evaluate
-from advgan.files import read_json, sole_user, write_json
+from advgan.files import locked, read_json, write_json
 from advgan.training.checkpoints import TrainingState
 from advgan.training.records import Records, read_rows
 
@@ -200,7 +200,7 @@ def test_a_resume_with_other_data_or_settings_is_refused(finished_run: tuple[Con
 
 def test_a_run_in_use_is_refused(finished_run: tuple[Config, Path]) -> None:
     config, run = finished_run
-    with sole_user(run), pytest.raises(AdvGANError, match="in use by another process"):
+    with locked(run), pytest.raises(AdvGANError, match="in use by another process"):
         train_and_evaluate(config, run)
 
 

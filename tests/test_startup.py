@@ -13,9 +13,9 @@ import tensorflow as tf
 
 from advgan.command_line import run_command
 from advgan.config import TrainingSettings
+from advgan.environment import prepare_environment
 from advgan.errors import AdvGANError
 from advgan.startup import import_tensorflow
-from advgan.training.runtime import prepare
 
 keras = tf.keras
 
@@ -63,17 +63,17 @@ def test_a_policy_of_the_calling_process_is_refused() -> None:
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
         with pytest.raises(AdvGANError, match=r"global Keras policy mixed_bfloat16, which would change the networks"):
-            prepare(TrainingSettings())
+            prepare_environment(TrainingSettings())
     finally:
         keras.mixed_precision.set_global_policy("float32")
     keras.backend.set_floatx("float64")
     try:
         with pytest.raises(AdvGANError, match=r"float64"):
-            prepare(TrainingSettings())
+            prepare_environment(TrainingSettings())
     finally:
         keras.backend.set_floatx("float32")
         keras.mixed_precision.set_global_policy("float32")
-    assert prepare(TrainingSettings())["deterministic"]
+    assert prepare_environment(TrainingSettings())["deterministic"]
 
 
 @pytest.mark.addons
@@ -82,7 +82,7 @@ def test_a_distribution_scope_of_the_calling_process_is_refused() -> None:
         tf.distribute.OneDeviceStrategy("/cpu:0").scope(),
         pytest.raises(AdvGANError, match=r"inside the scope of a tf.distribute strategy; call it outside"),
     ):
-        prepare(TrainingSettings())
+        prepare_environment(TrainingSettings())
 
 
 def test_a_console_that_is_not_utf_8_shows_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:

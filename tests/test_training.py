@@ -14,6 +14,7 @@ from advgan import plan
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.config import Config, dump_config, parse_config
 from advgan.data.datasets import load_dataset, scaled
+from advgan.environment import prepare_environment
 from advgan.errors import NonFiniteError
 from advgan.experiment import latest_run, new_run_directory, train_and_evaluate
 from advgan.files import read_json
@@ -25,7 +26,6 @@ from advgan.training.classifier import (
     train_classifier,
 )
 from advgan.training.records import read_rows
-from advgan.training.runtime import prepare
 
 keras = tf.keras
 
@@ -240,7 +240,7 @@ def test_images_of_the_users_own(tmp_path: Path) -> None:
 
 def test_the_target_is_cached_by_all_that_determines_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny(tmp_path)
-    dataset, environment = load_dataset(config.data), prepare(config.training)
+    dataset, environment = load_dataset(config.data), prepare_environment(config.training)
     first = load_or_train_target(config, dataset, environment, tmp_path)
     again = load_or_train_target(config, dataset, environment, tmp_path)
     assert (first.cached, again.cached) == (False, True)

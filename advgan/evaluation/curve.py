@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from advgan.data.batches import images_at_once, slices
-from advgan.evaluation.breakdown import success_rate
 from advgan.evaluation.stages import Advance, Arrays
 from advgan.goals import Goal
-from advgan.metrics import Rate
+from advgan.metrics import Rate, success_rate
 from advgan.oracles.classifiers import Classifier
 
 POINTS = 20

@@ -26,8 +26,7 @@ from advgan.evaluation.queries import validated
 from advgan.evaluation.sheets import MOST_CHANNELS, challenge_array, read_sheets, write_sheets
 from advgan.evaluation.stages import Advance, Arrays, Stages
 from advgan.evaluation.subject import Subject
-from advgan.files import write_text, write_whole
-from advgan.oracles.classifiers import file_digest
+from advgan.files import file_digest, write_text, write_whole
 from advgan.perturbation import to_8_bits
 
 Record = dict[str, Any]

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 
 from advgan.evaluation.attacking import SEED, Results, share
-from advgan.evaluation.breakdown import count_matrix, distortion, success_by_class, success_rate
 from advgan.evaluation.card import report_card
+from advgan.evaluation.distortion import distortion
 from advgan.evaluation.outputs import ARCHIVE
 from advgan.evaluation.queries import queries_record
 from advgan.evaluation.stages import Arrays
 from advgan.evaluation.subject import Request, Subject
+from advgan.files import file_digest
+from advgan.metrics import count_matrix, success_by_class, success_rate
 from advgan.oracles.checks import Finding
-from advgan.oracles.classifiers import file_digest
 from advgan.runs import GENERATOR
 
 Record = dict[str, Any]

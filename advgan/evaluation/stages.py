@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -13,18 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from advgan.files import write_whole
+from advgan.files import digest_of, write_whole
 
 Arrays = dict[str, np.ndarray]
 Advance = Callable[[int], None]
 """Told how many more images are done."""
 Watch = Callable[[str, int], AbstractContextManager[Advance]]
 """Shows how far a stage is: called with its name and its number of images."""
-
-
-def digest_of(content: object) -> str:
-    """SHA-256, in hex, of anything that JSON can hold."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 class Stages:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,12 @@ from advgan.data.datasets import Dataset, Split, load_dataset, scaled
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation import guards
 from advgan.evaluation.square import FEWEST_QUERIES
-from advgan.files import read_json
+from advgan.files import check_writable, file_digest, read_json
 from advgan.goals import Goal
 from advgan.oracles import checks
 from advgan.oracles.black_box import BlackBox, is_local, run_black_box
 from advgan.oracles.checks import Finding
-from advgan.oracles.classifiers import Classifier, file_digest, load_classifier, network_classifier
+from advgan.oracles.classifiers import Classifier, load_classifier, network_classifier
 from advgan.oracles.counted import CountedOracle, Purpose, queries_in
 from advgan.perturbation import measure
 from advgan.runs import (
@@ -221,25 +220,6 @@ def check_request(request: Request) -> tuple[Config, Dataset]:
         )
     check_writable("--output", request.folder)
     return config, dataset
-
-
-def check_writable(option: str, folder: Path) -> None:
-    """Refuse a folder for results that cannot be written.
-
-    Args:
-        option: which asks for it.
-        folder: it need not be there yet.
-
-    Raises:
-        ConfigurationError: what is there of it is no folder, or may not be written.
-    """
-    existing = folder
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigurationError(
-            option, str(folder), f"cannot be written ({existing} is not a writable folder); choose another"
-        )
 
 
 def load_subject(request: Request, config: Config, dataset: Dataset) -> Subject:

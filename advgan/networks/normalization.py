@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import warnings
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from advgan.config import Normalization
+from advgan.environment import uses_addons
 
 keras = tf.keras
 EPSILON = 1e-5
@@ -18,11 +18,10 @@ EPSILON = 1e-5
 def import_addons() -> Any | None:
     """Import TensorFlow Addons where it is installed beside TensorFlow 2.15, else give None.
 
-    Its last release knows TensorFlow 2.15 and fails beside Keras 3, so it is left alone beside anything newer. It warns
-    of its own end of life, which docs/addons.md states; and its instance normalization warns whenever it is made from
-    a saved configuration, its own ``groups`` being among the keys.
+    It warns of its own end of life, which docs/addons.md states; and its instance normalization warns whenever it is
+    made from a saved configuration, its own ``groups`` being among the keys.
     """
-    if not tf.__version__.startswith("2.15.") or importlib.util.find_spec("tensorflow_addons") is None:
+    if not uses_addons():
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -16,9 +16,10 @@ import numpy as np
 from advgan.config import Config
 from advgan.data.batches import images_at_once, slices
 from advgan.errors import AdvGANError, BlackBoxFailed
+from advgan.files import file_digest
 from advgan.networks.classifiers.interface import only_output
 from advgan.oracles.answers import AnswerReader
-from advgan.oracles.classifiers import Shape, file_digest, find_function, network_classifier
+from advgan.oracles.classifiers import Shape, find_function, network_classifier
 from advgan.oracles.served import served_black_box
 from advgan.runs import ANSWERS, TARGET
 

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from advgan.data.batches import in_batches
 from advgan.errors import AdvGANError
+from advgan.files import file_digest, folder_digest
 from advgan.networks.classifiers.interface import as_classifier, float_scores
 from advgan.runs import load_network, weights_digest
 
@@ -47,15 +48,6 @@ class Classifier:
 
         in_batches(len(images), images.shape[1:], classify)
         return answers
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256, in hex, of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def load_classifier(given: str, shape: Shape) -> Classifier:
@@ -89,7 +81,7 @@ def _saved_model(folder: Path, shape: Shape) -> Classifier:
         scores = _bound(way, loaded, str(folder))
         try:
             _ask(scores, shape)
-            return Classifier(str(folder), scores, _folder_digest(folder))
+            return Classifier(str(folder), scores, folder_digest(folder))
         except AdvGANError:
             raise
         except Exception as error:  # another way may do
@@ -165,13 +157,6 @@ def _ask(scores: Callable[[Any], Any], shape: Shape) -> np.ndarray:
     if answered.ndim != 2 or len(answered) != len(images):
         raise ValueError(f"8 images are answered with shape {answered.shape}, it should be (8, classes)")
     return answered
-
-
-def _folder_digest(folder: Path) -> str:
-    content = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        content.update(f"{file.relative_to(folder)} {file_digest(file)}\n".encode())
-    return content.hexdigest()
 
 
 def _in_short(error: Exception) -> str:

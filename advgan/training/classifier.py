@@ -21,13 +21,13 @@ import tensorflow as tf
 from advgan.config import Config
 from advgan.data.batches import epoch_order, gather_batch, steps_per_epoch
 from advgan.data.datasets import Dataset
+from advgan.environment import Environment, code_digest
 from advgan.errors import NonFiniteError
 from advgan.files import read_json, whole_directory, write_json, write_whole
 from advgan.networks.classifiers.architectures import build_classifier
 from advgan.runs import load_network
 from advgan.training.optimizers import adam
 from advgan.training.progress import Progress
-from advgan.training.runtime import Environment, code_digest
 
 keras = tf.keras
 STEPS_PER_REPORT = 10
@@ -73,7 +73,7 @@ def load_or_train_target(
     Args:
         config: the run's settings; its ``target`` section and seed matter here.
         dataset: the target sees the training split only.
-        environment: from ``runtime.prepare``.
+        environment: from ``prepare_environment``.
         cache: the folder of all targets.
         progress_shown: whether to show a progress bar.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import subprocess
@@ -17,7 +18,6 @@ import tensorflow as tf
 import advgan
 from advgan.config import TrainingSettings
 from advgan.errors import AdvGANError
-from advgan.networks.normalization import ADDONS
 
 keras = tf.keras
 Environment = dict[str, Any]
@@ -29,6 +29,11 @@ DECISIVE_VARIABLES = (
     "TF_XLA_FLAGS",
 )
 """Environment variables that can change the bits of a result."""
+
+
+def uses_addons() -> bool:
+    """Whether TensorFlow Addons is installed with TensorFlow 2.15; its last release fails with anything newer."""
+    return tf.__version__.startswith("2.15.") and importlib.util.find_spec("tensorflow_addons") is not None
 
 
 def _check_process() -> None:
@@ -44,7 +49,7 @@ def _check_process() -> None:
         raise AdvGANError("this was called inside the scope of a tf.distribute strategy; call it outside")
 
 
-def prepare(settings: TrainingSettings) -> Environment:
+def prepare_environment(settings: TrainingSettings) -> Environment:
     """Choose determinism, let a GPU's memory grow, and describe what the run runs on.
 
     Results repeat bit for bit where the returned entries are equal, ``deterministic`` being true.
@@ -76,17 +81,17 @@ def prepare(settings: TrainingSettings) -> Environment:
         "keras": importlib.metadata.version("keras"),
         "numpy": np.__version__,
         "advgan": advgan.__version__,
-        **({} if ADDONS is None else {"tensorflow_addons": ADDONS.__version__}),
+        **({"tensorflow_addons": importlib.metadata.version("tensorflow-addons")} if uses_addons() else {}),
     }
 
 
-def differences(before: Environment, now: Environment) -> list[str]:
+def changes_between(before: Environment, now: Environment) -> list[str]:
     """What changed between two environments, one phrase each; empty where results repeat bit for bit."""
     keys = dict.fromkeys([*now, *before])
     return [f"{key} {before.get(key)} -> {now.get(key)}" for key in keys if before.get(key) != now.get(key)]
 
 
-def commit() -> str | None:
+def code_commit() -> str | None:
     """The git commit of the checkout this package runs from, with ``-dirty`` where files differ; None elsewhere."""
     root = Path(advgan.__file__).parent.parent
     if not (root / ".git").exists():
@@ -110,10 +115,16 @@ def code_digest(*files: str) -> str:
 
     Args:
         files: patterns below the package's folder, such as ``networks/*.py``; all of its files by default.
+
+    Raises:
+        ValueError: a pattern matches no file: the file was moved, and the digest would no longer cover it.
     """
     package = Path(advgan.__file__).parent
     digest = hashlib.sha256()
-    for file in sorted({file for pattern in files or ("**/*.py",) for file in package.glob(pattern)}):
+    found = {pattern: list(package.glob(pattern)) for pattern in files or ("**/*.py",)}
+    if missing := [pattern for pattern, matches in found.items() if not matches]:
+        raise ValueError(f"no file of the package matches {', '.join(missing)}")
+    for file in sorted({file for matches in found.values() for file in matches}):
         content = hashlib.sha256(file.read_bytes()).hexdigest()
         digest.update(f"{file.relative_to(package).as_posix()} {content}\n".encode())
     return digest.hexdigest()
