@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from advgan.attacks.advgan_attack import AdvGANAttack
-    from advgan.runs import reference_run
+    from advgan.run_folder import reference_run
 
 __all__ = ["AdvGANAttack", "reference_run"]
 __version__ = "0.1.0"
-_HOMES = {"AdvGANAttack": "advgan.attacks.advgan_attack", "reference_run": "advgan.runs"}
+_HOMES = {"AdvGANAttack": "advgan.attacks.advgan_attack", "reference_run": "advgan.run_folder"}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import advgan
 from advgan import report
-from advgan.config import Config
+from advgan.config.settings import Config
 from advgan.data.datasets import Dataset
 from advgan.environment import Environment, code_commit, code_digest, prepare_environment
 from advgan.evaluation.attacking import Results, attack_all, retrained_success
@@ -30,13 +30,13 @@ from advgan.evaluation.subject import (
     target_digest,
 )
 from advgan.evaluation.subject import Request as Request  # the door finds it here
-from advgan.evaluation.subject import latest_finished_run as latest_finished_run
-from advgan.evaluation.subject import run_of as run_of
 from advgan.files import digest_of, file_digest, locked, read_json, write_json
 from advgan.metrics import Rate
 from advgan.oracles.checks import Finding
 from advgan.retraining import Retraining, plan_retraining, retrain
-from advgan.runs import DISTILLED, GENERATOR, SUMMARY
+from advgan.run_folder import DISTILLED, GENERATOR, SUMMARY
+from advgan.run_folder import latest_finished_run as latest_finished_run
+from advgan.run_folder import run_of as run_of
 from advgan.training.progress import Progress
 from advgan.training.records import read_rows
 

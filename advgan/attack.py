@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from advgan.command_line import add_configuration, command_parser, run_command
-from advgan.config import find_config, load_config
+from advgan.config.loading import find_config, load_config
 from advgan.errors import AdvGANError, ConfigurationError, Interrupted
 from advgan.startup import import_tensorflow
 
@@ -66,7 +66,7 @@ def _attack(options: argparse.Namespace, command: str) -> int:
     try:
         import_tensorflow()  # takes seconds, so after the options were checked
         from advgan.adversarial_files import Request, attack_files
-        from advgan.evaluation.subject import run_of
+        from advgan.run_folder import run_of
 
         run = Path(options.run) if config is None else run_of(config)
         request = Request(run, images, output, options.target, options.resize, options.overwrite)

@@ -17,12 +17,13 @@ import numpy as np
 import tensorflow as tf
 
 from advgan.attacks.advgan_attack import AdvGANAttack
-from advgan.config import AttackSettings
+from advgan.config.settings import AttackSettings
 from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.files import check_writable, whole_directory, write_whole
+from advgan.networks.keras_file import load_network
 from advgan.perturbation import FLOAT_TOLERANCE, measure
-from advgan.runs import GENERATOR, load_network, load_run_config
+from advgan.run_folder import GENERATOR, load_run_config
 from advgan.startup import without_chatter
 
 keras = tf.keras

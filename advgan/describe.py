@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from advgan.command_line import add_configuration, command_parser, run_command
-from advgan.config import find_config, load_config
+from advgan.config.loading import find_config, load_config
 from advgan.errors import ConfigurationError
 from advgan.startup import import_tensorflow
 

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 import advgan
-from advgan.config import TrainingSettings
+from advgan.config.settings import TrainingSettings
 from advgan.errors import AdvGANError
 
 keras = tf.keras

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from advgan.command_line import add_configuration, command_for, command_parser, run_command
-from advgan.config import find_config, load_config, parse_number
+from advgan.config.loading import find_config, load_config, parse_number
 from advgan.errors import AdvGANError, BlackBoxFailed, ConfigurationError, Interrupted, OracleUnavailable
 from advgan.startup import import_tensorflow
 
@@ -122,9 +122,9 @@ def _evaluate(options: argparse.Namespace, command: str) -> int:
             folder = comparison.folder
             compare(comparison, command=command)
             return 0
-        from advgan.assessment import Request, assess, run_of
+        from advgan.assessment import Request, assess
         from advgan.report import own_pictures
-        from advgan.runs import is_reference_run
+        from advgan.run_folder import is_reference_run, run_of
 
         run = Path(options.run) if config is None else run_of(config)
         if config is not None and images is None and is_reference_run(run):

@@ -10,7 +10,8 @@ from typing import Any
 
 from advgan import report
 from advgan.attacks.advgan_attack import AdvGANAttack
-from advgan.config import Config, dump_config
+from advgan.config.loading import dump_config
+from advgan.config.settings import Config
 from advgan.data.datasets import Dataset, scaled
 from advgan.environment import changes_between, code_commit, peak_memory
 from advgan.errors import AdvGANError
@@ -19,11 +20,12 @@ from advgan.evaluation.scores import accuracy, score_attack
 from advgan.files import locked, read_json, write_json, write_text, write_whole
 from advgan.metrics import Rate
 from advgan.networks.classifiers.interface import as_classifier
+from advgan.networks.keras_file import load_network, weights_digest
 from advgan.oracles.checks import Finding, check_accuracy
 from advgan.oracles.counted import CountedOracle
 from advgan.plan import Plan, check
 from advgan.provision import counted_oracle, provide_target, scores_of
-from advgan.runs import (
+from advgan.run_folder import (
     CONFIG,
     DISTILLED,
     GENERATOR,
@@ -31,11 +33,9 @@ from advgan.runs import (
     SUMMARY,
     TARGET,
     TARGET_RECORD,
-    is_reference_run,
-    load_network,
-    weights_digest,
+    located,
 )
-from advgan.runs import load_run_config as load_run_config  # the doors find it here
+from advgan.run_folder import load_run_config as load_run_config  # the doors find it here
 from advgan.training.checkpoints import Checkpoints, TrainingState
 from advgan.training.distillation import BlackBoxValidation, Distillation, build_distilled
 from advgan.training.loop import DistilledValidation, EpochReport, Validation, build_state, train
@@ -43,47 +43,6 @@ from advgan.training.progress import Progress
 from advgan.training.records import Records, read_rows
 
 Say = Callable[[str], None]
-
-
-def new_run_directory(config: Config) -> Path:
-    """Make the next numbered folder ``<directory>/<name>/<number>`` and put the resolved configuration into it."""
-    runs = Path(config.output.directory) / config.name
-    runs.mkdir(parents=True, exist_ok=True)
-    number = 1 + max((int(path.name) for path in runs.iterdir() if path.name.isdigit()), default=-1)
-    while True:  # another process may take the same number at the same time
-        try:
-            (runs / str(number)).mkdir()
-            break
-        except FileExistsError:
-            number += 1
-    write_text(runs / str(number) / CONFIG, dump_config(located(config)))
-    return runs / str(number)
-
-
-def located(config: Config) -> Config:
-    """The same with absolute paths: a run may be resumed from any folder."""
-    data, target, oracle, output = config.data, config.target, config.oracle, config.output
-    if data.dataset != "mnist":
-        data = data.model_copy(update={"dataset": str(Path(data.dataset).absolute())})
-    if target.file is not None:
-        target = target.model_copy(update={"file": str(Path(target.file).absolute())})
-    if oracle.black_box is not None and oracle.black_box.endswith(".keras"):
-        oracle = oracle.model_copy(update={"black_box": str(Path(oracle.black_box).absolute())})
-    output = output.model_copy(update={"directory": str(Path(output.directory).absolute())})
-    return config.model_copy(update={"data": data, "target": target, "oracle": oracle, "output": output})
-
-
-def latest_run(runs: Path) -> Path:
-    """The newest run below ``runs``: ``checkpoints/mnist``, or ``checkpoints`` for the newest of any name.
-
-    Raises:
-        AdvGANError: there is none.
-    """
-    found = [path.parent for depth in ("*", "*/*") for path in runs.glob(f"{depth}/{CONFIG}")]
-    found = [run for run in found if not is_reference_run(run)]
-    if not found:
-        raise AdvGANError(f"there is no run to resume in {runs}; start one with --config and without --resume")
-    return max(found, key=lambda run: (run / CONFIG).stat().st_mtime)
 
 
 def train_and_evaluate(config: Config, run_directory: Path, say: Say = print, command: str = "") -> dict[str, Any]:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from advgan.command_line import add_configuration, command_parser, run_command
-from advgan.config import find_config, load_config
+from advgan.config.loading import find_config, load_config
 from advgan.errors import ConfigurationError
 from advgan.startup import import_tensorflow
 
@@ -59,7 +59,7 @@ def _export(options: argparse.Namespace) -> int:
     from advgan.deployment import export_run
 
     if config is not None:
-        from advgan.evaluation.subject import run_of
+        from advgan.run_folder import run_of
 
         run = run_of(config)
     else:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from advgan.config import Config
+from advgan.config.settings import Config
 from advgan.data.datasets import Dataset, divided, images_in_common, load_dataset, scaled
 from advgan.environment import Environment, prepare_environment
 from advgan.errors import AdvGANError, ConfigurationError
@@ -22,10 +22,10 @@ from advgan.networks.classifiers.architectures import build_classifier
 from advgan.networks.classifiers.interface import as_classifier
 from advgan.networks.discriminator import build_discriminator
 from advgan.networks.generator import build_generator
+from advgan.networks.keras_file import load_network
 from advgan.oracles.checks import PROBE_IMAGES, Finding, check_accuracy, check_answers, has_gradient
 from advgan.oracles.classifiers import find_function, network_classifier
 from advgan.oracles.served import check_served
-from advgan.runs import load_network
 from advgan.training.distillation import build_distilled, query_plan
 from advgan.training.loop import check_some_count, total_steps
 

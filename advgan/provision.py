@@ -13,7 +13,7 @@ from advgan.files import file_digest, read_json, write_json, write_whole
 from advgan.oracles.black_box import BlackBox, is_local, run_black_box
 from advgan.oracles.counted import CountedOracle
 from advgan.plan import Plan
-from advgan.runs import JOURNAL, TARGET, TARGET_RECORD
+from advgan.run_folder import JOURNAL, TARGET, TARGET_RECORD
 from advgan.training.classifier import load_or_train_target
 
 Say = Callable[[str], None]

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from advgan.command_line import command_for
-from advgan.config import Config, dump_config
+from advgan.config.loading import dump_config
+from advgan.config.settings import Config
 from advgan.data.datasets import images_in_common
 from advgan.evaluation.compared import goal_in_short, target_in_short
 from advgan.networks.description import NetworkDescription, describe

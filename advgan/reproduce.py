@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from advgan.command_line import command_parser, run_command
+from advgan.config.table import find_table, load_table
 from advgan.errors import AdvGANError, Interrupted
 from advgan.startup import import_tensorflow
-from advgan.table import find_table, load_table
 
 OUTPUT = "checkpoints/results"
 EXAMPLES = """examples:

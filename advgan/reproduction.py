@@ -13,15 +13,16 @@ from typing import Any
 
 import tensorflow as tf
 
-from advgan.config import Config, dump_config
+from advgan.config.loading import dump_config
+from advgan.config.settings import Config
+from advgan.config.table import Row, Table
 from advgan.errors import AdvGANError, ConfigurationError, Interrupted, OracleUnavailable
 from advgan.evaluation.plots import save_figure, success_against_queries
 from advgan.evaluation.tables import as_markdown, points_against_queries
-from advgan.experiment import located, run
+from advgan.experiment import run
 from advgan.files import check_writable, locked, read_json, write_json, write_text
 from advgan.plan import check
-from advgan.runs import CONFIG, SUMMARY, load_run_config
-from advgan.table import Row, Table
+from advgan.run_folder import CONFIG, SUMMARY, load_run_config, located
 
 Say = Callable[[str], None]
 Record = dict[str, Any]

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from advgan.command_line import add_configuration, command_for, command_parser, run_command
-from advgan.config import Config, find_config, load_config
+from advgan.config.loading import find_config, load_config
+from advgan.config.settings import Config
 from advgan.errors import AdvGANError, BlackBoxFailed, ConfigurationError, Interrupted
 from advgan.startup import import_tensorflow
 
@@ -51,6 +52,7 @@ def _train(options: argparse.Namespace, command: str) -> int:
         import_tensorflow()  # takes seconds, so after the configuration was checked
         from advgan import experiment, report
         from advgan.plan import check
+        from advgan.run_folder import latest_run, load_run_config, new_run_directory
 
         if options.resume is not None:
             if options.overrides:
@@ -59,14 +61,14 @@ def _train(options: argparse.Namespace, command: str) -> int:
                 )
             if options.resume and options.config:
                 raise ConfigurationError("--config", options.config, "a resumed run keeps its settings; leave this out")
-            run_directory = Path(options.resume) if options.resume else experiment.latest_run(_runs(config))
-            config = experiment.load_run_config(run_directory)
+            run_directory = Path(options.resume) if options.resume else latest_run(_runs(config))
+            config = load_run_config(run_directory)
         assert config is not None
         plan = check(config)
         if options.dry_run:
             print("\n".join(report.dry_run(plan)))
             return 0
-        run_directory = run_directory or experiment.new_run_directory(config)
+        run_directory = run_directory or new_run_directory(config)
         experiment.run(plan, run_directory, command=command)
         print(report.own_pictures(run_directory))
         print(f"Next: {report.what_next(run_directory)}")

@@ -38,7 +38,7 @@ from advgan.attacks.art_adapter import art_classifier  # noqa: E402
 from advgan.attacks.foolbox_adapter import foolbox_model  # noqa: E402
 from advgan.data.datasets import load_dataset, scaled  # noqa: E402
 from advgan.files import write_json  # noqa: E402
-from advgan.runs import load_run_config  # noqa: E402
+from advgan.run_folder import load_run_config  # noqa: E402
 
 COUNT = 1000
 STEPS = 40

@@ -23,13 +23,14 @@ import tensorflow as tf  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from advgan.attacks.foolbox_adapter import foolbox_model  # noqa: E402
-from advgan.config import Config  # noqa: E402
+from advgan.config.settings import Config  # noqa: E402
 from advgan.data.batches import slices  # noqa: E402
 from advgan.data.datasets import Split, load_dataset, scaled  # noqa: E402
 from advgan.files import write_json  # noqa: E402
 from advgan.goals import Targeted  # noqa: E402
 from advgan.metrics import Rate  # noqa: E402
-from advgan.runs import TARGET, load_network, load_run_config  # noqa: E402
+from advgan.networks.keras_file import load_network  # noqa: E402
+from advgan.run_folder import TARGET, load_run_config  # noqa: E402
 
 BATCH_SIZE = 500
 

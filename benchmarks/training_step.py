@@ -25,7 +25,8 @@ import_tensorflow()
 import tensorflow as tf  # noqa: E402
 
 from advgan.attacks.advgan_attack import AdvGANAttack  # noqa: E402
-from advgan.config import Config, find_config, load_config  # noqa: E402
+from advgan.config.loading import find_config, load_config  # noqa: E402
+from advgan.config.settings import Config  # noqa: E402
 from advgan.data.batches import epoch_order, gather_batch  # noqa: E402
 from advgan.data.datasets import Dataset, load_dataset, scaled  # noqa: E402
 from advgan.environment import peak_memory, prepare_environment  # noqa: E402

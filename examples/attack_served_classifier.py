@@ -25,7 +25,7 @@ from urllib.parse import urljoin
 from urllib.request import ProxyHandler, build_opener
 
 from advgan.command_line import run_command
-from advgan.config import find_config, load_config
+from advgan.config.loading import find_config, load_config
 from advgan.errors import AdvGANError
 from advgan.startup import import_tensorflow
 
@@ -64,7 +64,8 @@ def _attack(options: argparse.Namespace) -> int:
     load_config(find_config("mnist_blackbox.yaml"), overrides)  # wrong settings are told before anything starts
     import_tensorflow()  # takes seconds
     from advgan import reference_run
-    from advgan.experiment import new_run_directory, train_and_evaluate
+    from advgan.experiment import train_and_evaluate
+    from advgan.run_folder import new_run_directory
 
     with served(options.classifier or reference_run() / "target.keras", options.labels) as url:
         print(f"Served         {url}")

@@ -67,7 +67,7 @@ class ServedClassifier:
         import_tensorflow()  # takes seconds, so after the options were checked
         import tensorflow as tf
 
-        from advgan.runs import load_network
+        from advgan.networks.keras_file import load_network
 
         network = load_network(path, "give a .keras file written with the Keras that is installed here")
         self.shape: tuple[int | None, ...] = tuple(network.input_shape[1:])

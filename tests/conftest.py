@@ -19,8 +19,9 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run on a slice of MNIST: a fair classifier and a generator that often fools it."""
-    from advgan.config import parse_config
-    from advgan.experiment import new_run_directory, train_and_evaluate
+    from advgan.config.loading import parse_config
+    from advgan.experiment import train_and_evaluate
+    from advgan.run_folder import new_run_directory
 
     config = parse_config(
         {

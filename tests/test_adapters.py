@@ -17,7 +17,7 @@ from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient
 from advgan import AdvGANAttack
 from advgan.attacks.art_adapter import ARTAttack, art_classifier
 from advgan.attacks.foolbox_adapter import foolbox_model
-from advgan.config import DataSettings
+from advgan.config.settings import DataSettings
 from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import AdvGANError
 

@@ -21,7 +21,7 @@ import tensorflow as tf
 from PIL import Image
 
 from advgan import adversarial_files, attack, reference_run
-from advgan.config import GeneratorSettings
+from advgan.config.settings import GeneratorSettings
 from advgan.data import batches
 from advgan.data.datasets import MNIST_FILE
 from advgan.data.image_files import ImageArray

@@ -18,7 +18,8 @@ import tensorflow as tf
 import advgan
 from advgan import AdvGANAttack
 from advgan.attacks.advgan_attack import AT_ONCE
-from advgan.config import AttackSettings, DataSettings, GeneratorSettings, dump_config, parse_config
+from advgan.config.loading import dump_config, parse_config
+from advgan.config.settings import AttackSettings, DataSettings, GeneratorSettings
 from advgan.data.batches import MOST_AT_ONCE as BATCH_SIZE
 from advgan.data.datasets import Split, load_dataset, scaled
 from advgan.errors import AdvGANError

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from advgan.attacks.advgan_attack import AdvGANAttack
-from advgan.config import AttackSettings
+from advgan.config.settings import AttackSettings
 from advgan.data import batches
 from advgan.data.batches import images_at_once, in_batches
 

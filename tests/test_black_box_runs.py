@@ -17,14 +17,16 @@ from lenient import Lenient
 from processes import finish, start, stop_when
 
 from advgan import train
-from advgan.config import Config, dump_config, parse_config
+from advgan.config.loading import dump_config, parse_config
+from advgan.config.settings import Config
 from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import AdvGANError, ConfigurationError, Interrupted, OracleUnavailable
-from advgan.experiment import load_run_config, new_run_directory, train_and_evaluate
+from advgan.experiment import train_and_evaluate
 from advgan.files import read_json
 from advgan.oracles import counted
 from advgan.oracles.counted import CountedOracle
 from advgan.plan import check
+from advgan.run_folder import load_run_config, new_run_directory
 from advgan.training.checkpoints import TrainingState
 from advgan.training.distillation import query_plan
 from advgan.training.records import read_rows

@@ -18,11 +18,11 @@ import advgan
 from advgan import assessment, comparison, environment, evaluate
 from advgan.assessment import Request, assess, last_record
 from advgan.comparison import Comparison, compare
-from advgan.config import dump_config
+from advgan.config.loading import dump_config
 from advgan.errors import AdvGANError, Interrupted
 from advgan.evaluation.compared import differences
 from advgan.retraining import plan_retraining, retrain
-from advgan.runs import load_run_config
+from advgan.run_folder import load_run_config
 
 keras = tf.keras
 COUNT, EPSILON = 40, 0.1

@@ -11,7 +11,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 import advgan.config
-from advgan.config import Config, dump_config, find_config, load_config, parse_config
+from advgan.config.loading import dump_config, find_config, load_config, parse_config
+from advgan.config.settings import Config
 from advgan.errors import AdvGANError, ConfigurationError
 
 CHECKOUT = Path(__file__).parent.parent
@@ -482,7 +483,7 @@ def test_the_configurations_inside_the_package_go_before_those_beside_it(
     for folder in (package / "configs", package.parent / "configs"):
         folder.mkdir(parents=True)
         write(folder, "seed: 1", "mnist.yaml")
-    monkeypatch.setattr(advgan.config, "__file__", str(package / "config.py"))
+    monkeypatch.setattr(advgan.config.loading, "__file__", str(package / "config" / "loading.py"))
     assert found("mnist.yaml") == (package / "configs" / "mnist.yaml").resolve()
     (package / "configs" / "mnist.yaml").unlink()
     assert found("mnist.yaml") == (package.parent / "configs" / "mnist.yaml").resolve()

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from advgan import convolution
-from advgan.convolution import ShapeError, Sides
 from advgan.errors import AdvGANError
+from advgan.networks import convolution
+from advgan.networks.convolution import ShapeError, Sides
 
 keras = tf.keras
 layers = keras.layers

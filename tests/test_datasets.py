@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from advgan.config import DataSettings
+from advgan.config.settings import DataSettings
 from advgan.data import datasets
 from advgan.data.batches import epoch_order, slices, steps_per_epoch
 from advgan.data.datasets import Dataset, load_dataset, scaled

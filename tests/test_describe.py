@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from advgan import convolution, describe
-from advgan.config import Config, parse_config
-from advgan.convolution import ShapeError, Sides
+from advgan import describe
+from advgan.config.loading import parse_config
+from advgan.config.settings import Config
+from advgan.networks import convolution
+from advgan.networks.convolution import ShapeError, Sides
 from advgan.networks.description import NetworkDescription
 from advgan.networks.description import describe as describe_network
 from advgan.plan import UntrainedNetworks, build_networks

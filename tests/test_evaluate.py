@@ -18,11 +18,11 @@ import pytest
 import tensorflow as tf
 
 from advgan import assessment, evaluate
-from advgan.assessment import Request, assess, latest_finished_run
+from advgan.assessment import Request, assess
 from advgan.attacks.art_adapter import art_classifier
-from advgan.config import dump_config
+from advgan.config.loading import dump_config
 from advgan.errors import AdvGANError
-from advgan.runs import load_run_config
+from advgan.run_folder import latest_finished_run, load_run_config
 
 keras = tf.keras
 CHECKOUT = Path(__file__).parent.parent

@@ -23,7 +23,7 @@ from art.estimators.classification import BlackBoxClassifierNeuralNetwork
 from advgan import evaluate
 from advgan.assessment import Request, assess, last_record
 from advgan.attacks.advgan_attack import AdvGANAttack
-from advgan.config import dump_config, load_config, parse_config
+from advgan.config.loading import dump_config, load_config, parse_config
 from advgan.deployment import export_run
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation import guards
@@ -31,7 +31,7 @@ from advgan.evaluation.compared import differences
 from advgan.evaluation.page import in_words
 from advgan.evaluation.queries import survival
 from advgan.evaluation.square import run_square
-from advgan.experiment import new_run_directory, train_and_evaluate
+from advgan.experiment import train_and_evaluate
 from advgan.files import file_digest
 from advgan.goals import Goal, Targeted, Untargeted
 from advgan.metrics import Rate
@@ -39,6 +39,7 @@ from advgan.oracles import checks
 from advgan.oracles.checks import PASS, WARN
 from advgan.oracles.classifiers import Classifier
 from advgan.oracles.counted import queries_in
+from advgan.run_folder import new_run_directory
 
 COUNT, OPTIMIZED, QUERIES = 60, 12, 40  # test images; those Square attacks, and with how many queries each
 EPSILON = 0.3
@@ -85,7 +86,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
 
 
 def load_data() -> Any:
-    from advgan.config import DataSettings
+    from advgan.config.settings import DataSettings
     from advgan.data.datasets import load_dataset
 
     return load_dataset(DataSettings(training_images=1000, validation_images=100, test_images=COUNT))

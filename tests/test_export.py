@@ -16,13 +16,13 @@ import pytest
 import tensorflow as tf
 
 from advgan import AdvGANAttack, deployment, export
-from advgan.config import AttackSettings, GeneratorSettings
+from advgan.config.settings import AttackSettings, GeneratorSettings
 from advgan.data.datasets import load_dataset, scaled
 from advgan.deployment import FORMATS, adversarial_model, compare
 from advgan.errors import AdvGANError
 from advgan.networks.generator import build_generator
 from advgan.networks.normalization import ADDONS
-from advgan.runs import load_run_config
+from advgan.run_folder import load_run_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
 keras = tf.keras

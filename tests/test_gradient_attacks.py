@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from advgan.attacks.foolbox_adapter import foolbox_model
 from advgan.attacks.gradient_attacks import fgsm, pgd
-from advgan.config import DataSettings
+from advgan.config.settings import DataSettings
 from advgan.data.datasets import load_dataset, scaled
 
 keras = tf.keras

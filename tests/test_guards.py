@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 
 from advgan import evaluate
 from advgan.assessment import Request, assess
-from advgan.config import DataSettings
+from advgan.config.settings import DataSettings
 from advgan.data.datasets import Split, load_dataset, scaled
 from advgan.errors import AdvGANError
 from advgan.evaluation import guards

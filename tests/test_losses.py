@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from advgan.config import (
+from advgan.config.settings import (
     AttackSettings,
     DataSettings,
     DiscriminatorSettings,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from advgan.config import DataSettings, DiscriminatorSettings, GeneratorSettings, TargetSettings
+from advgan.config.settings import DataSettings, DiscriminatorSettings, GeneratorSettings, TargetSettings
 from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import ConfigurationError
 from advgan.networks.classifiers.architectures import build_classifier

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from advgan import evaluate
-from advgan.config import DataSettings
+from advgan.config.settings import DataSettings
 from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import AdvGANError
 from advgan.files import read_json

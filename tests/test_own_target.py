@@ -12,11 +12,13 @@ import pytest
 import tensorflow as tf
 
 from advgan import AdvGANAttack, describe, train
-from advgan.config import DataSettings, parse_config
+from advgan.config.loading import parse_config
+from advgan.config.settings import DataSettings
 from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import AdvGANError
-from advgan.experiment import load_run_config, new_run_directory, train_and_evaluate
+from advgan.experiment import train_and_evaluate
 from advgan.files import read_json
+from advgan.run_folder import load_run_config, new_run_directory
 
 keras = tf.keras
 SMALL = {"training_images": 320, "validation_images": 50, "test_images": 200}

@@ -12,7 +12,7 @@ import pytest
 from advgan import AdvGANAttack, evaluate, reference_run
 from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import AdvGANError
-from advgan.runs import load_run_config
+from advgan.run_folder import load_run_config
 
 KERAS_3 = version("keras").startswith("3.")
 RUN = reference_run()

@@ -16,7 +16,7 @@ from advgan import evaluate, train
 from advgan.data.datasets import load_dataset
 from advgan.environment import changes_between
 from advgan.files import read_json
-from advgan.runs import load_run_config
+from advgan.run_folder import load_run_config
 
 KEPT = Path(__file__).parent / "release_0_1"
 

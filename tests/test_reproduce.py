@@ -8,13 +8,14 @@ import pytest
 import yaml
 
 from advgan import experiment, reproduce, reproduction
-from advgan.config import Config, dump_config
+from advgan.config.loading import dump_config
+from advgan.config.settings import Config
+from advgan.config.table import Table, find_table, load_table
 from advgan.errors import AdvGANError, Interrupted, NonFiniteError, OracleUnavailable
 from advgan.evaluation.plots import success_against_queries
 from advgan.evaluation.tables import as_markdown, points_against_queries
 from advgan.files import read_json
 from advgan.metrics import Rate
-from advgan.table import Table, find_table, load_table
 
 TINY = [
     "data.training_images=512",

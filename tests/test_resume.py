@@ -13,10 +13,12 @@ import tensorflow as tf
 from lenient import Lenient
 from processes import finish, start, stop_when
 
-from advgan.config import Config, parse_config
+from advgan.config.loading import parse_config
+from advgan.config.settings import Config
 from advgan.errors import AdvGANError, Interrupted
-from advgan.experiment import load_run_config, new_run_directory, train_and_evaluate
+from advgan.experiment import train_and_evaluate
 from advgan.files import locked, read_json, write_json
+from advgan.run_folder import load_run_config, new_run_directory
 from advgan.training.checkpoints import TrainingState
 from advgan.training.records import Records, read_rows
 

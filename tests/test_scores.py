@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from advgan.attacks.advgan_attack import AdvGANAttack
-from advgan.config import AttackSettings, DataSettings
+from advgan.config.settings import AttackSettings, DataSettings
 from advgan.data import batches
 from advgan.data.datasets import Dataset, Split, load_dataset
 from advgan.evaluation.scores import AttackScore, accuracy, score_attack

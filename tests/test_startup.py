@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from advgan.command_line import run_command
-from advgan.config import TrainingSettings
+from advgan.config.settings import TrainingSettings
 from advgan.environment import prepare_environment
 from advgan.errors import AdvGANError
 from advgan.startup import import_tensorflow

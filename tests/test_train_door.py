@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from advgan import runs, train
+from advgan import run_folder, train
 from advgan.command_line import command_for
 from advgan.files import read_json
 
@@ -295,7 +295,7 @@ def test_the_run_that_ships_is_not_taken_for_the_latest(
     reference = here / "checkpoints" / "reference"
     reference.mkdir(parents=True)
     (reference / "config.yaml").touch()
-    monkeypatch.setattr(runs, "_PLACES", [reference.resolve()])
+    monkeypatch.setattr(run_folder, "_PLACES", [reference.resolve()])
     assert refusal(here, capsys, ["--resume"]).startswith("there is no run to resume in checkpoints; ")
 
 

@@ -12,13 +12,15 @@ import tensorflow as tf
 import advgan
 from advgan import plan
 from advgan.attacks.advgan_attack import AdvGANAttack
-from advgan.config import Config, dump_config, parse_config
+from advgan.config.loading import dump_config, parse_config
+from advgan.config.settings import Config
 from advgan.data.datasets import load_dataset, scaled
 from advgan.environment import prepare_environment
 from advgan.errors import NonFiniteError
-from advgan.experiment import latest_run, new_run_directory, train_and_evaluate
+from advgan.experiment import train_and_evaluate
 from advgan.files import read_json
-from advgan.runs import load_network, weights_digest
+from advgan.networks.keras_file import load_network, weights_digest
+from advgan.run_folder import latest_run, new_run_directory
 from advgan.training import classifier, loop
 from advgan.training.classifier import (
     load_or_train_target,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from advgan.config import DataSettings
+from advgan.config.settings import DataSettings
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.perturbation import FLOAT_TOLERANCE
 

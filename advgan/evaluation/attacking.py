@@ -27,7 +27,7 @@ from advgan.metrics import Rate, success_rate
 from advgan.oracles.checks import PROBE_IMAGES, Finding, check_accuracy, has_gradient
 from advgan.oracles.classifiers import Classifier
 from advgan.perturbation import to_8_bits
-from advgan.runs import GENERATOR
+from advgan.run_folder import GENERATOR
 
 Record = dict[str, Any]
 SEED = 0

@@ -18,7 +18,7 @@ from advgan.evaluation.subject import Request, Subject
 from advgan.files import file_digest
 from advgan.metrics import count_matrix, success_by_class, success_rate
 from advgan.oracles.checks import Finding
-from advgan.runs import GENERATOR
+from advgan.run_folder import GENERATOR
 
 Record = dict[str, Any]
 SCHEMA = 1

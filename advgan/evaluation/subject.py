@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 
 from advgan.attacks.advgan_attack import AdvGANAttack
-from advgan.config import Config
+from advgan.config.settings import Config
 from advgan.data.datasets import Dataset, Split, load_dataset, scaled
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation import guards
 from advgan.evaluation.square import FEWEST_QUERIES
 from advgan.files import check_writable, file_digest, read_json
 from advgan.goals import Goal
+from advgan.networks.keras_file import load_network
 from advgan.oracles import checks
 from advgan.oracles.black_box import BlackBox, is_local, run_black_box
 from advgan.oracles.checks import Finding
 from advgan.oracles.classifiers import Classifier, load_classifier, network_classifier
 from advgan.oracles.counted import CountedOracle, Purpose, queries_in
 from advgan.perturbation import measure
-from advgan.runs import (
-    CONFIG,
+from advgan.run_folder import (
     DISTILLED,
     GENERATOR,
     JOURNAL,
@@ -35,9 +35,7 @@ from advgan.runs import (
     TARGET,
     TRAIN,
     is_reference_run,
-    load_network,
     load_run_config,
-    reference_run,
 )
 
 SQUARE_QUERIES = 1000
@@ -157,33 +155,6 @@ class Subject:
     def epsilon(self) -> float:
         """The largest change of a pixel."""
         return self.config.attack.epsilon
-
-
-def run_of(config: Config) -> Path:
-    """The newest finished run of a configuration; where it has none, the run that ships, if it was made by the same.
-
-    Raises:
-        AdvGANError: there is none.
-    """
-    try:
-        return latest_finished_run(Path(config.output.directory) / config.name)
-    except AdvGANError:
-        shipped = reference_run()
-        if load_run_config(shipped).model_copy(update={"name": config.name, "output": config.output}) != config:
-            raise
-        return shipped.relative_to(Path.cwd()) if shipped.is_relative_to(Path.cwd()) else shipped
-
-
-def latest_finished_run(runs: Path) -> Path:
-    """The newest finished run below ``runs``, such as ``checkpoints/mnist``.
-
-    Raises:
-        AdvGANError: there is none.
-    """
-    found = [path.parent for path in runs.glob(f"*/{SUMMARY}") if (path.parent / CONFIG).is_file()]
-    if not found:
-        raise AdvGANError(f"there is no finished run in {runs}; train one with: python -m advgan.train --config FILE")
-    return max(found, key=lambda run: (run / SUMMARY).stat().st_mtime)
 
 
 def check_request(request: Request) -> tuple[Config, Dataset]:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from advgan import convolution
-from advgan.convolution import ShapeError, Sides
+from advgan.networks import convolution
+from advgan.networks.convolution import ShapeError, Sides
 
 Shape = tuple[int, ...]
 Pair = tuple[int, int]

@@ -6,9 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from advgan.config import DiscriminatorSettings
-from advgan.convolution import output_size, require_normalizable_map
-from advgan.networks.fit import fitting
+from advgan.config.settings import DiscriminatorSettings
+from advgan.networks.convolution import fitting, output_size, require_normalizable_map
 from advgan.networks.normalization import in_float32, normalization, normalizes_each_map
 
 keras = tf.keras

@@ -6,10 +6,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from advgan.config import GeneratorSettings
-from advgan.convolution import pad_to_multiple, require_normalizable_map
+from advgan.config.settings import GeneratorSettings
 from advgan.errors import ConfigurationError
-from advgan.networks.fit import fitting
+from advgan.networks.convolution import fitting, pad_to_multiple, require_normalizable_map
 from advgan.networks.normalization import in_float32, normalization, normalizes_each_map
 
 keras = tf.keras

@@ -19,7 +19,7 @@ from advgan.data.batches import in_batches
 from advgan.errors import AdvGANError
 from advgan.files import file_digest, folder_digest
 from advgan.networks.classifiers.interface import as_classifier, float_scores
-from advgan.runs import load_network, weights_digest
+from advgan.networks.keras_file import load_network, weights_digest
 
 keras = tf.keras
 Shape = tuple[int, int, int]

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from advgan import losses
 from advgan.attacks.advgan_attack import AdvGANAttack
-from advgan.config import Config
+from advgan.config.settings import Config
 from advgan.data.batches import gather_batch, images_at_once, slices
 from advgan.data.datasets import Dataset, Split, scaled
 from advgan.errors import AdvGANError, ConfigurationError, Interrupted, NonFiniteError

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from advgan.attacks.advgan_attack import AdvGANAttack
-from advgan.config import Config
+from advgan.config.settings import Config
 from advgan.data.batches import epoch_order, gather_batch, steps_per_epoch
 from advgan.data.datasets import Dataset, Split, scaled
 from advgan.errors import AdvGANError, BlackBoxFailed, Interrupted, NonFiniteError, OracleUnavailable

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from advgan.config import Schedule
+from advgan.config.settings import Schedule
 
 keras = tf.keras
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from advgan import losses
-from advgan.config import AttackSettings, DiscriminatorSettings, LossSettings
+from advgan.config.settings import AttackSettings, DiscriminatorSettings, LossSettings
 from advgan.perturbation import perturb
 
 Tensor = Any

@@ -12,9 +12,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from advgan.config import Architecture, TargetSettings
-from advgan.convolution import ShapeError, dense_parameters, output_size
-from advgan.networks.fit import fitting
+from advgan.config.settings import Architecture, TargetSettings
+from advgan.networks.convolution import ShapeError, dense_parameters, fitting, output_size
 
 keras = tf.keras
 MOST_DENSE_PARAMETERS = 2**28

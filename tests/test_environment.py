@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from advgan.config import TrainingSettings
+from advgan.config.settings import TrainingSettings
 from advgan.environment import changes_between, prepare_environment
 from advgan.networks.normalization import normalization
 

@@ -8,7 +8,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from advgan.config import Config, Seed, Settings, find_config, find_shipped, load_config, parse_settings, read_yaml
+from advgan.config.loading import find_config, find_shipped, load_config, parse_settings, read_yaml
+from advgan.config.settings import Config, Seed, Settings
 from advgan.errors import AdvGANError, ConfigurationError
 
 TABLES = "configs/tables"

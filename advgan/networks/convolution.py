@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from advgan.errors import AdvGANError
+from advgan.errors import AdvGANError, ConfigurationError
 
 FLOAT32_BYTES = 4
 
@@ -572,3 +572,25 @@ def _sizes_within_reach(size: int, kernel: int, stride: int, padding: str) -> st
         f"a {padding.upper()} transposed convolution of an input of {size} with kernel {kernel} and stride {stride} "
         f"gives {choice}"
     )
+
+
+@contextmanager
+def fitting(image_shape: tuple[int, int, int], key: str, value: object, layer: str) -> Iterator[None]:
+    """Turn a ``ShapeError`` raised inside the ``with`` block into the refusal of a setting.
+
+    Args:
+        image_shape: height, width, channels; named in the message.
+        key: dotted key of the setting at fault.
+        value: what it was set to.
+        layer: the layer that is worked out inside; named in the message.
+
+    Raises:
+        ConfigurationError: the layer does not fit.
+    """
+    try:
+        yield
+    except ShapeError as error:
+        height, width, _ = image_shape
+        raise ConfigurationError(
+            key, value, f"does not fit images of {height}x{width}: at layer {layer}: {error}"
+        ) from None

@@ -1,17 +1,14 @@
-"""Configuration: YAML into typed, frozen settings, refused in one line where it cannot work.
+"""The settings of a run: typed, frozen, checked.
 
 Keys use the paper's symbols (alpha, beta, c, kappa, epsilon). Numbers may be written ``0.3``, ``1e-4`` or ``8/255``.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -19,7 +16,6 @@ from pydantic import (
     ConfigDict,
     Field,
     StrictInt,
-    ValidationError,
     model_validator,
 )
 
@@ -27,7 +23,7 @@ from advgan.errors import ConfigurationError
 from advgan.goals import Goal, Targeted, Untargeted
 
 
-def _number(value: object) -> object:
+def number_from_text(value: object) -> object:
     """Accept what YAML reads as text: ``1e-4`` and ``8/255``."""
     problem = ValueError("should be a number, such as 0.3, 1e-4 or 8/255")
     if isinstance(value, str):
@@ -67,7 +63,7 @@ def _black_box(value: str) -> str:
     raise ValueError("should be target, a .keras file, module:function, or http://host:port/v1/models/name:predict")
 
 
-Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Number = Annotated[float, BeforeValidator(number_from_text), Field(allow_inf_nan=False)]
 PathText = Annotated[str, Field(min_length=1), AfterValidator(_path)]
 KerasFile = Annotated[PathText, AfterValidator(_keras_file)]
 BlackBox = Annotated[str, AfterValidator(_black_box)]
@@ -89,9 +85,6 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
     lists: ClassVar[str] = "should be a list of 1 to 6 integers, such as [8, 16, 32]"
     """What is said of a list that is none, is too short or too long."""
-
-
-AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
 class DataSettings(Settings):
@@ -449,260 +442,3 @@ class Config(Settings):
     def target_seed(self) -> int:
         """The seed the target is trained with."""
         return self.seed if self.target.seed is None else self.target.seed
-
-
-def parse_number(key: str, text: str) -> float:
-    """A number as settings take it: ``0.3``, ``1e-4`` or ``8/255``.
-
-    Raises:
-        ConfigurationError: it is none; the message names the key.
-    """
-    try:
-        return float(cast(float, _number(text)))
-    except ValueError as error:
-        raise ConfigurationError(key, text, str(error)) from None
-
-
-def find_config(name: str) -> Path:
-    """Find a configuration: a path, a file in ``./configs``, or one that ships with the package, in this order.
-
-    Raises:
-        ConfigurationError: there is none; the message lists those that ship.
-    """
-    return find_shipped("--config", name, "configs")
-
-
-def find_shipped(key: str, name: str, folder: str) -> Path:
-    """Find a YAML file: a path, a file in this folder here, or one that ships with the package, in this order.
-
-    Args:
-        key: the option that names it.
-        name: with or without its ending.
-        folder: such as ``configs``.
-
-    Raises:
-        ConfigurationError: there is none; the message lists those that ship.
-    """
-    package = Path(__file__).parent
-    shipped = [package / folder, package.parent / folder]  # in a wheel; in a checkout
-    for place in (Path(), Path(folder), *shipped):
-        for candidate in (place / name, place / f"{name}.yaml"):
-            if candidate.exists() and not candidate.is_dir():
-                return candidate
-    known = sorted(path.name for place in shipped for path in place.glob("*.yaml"))
-    near = difflib.get_close_matches(name, [*known, *(Path(file).stem for file in known)], n=1)
-    nearest = f"; did you mean {near[0]}?" if near else ""
-    raise ConfigurationError(
-        key, name, f"no such file, here, in ./{folder} or in the package, which has {', '.join(known)}{nearest}"
-    )
-
-
-def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
-    """Read a YAML configuration and apply ``section.key=value`` overrides.
-
-    Raises:
-        ConfigurationError: the first problem found, with its key, value and allowed range.
-    """
-    content = read_yaml("--config", path)
-    content.setdefault("name", _name_from(path))
-    for override in overrides:
-        _override(content, override)
-    return parse_config(content)
-
-
-def read_yaml(key: str, path: Path) -> dict[str, Any]:
-    """The keys and values of a YAML file, none where it is empty; ``key`` is the option that names it.
-
-    Raises:
-        ConfigurationError: it cannot be read or is no YAML, or a key is there twice.
-    """
-    try:
-        with path.open(encoding="utf-8") as file:
-            content = yaml.load(file, _UniqueKeyLoader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(key, str(path), f"cannot be read: {error}") from None
-    except _YAML_ERRORS as error:
-        raise ConfigurationError(key, str(path), f"is not YAML: {' '.join(str(error).split())}") from None
-    if content is None:
-        content = {}
-    if not isinstance(content, dict):
-        raise ConfigurationError(key, str(path), "should hold keys and values, such as seed: 0")
-    return content
-
-
-def parse_config(content: Mapping[str, Any]) -> Config:
-    """Check a nested mapping of settings.
-
-    Raises:
-        ConfigurationError: the first problem found, with its key, value and allowed range.
-    """
-    # A section whose keys are all commented out is read as None.
-    sections = {name for name, field in Config.model_fields.items() if _is_section(field.annotation)}
-    filled = {key: {} if value is None and key in sections else value for key, value in content.items()}
-    return parse_settings(Config, filled)
-
-
-def parse_settings(model: type[AnySettings], content: Mapping[str, Any]) -> AnySettings:
-    """Check a nested mapping against its types.
-
-    Raises:
-        ConfigurationError: the first problem found, with its key, value and allowed range.
-    """
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        raise _explain(error, model) from None
-
-
-def dump_config(config: Config) -> str:
-    """The resolved configuration as YAML; ``load_config`` reads it back to an equal one."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses what PyYAML lets pass: a key that is there twice, a key that is no word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":  # <<: *anchor; what is merged gives way to what is written
-                continue
-            key, mark = self.construct_object(key_node, deep=True), key_node.start_mark
-            place = f"{mark.name}, line {mark.line + 1}"
-            if not isinstance(key, str):
-                raise ConfigurationError(str(key_node.value), place, "is not a key")
-            if key in seen:
-                raise ConfigurationError(key, place, "the key is there twice; remove one")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_YAML_ERRORS = (yaml.YAMLError, ValueError, AttributeError, RecursionError)
-"""What PyYAML raises; the last three through bad dates, bad tags and deep nesting."""
-
-
-def _name_from(path: Path) -> str:
-    """A run's name from its configuration's file name, where the file gives none."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")
-    return name if name not in ("", "targets") else f"run{name}"
-
-
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Settings)
-
-
-def _override(content: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key.strip():
-        raise ConfigurationError("--set", override, "should be section.key=value, such as attack.epsilon=0.2")
-    *sections, last = key.strip().split(".")
-    for section in sections:
-        below = content.setdefault(section, {})
-        if below is None:
-            below = content[section] = {}
-        if not isinstance(below, dict):
-            raise ConfigurationError("--set", override, f"{section} is a setting, not a section")
-        content = below
-    try:
-        content[last] = yaml.safe_load(text)
-    except _YAML_ERRORS:
-        raise ConfigurationError("--set", override, "the value is not YAML") from None
-
-
-_MESSAGES = {
-    "bool_type": "should be on or off",
-    "bool_parsing": "should be on or off",
-    "int_type": "should be an integer, written as digits",
-    "int_parsing": "should be an integer, written as digits",
-    "missing": "is needed",
-    "model_type": "should be a section: keys and values below it",
-    "string_type": "should be text; put it in quotes",
-    "string_pattern_mismatch": "should be letters, digits, '.', '_' and '-', the first a letter or digit",
-}
-"""Plainer words than pydantic's, by the type of its error."""
-
-
-_LISTS = ("tuple_type", "too_short", "too_long")
-
-
-def _known_keys(model: type[Settings], prefix: str = "") -> list[str]:
-    keys = []
-    for name, field in model.model_fields.items():
-        keys.append(prefix + name)
-        if (below := _below(field.annotation)) is not None:
-            keys += _known_keys(below, f"{prefix}{name}.")
-    return keys
-
-
-def _below(annotation: Any) -> type[Settings] | None:
-    """The settings of a section, or of each entry in a list of sections."""
-    for candidate in (annotation, *getattr(annotation, "__args__", ())):
-        if _is_section(candidate):
-            return cast(type[Settings], candidate)
-    return None
-
-
-def _without_places(parts: Iterable[str]) -> str:
-    """A dotted key without the numbers that tell an entry's place in its list."""
-    return ".".join(part for part in parts if not part.isdigit())
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    """``; did you mean X?``: a key of that name in another section, else the nearest spelling."""
-    last_parts = {key.rsplit(".", 1)[-1]: key for key in reversed(known)}
-    last = word.rsplit(".", 1)[-1]
-    if last in last_parts:
-        matches = [last_parts[last]]
-    else:
-        matches = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
-        matches = matches or [last_parts[near] for near in difflib.get_close_matches(last, last_parts, n=1)]
-    return f"; did you mean {matches[0]}?" if matches else ""
-
-
-def _explain(error: ValidationError, model: type[Settings]) -> ConfigurationError:
-    """The first problem in one line. Unknown keys come first: they are often the cause of the rest."""
-    problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
-    first = problems[0]
-    known = _known_keys(model)
-    parts: list[str] = []
-    for part in map(str, first["loc"]):
-        if _without_places([*parts, part]) in known or part.isdigit() or first["type"] == "extra_forbidden":
-            parts.append(part)
-    key = ".".join(parts)
-    if first["type"] == "extra_forbidden":
-        section = _without_places(parts[:-1])
-        siblings = [name for name in known if name.rpartition(".")[0] == section]
-        settings = [name for name in known if "." in name or not section]
-        nearest = _nearest(_without_places(parts), settings) or f"; known here: {', '.join(siblings)}"
-        return ConfigurationError(key, first["input"], f"unknown key{nearest}")
-    message = _MESSAGES.get(first["type"], first["msg"].removeprefix("Value error, ").removeprefix("Input "))
-    if first["type"] in _LISTS:
-        message = model.lists
-    if key == "training.deterministic":
-        message = "should be auto, on or off"
-    value = None if first["type"] == "missing" else first["input"]
-    if key == "attack.epsilon" and first["type"] == "less_than_equal" and first["input"] in range(2, 256):
-        message += f", a share of the pixel range: for {first['input']:g} of 255 levels write {first['input']:g}/255"
-    return ConfigurationError(key, value, _allowed(key, message, model))
-
-
-def _allowed(key: str, message: str, settings: type[Settings]) -> str:
-    """Add the allowed range where the message names only one side of it."""
-    *sections, last = [part for part in key.split(".") if not part.isdigit()] or [""]
-    for section in sections:
-        settings = _below(settings.model_fields[section].annotation) or settings
-    field = settings.model_fields.get(last)
-    bounds = []
-    for rule in _rules(field.annotation, field.metadata) if field else []:
-        for symbol, name in ((">", "gt"), (">=", "ge"), ("<", "lt"), ("<=", "le")):
-            if (bound := getattr(rule, name, None)) is not None:
-                bounds.append(f"{symbol} {bound}")
-    return f"{message} (allowed: {', '.join(bounds)})" if bounds else message
-
-
-def _rules(annotation: Any, metadata: Iterable[Any]) -> Iterable[Any]:
-    """The range rules of a field, found under unions and Annotated too."""
-    for rule in metadata:
-        yield from getattr(rule, "metadata", [rule])
-    for argument in getattr(annotation, "__args__", ()):
-        yield from _rules(argument, getattr(argument, "__metadata__", ()))

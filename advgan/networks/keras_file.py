@@ -1,4 +1,4 @@
-"""What a run's folder holds for whoever comes after it, its configuration and its networks; and the run that ships."""
+"""Networks in ``.keras`` files: loaded, with a one-line error where that fails, and the digest of their weights."""
 
 from __future__ import annotations
 
@@ -13,48 +13,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from advgan.config import Config, load_config, read_yaml
 from advgan.errors import AdvGANError
 
 keras = tf.keras
-CONFIG, GENERATOR, TARGET = "config.yaml", "generator.keras", "target.keras"
-SUMMARY, PROCESSES, TARGET_RECORD = "summary.json", "processes.json", "target.json"
-DISTILLED, JOURNAL, ANSWERS = "distilled.keras", "answers.bin", "answers.json"
-REFERENCE = Path("checkpoints", "reference")
-TRAIN = "python -m advgan.train --config mnist.yaml"
-_PLACES = [folder / REFERENCE for folder in Path(__file__).resolve().parents[:2]]  # in a wheel; in a checkout
-
-
-def reference_run() -> Path:
-    """The folder of the run that ships with the package: ``mnist.yaml``, trained and evaluated.
-
-    Raises:
-        AdvGANError: it is not there.
-    """
-    for run in _PLACES:
-        if (run / CONFIG).is_file():
-            return run
-    raise AdvGANError(f"{_PLACES[-1]} is not there; train a run with: {TRAIN}")
-
-
-def is_reference_run(run: Path) -> bool:
-    """Whether this is the folder of the run that ships."""
-    return run.resolve() in _PLACES
-
-
-def load_run_config(run_directory: Path) -> Config:
-    """The configuration that a run was started with.
-
-    Raises:
-        AdvGANError: the folder holds no run.
-    """
-    if not (run_directory / CONFIG).is_file():
-        raise AdvGANError(
-            f"{run_directory} is not a run: it holds no {CONFIG}; a run is a folder such as checkpoints/mnist/0"
-        )
-    data = read_yaml("--run", run_directory / CONFIG).get("data") or {}
-    of_release_0_1 = isinstance(data, dict) and "validation_split" not in data  # it knew one rule, and wrote none
-    return load_config(run_directory / CONFIG, ["data.validation_split=last"] if of_release_0_1 else [])
 
 
 def load_network(path: Path, remedy: str) -> Any:
