@@ -21,6 +21,8 @@ import tensorflow as tf
 import advgan
 from advgan import report
 from advgan.attacks.advgan_attack import AdvGANAttack
+from advgan.classifiers.checks import PROBE_IMAGES, Finding, check_accuracy, check_answers
+from advgan.classifiers.loading import Classifier, load_classifier, network_classifier
 from advgan.config.settings import Config
 from advgan.data.batches import images_at_once, slices
 from advgan.data.datasets import scaled
@@ -35,8 +37,6 @@ from advgan.evaluation.subject import REMEDY
 from advgan.files import check_writable, file_digest, locked, write_json
 from advgan.metrics import Rate
 from advgan.networks.keras_file import load_network
-from advgan.oracles.checks import PROBE_IMAGES, Finding, check_accuracy, check_answers
-from advgan.oracles.classifiers import Classifier, load_classifier, network_classifier
 from advgan.perturbation import FLOAT_TOLERANCE, measure, to_8_bits
 from advgan.run_folder import GENERATOR, TARGET, load_run_config
 from advgan.training.progress import Progress

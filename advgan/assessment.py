@@ -11,6 +11,8 @@ from typing import Any
 
 import advgan
 from advgan import report
+from advgan.attacks.baselines import Advance
+from advgan.classifiers.checks import Finding
 from advgan.config.settings import Config
 from advgan.data.datasets import Dataset
 from advgan.environment import Environment, code_commit, code_digest, prepare_environment
@@ -19,7 +21,7 @@ from advgan.evaluation.outputs import draw_curve, draw_queries, read_back, write
 from advgan.evaluation.queries import most_queries
 from advgan.evaluation.record import SCHEMA as SCHEMA
 from advgan.evaluation.record import evaluation_record
-from advgan.evaluation.stages import Advance, Stages
+from advgan.evaluation.stages import Stages
 from advgan.evaluation.subject import (
     STAGES,
     Subject,
@@ -32,13 +34,12 @@ from advgan.evaluation.subject import (
 from advgan.evaluation.subject import Request as Request  # the door finds it here
 from advgan.files import digest_of, file_digest, locked, read_json, write_json
 from advgan.metrics import Rate
-from advgan.oracles.checks import Finding
 from advgan.retraining import Retraining, plan_retraining, retrain
 from advgan.run_folder import DISTILLED, GENERATOR, SUMMARY
 from advgan.run_folder import latest_finished_run as latest_finished_run
 from advgan.run_folder import run_of as run_of
+from advgan.training.metrics_log import read_rows
 from advgan.training.progress import Progress
-from advgan.training.records import read_rows
 
 Say = Callable[[str], None]
 Record = dict[str, Any]

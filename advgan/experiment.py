@@ -10,6 +10,9 @@ from typing import Any
 
 from advgan import report
 from advgan.attacks.advgan_attack import AdvGANAttack
+from advgan.classifiers.checks import Finding, check_accuracy
+from advgan.classifiers.interface import as_classifier
+from advgan.classifiers.query_counter import CountedOracle
 from advgan.config.loading import dump_config
 from advgan.config.settings import Config
 from advgan.data.datasets import Dataset, scaled
@@ -19,10 +22,7 @@ from advgan.evaluation.plots import as_pixels, one_of_each_class, sample_grid, s
 from advgan.evaluation.scores import accuracy, score_attack
 from advgan.files import locked, read_json, write_json, write_text, write_whole
 from advgan.metrics import Rate
-from advgan.networks.classifiers.interface import as_classifier
 from advgan.networks.keras_file import load_network, weights_digest
-from advgan.oracles.checks import Finding, check_accuracy
-from advgan.oracles.counted import CountedOracle
 from advgan.plan import Plan, check
 from advgan.provision import counted_oracle, provide_target, scores_of
 from advgan.run_folder import (
@@ -36,11 +36,12 @@ from advgan.run_folder import (
     located,
 )
 from advgan.run_folder import load_run_config as load_run_config  # the doors find it here
-from advgan.training.checkpoints import Checkpoints, TrainingState
-from advgan.training.distillation import BlackBoxValidation, Distillation, build_distilled
-from advgan.training.loop import DistilledValidation, EpochReport, Validation, build_state, train
+from advgan.training.distillation import Distillation, build_distilled
+from advgan.training.metrics_log import Records, read_rows
 from advgan.training.progress import Progress
-from advgan.training.records import Records, read_rows
+from advgan.training.state import Checkpoints, TrainingState
+from advgan.training.trainer import EpochReport, build_state, train
+from advgan.training.validation import BlackBoxValidation, DistilledValidation, Validation
 
 Say = Callable[[str], None]
 

@@ -11,6 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from advgan.classifiers.architectures import build_classifier
+from advgan.classifiers.checks import PROBE_IMAGES, Finding, check_accuracy, check_answers, has_gradient
+from advgan.classifiers.interface import as_classifier
+from advgan.classifiers.loading import find_function, network_classifier
+from advgan.classifiers.served import check_served
 from advgan.config.settings import Config
 from advgan.data.datasets import Dataset, divided, images_in_common, load_dataset, scaled
 from advgan.environment import Environment, prepare_environment
@@ -18,16 +23,13 @@ from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation.guards import check_held_out
 from advgan.files import check_writable
 from advgan.metrics import Rate
-from advgan.networks.classifiers.architectures import build_classifier
-from advgan.networks.classifiers.interface import as_classifier
 from advgan.networks.discriminator import build_discriminator
 from advgan.networks.generator import build_generator
 from advgan.networks.keras_file import load_network
-from advgan.oracles.checks import PROBE_IMAGES, Finding, check_accuracy, check_answers, has_gradient
-from advgan.oracles.classifiers import find_function, network_classifier
-from advgan.oracles.served import check_served
-from advgan.training.distillation import build_distilled, query_plan
-from advgan.training.loop import check_some_count, total_steps
+from advgan.training.distillation import build_distilled
+from advgan.training.query_plan import query_plan
+from advgan.training.trainer import total_steps
+from advgan.training.validation import check_some_count
 
 keras = tf.keras
 JUDGED_IMAGES = 500

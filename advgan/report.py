@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from advgan.classifiers.checks import WARN, Finding
 from advgan.command_line import command_for
 from advgan.config.loading import dump_config
 from advgan.config.settings import Config
 from advgan.data.datasets import images_in_common
 from advgan.evaluation.compared import goal_in_short, target_in_short
 from advgan.networks.description import NetworkDescription, describe
-from advgan.oracles.checks import WARN, Finding
 from advgan.plan import Plan
-from advgan.training.distillation import query_plan
+from advgan.training.query_plan import query_plan
 
 
 def threat_model(config: Config, other_target: bool = False) -> str:

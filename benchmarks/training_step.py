@@ -25,17 +25,18 @@ import_tensorflow()
 import tensorflow as tf  # noqa: E402
 
 from advgan.attacks.advgan_attack import AdvGANAttack  # noqa: E402
+from advgan.classifiers.architectures import build_classifier  # noqa: E402
 from advgan.config.loading import find_config, load_config  # noqa: E402
 from advgan.config.settings import Config  # noqa: E402
 from advgan.data.batches import epoch_order, gather_batch  # noqa: E402
 from advgan.data.datasets import Dataset, load_dataset, scaled  # noqa: E402
 from advgan.environment import peak_memory, prepare_environment  # noqa: E402
-from advgan.networks.classifiers.architectures import build_classifier  # noqa: E402
-from advgan.training.checkpoints import Checkpoints  # noqa: E402
-from advgan.training.loop import Validation, build_state, total_steps, train  # noqa: E402
+from advgan.training.metrics_log import Records  # noqa: E402
 from advgan.training.progress import Progress  # noqa: E402
-from advgan.training.records import Records  # noqa: E402
+from advgan.training.state import Checkpoints  # noqa: E402
 from advgan.training.step import StepSettings, training_step  # noqa: E402
+from advgan.training.trainer import build_state, total_steps, train  # noqa: E402
+from advgan.training.validation import Validation  # noqa: E402
 
 
 class Clock(Progress):

@@ -17,19 +17,19 @@ from lenient import Lenient
 from processes import finish, start, stop_when
 
 from advgan import train
+from advgan.classifiers import query_counter
+from advgan.classifiers.query_counter import CountedOracle
 from advgan.config.loading import dump_config, parse_config
 from advgan.config.settings import Config
 from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import AdvGANError, ConfigurationError, Interrupted, OracleUnavailable
 from advgan.experiment import train_and_evaluate
 from advgan.files import read_json
-from advgan.oracles import counted
-from advgan.oracles.counted import CountedOracle
 from advgan.plan import check
 from advgan.run_folder import load_run_config, new_run_directory
-from advgan.training.checkpoints import TrainingState
-from advgan.training.distillation import query_plan
-from advgan.training.records import read_rows
+from advgan.training.metrics_log import read_rows
+from advgan.training.query_plan import query_plan
+from advgan.training.state import TrainingState
 
 keras = tf.keras
 SETTINGS: dict[str, Any] = {
@@ -231,7 +231,7 @@ def stopping(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
                 raise OracleUnavailable("the black box does not answer")
         ask(oracle, keys, answers, purpose)
 
-    monkeypatch.setattr(counted.CountedOracle, "_keep", keep)
+    monkeypatch.setattr(query_counter.CountedOracle, "_keep", keep)
     yield left
 
 

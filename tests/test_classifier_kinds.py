@@ -12,14 +12,14 @@ import pytest
 import tensorflow as tf
 
 from advgan import AdvGANAttack, evaluate, train
+from advgan.classifiers.checks import PASS, check_answers
+from advgan.classifiers.loading import load_classifier
 from advgan.config.loading import parse_config
 from advgan.config.settings import AttackSettings, DataSettings
 from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import AdvGANError
 from advgan.experiment import train_and_evaluate
 from advgan.files import read_json
-from advgan.oracles.checks import PASS, check_answers
-from advgan.oracles.classifiers import load_classifier
 from advgan.run_folder import new_run_directory
 
 keras = tf.keras

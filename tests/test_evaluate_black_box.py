@@ -23,6 +23,11 @@ from art.estimators.classification import BlackBoxClassifierNeuralNetwork
 from advgan import evaluate
 from advgan.assessment import Request, assess, last_record
 from advgan.attacks.advgan_attack import AdvGANAttack
+from advgan.attacks.square import run_square
+from advgan.classifiers import checks
+from advgan.classifiers.checks import PASS, WARN
+from advgan.classifiers.loading import Classifier
+from advgan.classifiers.query_counter import queries_in
 from advgan.config.loading import dump_config, load_config, parse_config
 from advgan.deployment import export_run
 from advgan.errors import AdvGANError, ConfigurationError
@@ -30,15 +35,10 @@ from advgan.evaluation import guards
 from advgan.evaluation.compared import differences
 from advgan.evaluation.page import in_words
 from advgan.evaluation.queries import survival
-from advgan.evaluation.square import run_square
 from advgan.experiment import train_and_evaluate
 from advgan.files import file_digest
 from advgan.goals import Goal, Targeted, Untargeted
 from advgan.metrics import Rate
-from advgan.oracles import checks
-from advgan.oracles.checks import PASS, WARN
-from advgan.oracles.classifiers import Classifier
-from advgan.oracles.counted import queries_in
 from advgan.run_folder import new_run_directory
 
 COUNT, OPTIMIZED, QUERIES = 60, 12, 40  # test images; those Square attacks, and with how many queries each

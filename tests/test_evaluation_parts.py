@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from advgan.attacks.baselines import Advance, Arrays
 from advgan.config.settings import DataSettings
 from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import AdvGANError
 from advgan.evaluation.distortion import distortion
 from advgan.evaluation.sheets import challenge_array, read_sheets, write_sheets
-from advgan.evaluation.stages import Advance, Arrays, Stages
+from advgan.evaluation.stages import Stages
 from advgan.goals import Targeted, Untargeted
 from advgan.metrics import Rate, count_matrix, success_by_class, success_rate
 from advgan.perturbation import to_8_bits

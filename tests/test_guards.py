@@ -14,17 +14,17 @@ from scipy.stats import binomtest
 
 from advgan import evaluate
 from advgan.assessment import Request, assess
+from advgan.attacks.baselines import Baseline, baselines, pgd_attack, run_baseline
+from advgan.classifiers import checks
+from advgan.classifiers.checks import NOT_CHECKED, PASS, WARN
+from advgan.classifiers.loading import Classifier
 from advgan.config.settings import DataSettings
 from advgan.data.datasets import Split, load_dataset, scaled
 from advgan.errors import AdvGANError
 from advgan.evaluation import guards
-from advgan.evaluation.baselines import Baseline, baselines, pgd_attack, run_baseline
 from advgan.evaluation.curve import curve_answers, epsilons_of_curve, success_curve
 from advgan.goals import Untargeted
 from advgan.metrics import Rate, success_rate
-from advgan.oracles import checks
-from advgan.oracles.checks import NOT_CHECKED, PASS, WARN
-from advgan.oracles.classifiers import Classifier
 
 keras = tf.keras
 COUNT, EPSILON = 120, 0.3

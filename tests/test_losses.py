@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from advgan.classifiers.architectures import build_classifier
 from advgan.config.settings import (
     AttackSettings,
     DataSettings,
@@ -17,7 +18,6 @@ from advgan.config.settings import (
 from advgan.data.datasets import load_dataset, scaled
 from advgan.goals import Goal, Targeted, Untargeted
 from advgan.losses import adversarial_loss, discriminator_loss, falling_temperature, gan_loss, hinge_loss, margin
-from advgan.networks.classifiers.architectures import build_classifier
 from advgan.networks.discriminator import build_discriminator
 from advgan.networks.generator import build_generator
 from advgan.training.step import Networks, Optimizers, StepSettings, training_step

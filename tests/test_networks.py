@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from advgan.classifiers.architectures import build_classifier
 from advgan.config.settings import DataSettings, DiscriminatorSettings, GeneratorSettings, TargetSettings
 from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import ConfigurationError
-from advgan.networks.classifiers.architectures import build_classifier
 from advgan.networks.discriminator import build_discriminator
 from advgan.networks.generator import build_generator
 

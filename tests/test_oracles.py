@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from advgan.classifiers.answers import AnswerReader, kind_of
+from advgan.classifiers.black_box import BlackBox, is_local, load_black_box
+from advgan.classifiers.query_counter import PURPOSES, CountedOracle
 from advgan.errors import AdvGANError, Interrupted, OracleUnavailable
-from advgan.oracles.answers import AnswerReader, kind_of
-from advgan.oracles.black_box import BlackBox, is_local, load_black_box
-from advgan.oracles.counted import PURPOSES, CountedOracle
 
 keras = tf.keras
 SHAPE = (4, 3, 1)

@@ -11,12 +11,12 @@ import pytest
 import tensorflow as tf
 
 from advgan import evaluate
+from advgan.classifiers.checks import has_gradient
+from advgan.classifiers.loading import load_classifier
 from advgan.config.settings import DataSettings
 from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import AdvGANError
 from advgan.files import read_json
-from advgan.oracles.checks import has_gradient
-from advgan.oracles.classifiers import load_classifier
 
 keras = tf.keras
 SHAPE = (28, 28, 1)

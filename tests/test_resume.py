@@ -19,8 +19,8 @@ from advgan.errors import AdvGANError, Interrupted
 from advgan.experiment import train_and_evaluate
 from advgan.files import locked, read_json, write_json
 from advgan.run_folder import load_run_config, new_run_directory
-from advgan.training.checkpoints import TrainingState
-from advgan.training.records import Records, read_rows
+from advgan.training.metrics_log import Records, read_rows
+from advgan.training.state import TrainingState
 
 SETTINGS: dict[str, Any] = {
     "data": {"training_images": 3200, "validation_images": 100, "test_images": 100},

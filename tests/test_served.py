@@ -23,10 +23,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from advgan.classifiers import served
+from advgan.classifiers.black_box import load_black_box
+from advgan.classifiers.served import check_served, served_black_box
 from advgan.errors import AdvGANError, OracleUnavailable
-from advgan.oracles import served
-from advgan.oracles.black_box import load_black_box
-from advgan.oracles.served import check_served, served_black_box
 
 keras = tf.keras
 ROOT = Path(__file__).parents[1]

@@ -21,13 +21,13 @@ from advgan.experiment import train_and_evaluate
 from advgan.files import read_json
 from advgan.networks.keras_file import load_network, weights_digest
 from advgan.run_folder import latest_run, new_run_directory
-from advgan.training import classifier, loop
+from advgan.training import classifier, trainer
 from advgan.training.classifier import (
     load_or_train_target,
     target_digest,
     train_classifier,
 )
-from advgan.training.records import read_rows
+from advgan.training.metrics_log import read_rows
 
 keras = tf.keras
 
@@ -282,10 +282,10 @@ def test_a_damaged_target_is_refused_in_one_line(tmp_path: Path) -> None:
 
 def test_the_health_of_the_discriminator_is_told_in_words() -> None:
     alive = {"discriminator_gap": 0.5, "discriminator_accuracy_real": 0.9, "discriminator_accuracy_adversarial": 0.9}
-    assert loop.discriminator_health(alive) == ""
-    assert "dead" in loop.discriminator_health({**alive, "discriminator_gap": 0.0})
+    assert trainer.discriminator_health(alive) == ""
+    assert "dead" in trainer.discriminator_health({**alive, "discriminator_gap": 0.0})
     won = {"discriminator_gap": 1.0, "discriminator_accuracy_real": 1.0, "discriminator_accuracy_adversarial": 0.999}
-    assert "overwhelming" in loop.discriminator_health(won)
+    assert "overwhelming" in trainer.discriminator_health(won)
 
 
 @pytest.mark.addons

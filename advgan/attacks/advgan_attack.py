@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from advgan.attacks.checks import checked_bounds, checked_images, class_indices
 from advgan.attacks.fused import fused
+from advgan.attacks.inputs import checked_bounds, checked_images, class_indices
+from advgan.classifiers.interface import as_classifier, float_scores
 from advgan.config.loading import parse_config
 from advgan.config.settings import AttackSettings
 from advgan.data.batches import halve_batches, images_at_once, in_batches, slices
 from advgan.errors import AdvGANError
-from advgan.networks.classifiers.interface import as_classifier, float_scores
 from advgan.networks.keras_file import load_network
 from advgan.perturbation import UNIT, Bounds, perturb
 from advgan.run_folder import CONFIG, GENERATOR, TARGET, TRAIN, load_run_config

@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 
 from advgan.attacks.advgan_attack import AdvGANAttack
+from advgan.attacks.baselines import Advance, Arrays, Baseline, baselines, black_box_baselines, pgd_attack, run_baseline
+from advgan.attacks.square import run_square, square_settings, why_not_square
+from advgan.classifiers.checks import PROBE_IMAGES, Finding, check_accuracy, has_gradient
+from advgan.classifiers.loading import Classifier
 from advgan.data.batches import images_at_once, slices
 from advgan.data.datasets import scaled
 from advgan.errors import AdvGANError
 from advgan.evaluation import guards
-from advgan.evaluation.baselines import Baseline, baselines, black_box_baselines, pgd_attack, run_baseline
 from advgan.evaluation.curve import Point, curve_answers, epsilons_of_curve, success_curve
 from advgan.evaluation.queries import Gap, gap, survival
-from advgan.evaluation.square import run_square, square_settings, why_not_square
-from advgan.evaluation.stages import Advance, Arrays, Stages
+from advgan.evaluation.stages import Stages
 from advgan.evaluation.subject import Request, Subject, extremes, load_generator
 from advgan.files import file_digest
 from advgan.goals import Untargeted
 from advgan.metrics import Rate, success_rate
-from advgan.oracles.checks import PROBE_IMAGES, Finding, check_accuracy, has_gradient
-from advgan.oracles.classifiers import Classifier
 from advgan.perturbation import to_8_bits
 from advgan.run_folder import GENERATOR
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from advgan.oracles.checks import NOT_CHECKED, PASS, WARN
+from advgan.classifiers.checks import NOT_CHECKED, PASS, WARN
 
 SEVERE, PITFALLS, SPECIAL = "Severe flaws", "Pitfalls", "Special cases"
 

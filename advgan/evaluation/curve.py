@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from advgan.attacks.baselines import Advance, Arrays
+from advgan.classifiers.loading import Classifier
 from advgan.data.batches import images_at_once, slices
-from advgan.evaluation.stages import Advance, Arrays
 from advgan.goals import Goal
 from advgan.metrics import Rate, success_rate
-from advgan.oracles.classifiers import Classifier
 
 POINTS = 20
 """Steps from 0 to 1."""

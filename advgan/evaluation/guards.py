@@ -10,11 +10,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from advgan.classifiers.checks import NOT_CHECKED, PASS, Finding, marked_if
+from advgan.classifiers.query_counter import Purpose
 from advgan.data.datasets import Split, images_in_common
 from advgan.errors import AdvGANError
 from advgan.metrics import Rate
-from advgan.oracles.checks import NOT_CHECKED, PASS, Finding, marked_if
-from advgan.oracles.counted import Purpose
 from advgan.perturbation import FLOAT_TOLERANCE
 
 MOST_TRAINING_IMAGES = 0.01

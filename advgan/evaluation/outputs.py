@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from advgan.attacks.advgan_attack import AdvGANAttack
+from advgan.attacks.baselines import Advance, Arrays
 from advgan.data.batches import images_at_once, slices
 from advgan.data.datasets import scaled
 from advgan.errors import AdvGANError
@@ -24,7 +25,7 @@ from advgan.evaluation.plots import (
 )
 from advgan.evaluation.queries import validated
 from advgan.evaluation.sheets import MOST_CHANNELS, challenge_array, read_sheets, write_sheets
-from advgan.evaluation.stages import Advance, Arrays, Stages
+from advgan.evaluation.stages import Stages
 from advgan.evaluation.subject import Subject
 from advgan.files import file_digest, write_text, write_whole
 from advgan.perturbation import to_8_bits

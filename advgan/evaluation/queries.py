@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from advgan.attacks.baselines import Advance, Arrays
+from advgan.classifiers.checks import ALONE_IMAGES, PROBE_IMAGES
 from advgan.evaluation.curve import epsilons_of_curve
-from advgan.evaluation.stages import Advance, Arrays, Stages
+from advgan.evaluation.stages import Stages
 from advgan.evaluation.subject import BlackBoxRun, Request, Subject
 from advgan.goals import Goal
 from advgan.metrics import Rate, success_rate
-from advgan.oracles.checks import ALONE_IMAGES, PROBE_IMAGES
 
 Record = dict[str, Any]
 

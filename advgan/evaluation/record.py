@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from advgan.attacks.baselines import Arrays
+from advgan.classifiers.checks import Finding
 from advgan.evaluation.attacking import SEED, Results, share
 from advgan.evaluation.card import report_card
 from advgan.evaluation.distortion import distortion
 from advgan.evaluation.outputs import ARCHIVE
 from advgan.evaluation.queries import queries_record
-from advgan.evaluation.stages import Arrays
 from advgan.evaluation.subject import Request, Subject
 from advgan.files import file_digest
 from advgan.metrics import count_matrix, success_by_class, success_rate
-from advgan.oracles.checks import Finding
 from advgan.run_folder import GENERATOR
 
 Record = dict[str, Any]

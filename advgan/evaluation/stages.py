@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from advgan.attacks.baselines import Advance, Arrays
 from advgan.files import digest_of, write_whole
 
-Arrays = dict[str, np.ndarray]
-Advance = Callable[[int], None]
-"""Told how many more images are done."""
 Watch = Callable[[str, int], AbstractContextManager[Advance]]
 """Shows how far a stage is: called with its name and its number of images."""
 

@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 
 from advgan.attacks.advgan_attack import AdvGANAttack
+from advgan.attacks.square import FEWEST_QUERIES
+from advgan.classifiers import checks
+from advgan.classifiers.black_box import BlackBox, is_local, run_black_box
+from advgan.classifiers.checks import Finding
+from advgan.classifiers.loading import Classifier, load_classifier, network_classifier
+from advgan.classifiers.query_counter import CountedOracle, Purpose, queries_in
 from advgan.config.settings import Config
 from advgan.data.datasets import Dataset, Split, load_dataset, scaled
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation import guards
-from advgan.evaluation.square import FEWEST_QUERIES
 from advgan.files import check_writable, file_digest, read_json
 from advgan.goals import Goal
 from advgan.networks.keras_file import load_network
-from advgan.oracles import checks
-from advgan.oracles.black_box import BlackBox, is_local, run_black_box
-from advgan.oracles.checks import Finding
-from advgan.oracles.classifiers import Classifier, load_classifier, network_classifier
-from advgan.oracles.counted import CountedOracle, Purpose, queries_in
 from advgan.perturbation import measure
 from advgan.run_folder import (
     DISTILLED,

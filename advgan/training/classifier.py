@@ -18,13 +18,13 @@ from typing import Any
 
 import tensorflow as tf
 
+from advgan.classifiers.architectures import build_classifier
 from advgan.config.settings import Config
 from advgan.data.batches import epoch_order, gather_batch, steps_per_epoch
 from advgan.data.datasets import Dataset
 from advgan.environment import Environment, code_digest
 from advgan.errors import NonFiniteError
 from advgan.files import read_json, whole_directory, write_json, write_whole
-from advgan.networks.classifiers.architectures import build_classifier
 from advgan.networks.keras_file import load_network
 from advgan.training.optimizers import adam
 from advgan.training.progress import Progress
@@ -32,7 +32,7 @@ from advgan.training.progress import Progress
 keras = tf.keras
 STEPS_PER_REPORT = 10
 TRAINED_BY = (
-    "networks/classifiers/*.py",
+    "classifiers/architectures.py",
     "training/classifier.py",
     "training/optimizers.py",
     "data/batches.py",

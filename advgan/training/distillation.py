@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,19 @@ import tensorflow as tf
 
 from advgan import losses
 from advgan.attacks.advgan_attack import AdvGANAttack
+from advgan.classifiers.architectures import build_classifier
+from advgan.classifiers.query_counter import CountedOracle
 from advgan.config.settings import Config
 from advgan.data.batches import gather_batch, images_at_once, slices
 from advgan.data.datasets import Dataset, Split, scaled
-from advgan.errors import AdvGANError, ConfigurationError, Interrupted, NonFiniteError
+from advgan.errors import Interrupted, NonFiniteError
 from advgan.files import write_whole
-from advgan.metrics import Rate
-from advgan.networks.classifiers.architectures import build_classifier
-from advgan.oracles.checks import check_accuracy
-from advgan.oracles.counted import CountedOracle
 from advgan.perturbation import to_8_bits
-from advgan.training.checkpoints import TrainingState
-from advgan.training.optimizers import adam
+from advgan.training.metrics_log import Records
 from advgan.training.progress import Progress
-from advgan.training.records import Records
+from advgan.training.query_plan import query_plan
+from advgan.training.state import TrainingState
+from advgan.training.validation import judge_black_box
 
 keras = tf.keras
 BATCHES_AT_ONCE = 4
@@ -40,71 +38,10 @@ BATCHES_AT_ONCE = 4
 STEPS_PER_REPORT = 10
 
 
-@dataclass(frozen=True)
-class QueryPlan:
-    """How many images the black box is asked about, and when: a function of the settings alone."""
-
-    clean: int
-    """Before the first round."""
-    adversarial: tuple[int, ...]
-    """Before each further round."""
-    validation: int
-    """In each validation, and once on the clean images; 0 where the black box does not validate."""
-    validations: int
-
-    @property
-    def total(self) -> int:
-        """Of the whole run, but for scoring."""
-        return self.clean + sum(self.adversarial) + self.validation * (1 + self.validations)
-
-
-def query_plan(config: Config, attacker_images: int, validation_images: int) -> QueryPlan:
-    """Spread the budget evenly: over the clean images and the later rounds, the validation apart.
-
-    Args:
-        config: of a black-box run.
-        attacker_images: the attacker's training images, the most that are asked about at a time.
-        validation_images: the most in a validation.
-
-    Raises:
-        ConfigurationError: the budget does not reach, so that one of these would get no image.
-    """
-    oracle, settings = config.oracle, config.distillation
-    validations, allowance = config.generator_epochs, oracle.validation_allowance
-    validation = min(validation_images, allowance // (1 + validations))
-    if allowance and not validation:
-        raise ConfigurationError(
-            "oracle.validation_queries",
-            allowance,
-            f"does not reach for {validations} validations and the clean images; use 0, or {1 + validations} or more",
-        )
-    asked_of_clean = settings.clean_answers == "asked"
-    parts = settings.rounds - (not asked_of_clean)
-    if oracle.query_budget is None:
-        sizes = [attacker_images] * parts
-    else:
-        left = oracle.query_budget - validation * (1 + validations)
-        sizes = [min(attacker_images, left // parts + (part >= parts - left % parts)) for part in range(parts)]
-    if min(sizes) < 1:
-        raise ConfigurationError(
-            "oracle.query_budget", oracle.query_budget, f"does not reach for {settings.rounds} rounds; use fewer"
-        )
-    return (
-        QueryPlan(sizes[0], tuple(sizes[1:]), validation, validations)
-        if asked_of_clean
-        else QueryPlan(0, tuple(sizes), validation, validations)
-    )
-
-
 def build_distilled(image_shape: tuple[int, int, int], number_of_classes: int, config: Config) -> Any:
     """The distilled network, initialized from the seed alone; from images in [0, 1] to logits."""
     keras.utils.set_random_seed(config.seed)
     return build_classifier(image_shape, number_of_classes, config.distilled_settings)
-
-
-def distilled_optimizer(distilled: Any, config: Config) -> Any:
-    """Adam for the distilled network; it stays warm over the rounds."""
-    return adam(distilled, config.distillation.learning_rate, "constant", steps=1)
 
 
 class Distillation:
@@ -279,66 +216,6 @@ class Distillation:
         finally:
             progress.close()
         return loss
-
-
-def judge_black_box(config: Config, answers: np.ndarray, clean: Split) -> None:
-    """Stop where a black box does no better than chance, by answers on clean images that were bought anyway.
-
-    Args:
-        config: the run's settings.
-        answers: its classes, integers of shape (n,).
-        clean: the n images.
-
-    Raises:
-        AdvGANError: it does not; unless ``target.check_accuracy`` is off.
-    """
-    accuracy = Rate.of(int((answers == clean.labels).sum()), len(clean))
-    check_accuracy(str(config.black_box), accuracy, clean.labels, clean.images, config.target.check_accuracy)
-
-
-class BlackBoxValidation:
-    """The generator's success on a few validation images, as the black box itself answers, within its allowance.
-
-    Args:
-        oracle: the black box, counted.
-        attack: the generator against the distilled network.
-        split: the validation images.
-        count: how many of them are asked about.
-        config: the run's settings.
-
-    Raises:
-        AdvGANError: none of them counts for the goal, or the black box does no better on them than chance.
-    """
-
-    def __init__(self, oracle: CountedOracle, attack: AdvGANAttack, split: Split, count: int, config: Config) -> None:
-        self._oracle, self._attack, self._goal = oracle, attack, attack.goal
-        self._images, self._labels = scaled(split.images[:count]), split.labels[:count]
-        self._clean = oracle.ask(self._images, "validation").argmax(axis=1)
-        judge_black_box(config, self._clean, split.first(count))
-        self._eligible = self._goal.eligible(self._labels, self._clean)
-        if not self._eligible.any():
-            raise AdvGANError(
-                f"the black box answers none of {count} validation images as the goal ({self._goal}) needs; does it "
-                "take pixels in [0, 1], and number the classes as the labels do? Else raise oracle.validation_queries"
-            )
-
-    def __call__(self) -> dict[str, float]:
-        """Success on the black box and on the distilled network, where they agree, and the queries so far."""
-        clean = self._images
-        adversarial = scaled(to_8_bits(clean, self._attack.generate(clean), self._attack.epsilon))
-        answers = self._oracle.ask(adversarial, "validation").argmax(axis=1)
-        distilled = self._attack.classify(adversarial)
-
-        def success(predictions: np.ndarray) -> float:
-            return float(self._goal.reached(self._labels, predictions)[self._eligible].mean())
-
-        return {
-            "validation_success": success(answers),
-            "validation_success_distilled": success(distilled),
-            "agreement_clean": float((self._attack.classify(clean) == self._clean).mean()),
-            "agreement_adversarial": float((distilled == answers).mean()),
-            "queries": self._oracle.spent,
-        }
 
 
 def distillation_step(network: Any, optimizer: Any, batches: list[tuple[Any, Any]]) -> Any:

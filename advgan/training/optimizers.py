@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from advgan.config.settings import Schedule
+from advgan.config.settings import Config, Schedule
 
 keras = tf.keras
 
@@ -29,3 +29,8 @@ def adam(network: Any, learning_rate: float, schedule: Schedule, steps: int, bet
     optimizer = keras.optimizers.Adam(schedules[schedule](), beta_1=beta_1)
     optimizer.build(network.trainable_variables)  # so that a checkpoint finds its slots
     return optimizer
+
+
+def distilled_optimizer(distilled: Any, config: Config) -> Any:
+    """Adam for the distilled network; it stays warm over the rounds."""
+    return adam(distilled, config.distillation.learning_rate, "constant", steps=1)

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from advgan.classifiers.interface import as_classifier, float_scores
 from advgan.data.batches import in_batches
 from advgan.errors import AdvGANError
 from advgan.files import file_digest, folder_digest
-from advgan.networks.classifiers.interface import as_classifier, float_scores
 from advgan.networks.keras_file import load_network, weights_digest
 
 keras = tf.keras

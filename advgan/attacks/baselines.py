@@ -21,11 +21,14 @@ import tensorflow as tf
 from foolbox.attacks.fast_minimum_norm import LInfFMNAttack
 from foolbox.models.tensorflow import TensorFlowModel
 
+from advgan.classifiers.loading import Classifier
 from advgan.data.batches import in_batches
-from advgan.evaluation.stages import Advance, Arrays
 from advgan.goals import Goal, Targeted
-from advgan.oracles.classifiers import Classifier
 from advgan.perturbation import measure
+
+Arrays = dict[str, np.ndarray]
+Advance = Callable[[int], None]
+"""Told how many more images are done."""
 
 Attack = Callable[[Any, np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
 """From a Foolbox model, images, labels and a source of randomness to images within epsilon."""

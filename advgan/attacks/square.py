@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from advgan.attacks.baselines import Advance, Arrays
+from advgan.classifiers.loading import Classifier
 from advgan.errors import AdvGANError
-from advgan.evaluation.stages import Advance, Arrays
 from advgan.goals import Goal, Targeted
-from advgan.oracles.classifiers import Classifier
 from advgan.perturbation import measure
 
 ART = "adversarial-robustness-toolbox"

@@ -8,32 +8,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.config.settings import Config
 from advgan.data.batches import epoch_order, gather_batch, steps_per_epoch
-from advgan.data.datasets import Dataset, Split, scaled
-from advgan.errors import AdvGANError, BlackBoxFailed, Interrupted, NonFiniteError, OracleUnavailable
-from advgan.goals import Goal
+from advgan.data.datasets import Dataset, Split
+from advgan.errors import BlackBoxFailed, Interrupted, NonFiniteError, OracleUnavailable
 from advgan.networks.discriminator import build_discriminator
 from advgan.networks.generator import build_generator
-from advgan.training.checkpoints import Checkpoints, Position, TrainingState
-from advgan.training.distillation import distilled_optimizer
 from advgan.training.interruption import asked_to_stop
-from advgan.training.optimizers import adam
+from advgan.training.metrics_log import Records
+from advgan.training.optimizers import adam, distilled_optimizer
 from advgan.training.progress import Progress
-from advgan.training.records import Records
+from advgan.training.state import Checkpoints, Position, TrainingState
 from advgan.training.step import Networks, Optimizers, StepSettings, training_step
+from advgan.training.validation import discriminator_health
 
 keras = tf.keras
 BeforeEpoch = Callable[[Callable[[], bool], Callable[[], None]], None]
 """Given a function that tells whether a stop was asked for, and one that saves the state."""
-DEAD_GAP = 0.02
-"""D is called dead when its mean outputs on clean and adversarial images differ by less than this over an epoch."""
-OVERWHELMING_ACCURACY = 0.995
-"""D is called overwhelming when it is right this often, on clean and on adversarial images, over an epoch."""
 
 
 @dataclass(frozen=True)
@@ -160,63 +153,6 @@ def train(
         except (OracleUnavailable, BlackBoxFailed):
             save()
             raise
-
-
-def discriminator_health(values: dict[str, float]) -> str:
-    """Say in words whether D has died or has won outright; empty when neither. Thresholds: the module's constants."""
-    if abs(values["discriminator_gap"]) < DEAD_GAP:
-        return (
-            f"the discriminator is dead: its outputs on clean and adversarial images differ by less than {DEAD_GAP}; "
-            "raise discriminator.learning_rate or discriminator.steps"
-        )
-    if min(values["discriminator_accuracy_real"], values["discriminator_accuracy_adversarial"]) > OVERWHELMING_ACCURACY:
-        return (
-            "the discriminator is overwhelming: it tells clean from adversarial images more than "
-            f"{OVERWHELMING_ACCURACY:.1%} of the time; success is unaffected, for more natural images lower "
-            "discriminator.learning_rate, set discriminator.noise, or raise loss.alpha"
-        )
-    return ""
-
-
-def check_some_count(goal: Goal, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """Which validation images count for the success rate, given the classes that a target sees in the clean ones.
-
-    Raises:
-        AdvGANError: none does.
-    """
-    eligible = goal.eligible(labels, predictions)
-    if not eligible.any():
-        raise AdvGANError(
-            f"none of the {len(labels)} validation images counts for a goal that is {goal}; "
-            "set data.validation_split: by_class, or raise data.validation_images"
-        )
-    return eligible
-
-
-class Validation:
-    """The success rate on the validation images; the target's answers on the clean ones are computed once."""
-
-    def __init__(self, attack: AdvGANAttack, split: Split) -> None:
-        self._attack, self._goal = attack, attack.goal
-        self._images, self._labels = scaled(split.images), split.labels
-        self._eligible = check_some_count(self._goal, self._labels, attack.classify(self._images))
-
-    def __call__(self) -> dict[str, float]:
-        """The generator's present success rate, in [0, 1]."""
-        answers = self._attack.classify(self._attack.generate(self._images))
-        return {"validation_success": float(self._goal.reached(self._labels, answers)[self._eligible].mean())}
-
-
-class DistilledValidation:
-    """The success rate on the validation images as the distilled network answers, which asks the black box nothing."""
-
-    def __init__(self, attack: AdvGANAttack, split: Split) -> None:
-        self._attack, self._split = attack, split
-
-    def __call__(self) -> dict[str, float]:
-        """The generator's present success rate, in [0, 1], over the images that count for the network as it is now."""
-        found = Validation(self._attack, self._split)()
-        return {**found, "validation_success_distilled": found["validation_success"]}
 
 
 class _Window:

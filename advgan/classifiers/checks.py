@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from advgan.classifiers.answers import kind_of
+from advgan.classifiers.loading import Classifier
 from advgan.data.batches import images_at_once, slices
 from advgan.errors import AdvGANError
 from advgan.metrics import Rate
-from advgan.oracles.answers import kind_of
-from advgan.oracles.classifiers import Classifier
 
 PASS, WARN, NOT_CHECKED = "pass", "warn", "not checked"
 PROBE_IMAGES = 100

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from advgan.classifiers.answers import AnswerReader
+from advgan.classifiers.interface import only_output
+from advgan.classifiers.loading import Shape, find_function, network_classifier
+from advgan.classifiers.served import served_black_box
 from advgan.config.settings import Config
 from advgan.data.batches import images_at_once, slices
 from advgan.errors import AdvGANError, BlackBoxFailed
 from advgan.files import file_digest
-from advgan.networks.classifiers.interface import only_output
-from advgan.oracles.answers import AnswerReader
-from advgan.oracles.classifiers import Shape, find_function, network_classifier
-from advgan.oracles.served import served_black_box
 from advgan.run_folder import ANSWERS, TARGET
 
 REMEDY = "give a .keras file written with the Keras that is installed here"

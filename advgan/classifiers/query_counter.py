@@ -14,8 +14,8 @@ from typing import Literal
 
 import numpy as np
 
+from advgan.classifiers.black_box import BlackBox
 from advgan.errors import AdvGANError
-from advgan.oracles.black_box import BlackBox
 
 Purpose = Literal["clean", "adversarial", "validation", "scoring"]
 PURPOSES: tuple[Purpose, ...] = ("clean", "adversarial", "validation", "scoring")

@@ -1,0 +1,1 @@
+"""Classifiers under attack: loaded, checked, trained here by name, or asked as black boxes."""

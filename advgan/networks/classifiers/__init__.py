@@ -1,1 +1,0 @@
-"""The classifiers under attack, by name."""

@@ -1,1 +1,0 @@
-"""Classifiers that are asked: from a file, a folder or a module; as black boxes, served or local, counted."""

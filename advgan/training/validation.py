@@ -1,0 +1,142 @@
+"""Validation: success on held-out images chooses the best generator; and the discriminator's health."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from advgan.attacks.advgan_attack import AdvGANAttack
+from advgan.classifiers.checks import check_accuracy
+from advgan.classifiers.query_counter import CountedOracle
+from advgan.config.settings import Config
+from advgan.data.datasets import Split, scaled
+from advgan.errors import (
+    AdvGANError,
+)
+from advgan.goals import Goal
+from advgan.metrics import Rate
+from advgan.perturbation import to_8_bits
+
+
+class Validation:
+    """The success rate on the validation images; the target's answers on the clean ones are computed once."""
+
+    def __init__(self, attack: AdvGANAttack, split: Split) -> None:
+        self._attack, self._goal = attack, attack.goal
+        self._images, self._labels = scaled(split.images), split.labels
+        self._eligible = check_some_count(self._goal, self._labels, attack.classify(self._images))
+
+    def __call__(self) -> dict[str, float]:
+        """The generator's present success rate, in [0, 1]."""
+        answers = self._attack.classify(self._attack.generate(self._images))
+        return {"validation_success": float(self._goal.reached(self._labels, answers)[self._eligible].mean())}
+
+
+class DistilledValidation:
+    """The success rate on the validation images as the distilled network answers, which asks the black box nothing."""
+
+    def __init__(self, attack: AdvGANAttack, split: Split) -> None:
+        self._attack, self._split = attack, split
+
+    def __call__(self) -> dict[str, float]:
+        """The generator's present success rate, in [0, 1], over the images that count for the network as it is now."""
+        found = Validation(self._attack, self._split)()
+        return {**found, "validation_success_distilled": found["validation_success"]}
+
+
+def check_some_count(goal: Goal, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Which validation images count for the success rate, given the classes that a target sees in the clean ones.
+
+    Raises:
+        AdvGANError: none does.
+    """
+    eligible = goal.eligible(labels, predictions)
+    if not eligible.any():
+        raise AdvGANError(
+            f"none of the {len(labels)} validation images counts for a goal that is {goal}; "
+            "set data.validation_split: by_class, or raise data.validation_images"
+        )
+    return eligible
+
+
+def discriminator_health(values: dict[str, float]) -> str:
+    """Say in words whether D has died or has won outright; empty when neither. Thresholds: the module's constants."""
+    if abs(values["discriminator_gap"]) < DEAD_GAP:
+        return (
+            f"the discriminator is dead: its outputs on clean and adversarial images differ by less than {DEAD_GAP}; "
+            "raise discriminator.learning_rate or discriminator.steps"
+        )
+    if min(values["discriminator_accuracy_real"], values["discriminator_accuracy_adversarial"]) > OVERWHELMING_ACCURACY:
+        return (
+            "the discriminator is overwhelming: it tells clean from adversarial images more than "
+            f"{OVERWHELMING_ACCURACY:.1%} of the time; success is unaffected, for more natural images lower "
+            "discriminator.learning_rate, set discriminator.noise, or raise loss.alpha"
+        )
+    return ""
+
+
+DEAD_GAP = 0.02
+"""D is called dead when its mean outputs on clean and adversarial images differ by less than this over an epoch."""
+
+
+OVERWHELMING_ACCURACY = 0.995
+"""D is called overwhelming when it is right this often, on clean and on adversarial images, over an epoch."""
+
+
+class BlackBoxValidation:
+    """The generator's success on a few validation images, as the black box itself answers, within its allowance.
+
+    Args:
+        oracle: the black box, counted.
+        attack: the generator against the distilled network.
+        split: the validation images.
+        count: how many of them are asked about.
+        config: the run's settings.
+
+    Raises:
+        AdvGANError: none of them counts for the goal, or the black box does no better on them than chance.
+    """
+
+    def __init__(self, oracle: CountedOracle, attack: AdvGANAttack, split: Split, count: int, config: Config) -> None:
+        self._oracle, self._attack, self._goal = oracle, attack, attack.goal
+        self._images, self._labels = scaled(split.images[:count]), split.labels[:count]
+        self._clean = oracle.ask(self._images, "validation").argmax(axis=1)
+        judge_black_box(config, self._clean, split.first(count))
+        self._eligible = self._goal.eligible(self._labels, self._clean)
+        if not self._eligible.any():
+            raise AdvGANError(
+                f"the black box answers none of {count} validation images as the goal ({self._goal}) needs; does it "
+                "take pixels in [0, 1], and number the classes as the labels do? Else raise oracle.validation_queries"
+            )
+
+    def __call__(self) -> dict[str, float]:
+        """Success on the black box and on the distilled network, where they agree, and the queries so far."""
+        clean = self._images
+        adversarial = scaled(to_8_bits(clean, self._attack.generate(clean), self._attack.epsilon))
+        answers = self._oracle.ask(adversarial, "validation").argmax(axis=1)
+        distilled = self._attack.classify(adversarial)
+
+        def success(predictions: np.ndarray) -> float:
+            return float(self._goal.reached(self._labels, predictions)[self._eligible].mean())
+
+        return {
+            "validation_success": success(answers),
+            "validation_success_distilled": success(distilled),
+            "agreement_clean": float((self._attack.classify(clean) == self._clean).mean()),
+            "agreement_adversarial": float((distilled == answers).mean()),
+            "queries": self._oracle.spent,
+        }
+
+
+def judge_black_box(config: Config, answers: np.ndarray, clean: Split) -> None:
+    """Stop where a black box does no better than chance, by answers on clean images that were bought anyway.
+
+    Args:
+        config: the run's settings.
+        answers: its classes, integers of shape (n,).
+        clean: the n images.
+
+    Raises:
+        AdvGANError: it does not; unless ``target.check_accuracy`` is off.
+    """
+    accuracy = Rate.of(int((answers == clean.labels).sum()), len(clean))
+    check_accuracy(str(config.black_box), accuracy, clean.labels, clean.images, config.target.check_accuracy)
