@@ -65,11 +65,11 @@ def _attack(options: argparse.Namespace, command: str) -> int:
     output = Path(options.output)
     try:
         import_tensorflow()  # takes seconds, so after the options were checked
-        from advgan.adversarial_files import Request, attack_files
+        from advgan.experiments.attack import AttackRequest, attack_files
         from advgan.run_folder import run_of
 
         run = Path(options.run) if config is None else run_of(config)
-        request = Request(run, images, output, options.target, options.resize, options.overwrite)
+        request = AttackRequest(run, images, output, options.target, options.resize, options.overwrite)
         record = attack_files(request, command=command)
     except (KeyboardInterrupt, Interrupted):
         print("stopped; the same command continues", file=sys.stderr)

@@ -45,9 +45,9 @@ def _describe(options: argparse.Namespace) -> int:
     image, classes = _image_and_classes(options)
     import_tensorflow()  # takes seconds, so after the configuration was checked
     from advgan.data.datasets import load_dataset
+    from advgan.experiments.console import layer_table, target_named
+    from advgan.experiments.plan import build_networks
     from advgan.networks.description import describe
-    from advgan.plan import build_networks
-    from advgan.report import layer_table, target_named
 
     if image is None:
         dataset = load_dataset(config.data)

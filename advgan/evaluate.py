@@ -116,14 +116,14 @@ def _evaluate(options: argparse.Namespace, command: str) -> int:
     try:
         import_tensorflow()  # takes seconds, so after the options were checked
         if options.compare is not None:
-            from advgan.comparison import Comparison, compare
+            from advgan.experiments.compare import Comparison, compare
 
             comparison = Comparison(tuple(map(Path, options.compare)), output, images, restarts, optimized)
             folder = comparison.folder
             compare(comparison, command=command)
             return 0
-        from advgan.assessment import Request, assess
-        from advgan.report import own_pictures
+        from advgan.experiments.console import own_pictures
+        from advgan.experiments.evaluate import EvaluationRequest, evaluate_run
         from advgan.run_folder import is_reference_run, run_of
 
         run = Path(options.run) if config is None else run_of(config)
@@ -133,7 +133,7 @@ def _evaluate(options: argparse.Namespace, command: str) -> int:
             print(f"  its report     {run / 'evaluation' / 'report.html'}")
             print(f"  evaluate it    {command_for('evaluate', '--run', run)}")
         transfer = tuple(options.transfer)
-        request = Request(
+        request = EvaluationRequest(
             run,
             output,
             images,
@@ -146,7 +146,7 @@ def _evaluate(options: argparse.Namespace, command: str) -> int:
             check_accuracy,
         )
         folder = request.folder
-        assess(request, command=command)
+        evaluate_run(request, command=command)
         print(own_pictures(run))
     except OracleUnavailable as problem:
         print(f"{problem}; what was answered is kept, the same command goes on", file=sys.stderr)

@@ -56,7 +56,7 @@ def _export(options: argparse.Namespace) -> int:
         raise ConfigurationError("--set", options.overrides[0], "a run keeps its settings; leave this out")
     config = None if options.config is None else load_config(find_config(options.config), options.overrides)
     import_tensorflow()  # takes seconds, so after the options were checked
-    from advgan.deployment import export_run
+    from advgan.experiments.export import export_run
 
     if config is not None:
         from advgan.run_folder import run_of

@@ -48,16 +48,16 @@ def _reproduce(options: argparse.Namespace, command: str) -> int:
     output = Path(options.output)
     try:
         import_tensorflow()  # takes seconds, so after the table was checked
-        from advgan import reproduction
+        from advgan.experiments import reproduce
 
         whole = f"python -m advgan.reproduce {shlex.quote(options.table)}"
-        work = reproduction.Reproduction(path.stem, table, output, whole)
+        work = reproduce.Reproduction(path.stem, table, output, whole)
         if options.list or options.dry_run:
             cells = work.cells(options.only)
-            lines = reproduction.listing(work, cells) if options.list else reproduction.dry_run(cells)
+            lines = reproduce.listing(work, cells) if options.list else reproduce.dry_run(cells)
             print("\n".join(lines))
             return 0
-        failed = reproduction.reproduce(work, options.only, command=command)
+        failed = reproduce.reproduce(work, options.only, command=command)
     except (KeyboardInterrupt, Interrupted):
         print("stopped; the same command goes on", file=sys.stderr)
         return 130

@@ -50,8 +50,8 @@ def _train(options: argparse.Namespace, command: str) -> int:
     try:
         config = None if options.config is None else load_config(find_config(options.config), options.overrides)
         import_tensorflow()  # takes seconds, so after the configuration was checked
-        from advgan import experiment, report
-        from advgan.plan import check
+        from advgan.experiments import console, train
+        from advgan.experiments.plan import check
         from advgan.run_folder import latest_run, load_run_config, new_run_directory
 
         if options.resume is not None:
@@ -66,12 +66,12 @@ def _train(options: argparse.Namespace, command: str) -> int:
         assert config is not None
         plan = check(config)
         if options.dry_run:
-            print("\n".join(report.dry_run(plan)))
+            print("\n".join(console.dry_run(plan)))
             return 0
         run_directory = run_directory or new_run_directory(config)
-        experiment.run(plan, run_directory, command=command)
-        print(report.own_pictures(run_directory))
-        print(f"Next: {report.what_next(run_directory)}")
+        train.run(plan, run_directory, command=command)
+        print(console.own_pictures(run_directory))
+        print(f"Next: {console.what_next(run_directory)}")
     except Interrupted as stop:
         return _stopped(run_directory, str(stop))
     except KeyboardInterrupt:

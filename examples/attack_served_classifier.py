@@ -64,7 +64,7 @@ def _attack(options: argparse.Namespace) -> int:
     load_config(find_config("mnist_blackbox.yaml"), overrides)  # wrong settings are told before anything starts
     import_tensorflow()  # takes seconds
     from advgan import reference_run
-    from advgan.experiment import train_and_evaluate
+    from advgan.experiments.train import train_and_evaluate
     from advgan.run_folder import new_run_directory
 
     with served(options.classifier or reference_run() / "target.keras", options.labels) as url:

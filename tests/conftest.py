@@ -20,7 +20,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run on a slice of MNIST: a fair classifier and a generator that often fools it."""
     from advgan.config.loading import parse_config
-    from advgan.experiment import train_and_evaluate
+    from advgan.experiments.train import train_and_evaluate
     from advgan.run_folder import new_run_directory
 
     config = parse_config(

@@ -20,12 +20,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from advgan import adversarial_files, attack, reference_run
+from advgan import attack, reference_run
 from advgan.config.settings import GeneratorSettings
 from advgan.data import batches
 from advgan.data.datasets import MNIST_FILE
 from advgan.data.image_files import ImageArray
-from advgan.evaluation.attack_folder import AttackFolder
+from advgan.experiments import attack as attack_experiment
+from advgan.experiments.attack_folder import AttackFolder
 from advgan.networks.generator import build_generator
 
 CHECKOUT = Path(__file__).parent.parent
@@ -53,15 +54,15 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-LOADED = {name: functools.cache(getattr(adversarial_files, name)) for name in ("load_network", "network_classifier")}
+LOADED = {name: functools.cache(getattr(attack_experiment, name)) for name in ("load_network", "network_classifier")}
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Most of a call's time is to load two networks and to draw: each network is loaded once, few images are drawn."""
-    monkeypatch.setattr(adversarial_files, "MOST_SHOWN", 1)
+    monkeypatch.setattr(attack_experiment, "MOST_SHOWN", 1)
     for name, loaded in LOADED.items():
-        monkeypatch.setattr(adversarial_files, name, loaded)
+        monkeypatch.setattr(attack_experiment, name, loaded)
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> Result:

@@ -23,9 +23,9 @@ from advgan.config.loading import dump_config, parse_config
 from advgan.config.settings import Config
 from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import AdvGANError, ConfigurationError, Interrupted, OracleUnavailable
-from advgan.experiment import train_and_evaluate
+from advgan.experiments.plan import check
+from advgan.experiments.train import train_and_evaluate
 from advgan.files import read_json
-from advgan.plan import check
 from advgan.run_folder import load_run_config, new_run_directory
 from advgan.training.metrics_log import read_rows
 from advgan.training.query_plan import query_plan

@@ -18,7 +18,7 @@ from advgan.config.loading import parse_config
 from advgan.config.settings import AttackSettings, DataSettings
 from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import AdvGANError
-from advgan.experiment import train_and_evaluate
+from advgan.experiments.train import train_and_evaluate
 from advgan.files import read_json
 from advgan.run_folder import new_run_directory
 

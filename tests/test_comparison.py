@@ -15,13 +15,15 @@ import pytest
 import tensorflow as tf
 
 import advgan
-from advgan import assessment, comparison, environment, evaluate
-from advgan.assessment import Request, assess, last_record
-from advgan.comparison import Comparison, compare
+from advgan import environment, evaluate
 from advgan.config.loading import dump_config
 from advgan.errors import AdvGANError, Interrupted
-from advgan.evaluation.compared import differences
-from advgan.retraining import plan_retraining, retrain
+from advgan.experiments import compare as compare_experiment
+from advgan.experiments import evaluate as evaluate_experiment
+from advgan.experiments.compare import Comparison, compare
+from advgan.experiments.evaluate import EvaluationRequest, evaluate_run, last_record
+from advgan.experiments.retrain import plan_retraining, retrain
+from advgan.reports.comparison import differences
 from advgan.run_folder import load_run_config
 
 keras = tf.keras
@@ -49,8 +51,8 @@ def runs(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 @pytest.fixture(scope="module")
 def record(runs: tuple[Path, Path]) -> dict[str, Any]:
     """The first run's evaluation, with points trained anew."""
-    request = Request(runs[0], images=COUNT, optimized_images=1, retrain=(0.3, EPSILON, 0.0, EPSILON))
-    return assess(request, say=silent, command="a test")
+    request = EvaluationRequest(runs[0], images=COUNT, optimized_images=1, retrain=(0.3, EPSILON, 0.0, EPSILON))
+    return evaluate_run(request, say=silent, command="a test")
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +143,7 @@ def test_the_table_says_what_the_evaluations_say(
 ) -> None:
     folder = runs[0] / f"comparison-first-{COUNT}"
     assert json.loads((folder / "comparison.json").read_text()) == content
-    assert content["schema"] == comparison.SCHEMA
+    assert content["schema"] == compare_experiment.SCHEMA
     second = json.loads((runs[1] / f"evaluation-first-{COUNT}" / "evaluation.json").read_text())
     for row, evaluation in zip(content["runs"], (record, second), strict=True):
         for key in ("success", "success_8_bit", "clean_accuracy", "epsilon", "seconds_per_1000_images"):
@@ -192,11 +194,11 @@ def test_an_evaluation_is_out_of_date_when_what_it_was_made_of_changes(
     runs: tuple[Path, Path], record: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Path(shutil.copytree(runs[0], tmp_path / "run", ignore=shutil.ignore_patterns("retrained", "stages")))
-    request = Request(run, images=COUNT)
+    request = EvaluationRequest(run, images=COUNT)
     assert last_record(request) == (record, True)
-    assert last_record(Request(run)) == (None, False)  # all images: that is another folder
+    assert last_record(EvaluationRequest(run)) == (None, False)  # all images: that is another folder
     with monkeypatch.context() as changed:  # the same commit, with a change that is not committed
-        changed.setattr(assessment, "code_digest", lambda: "of other files")
+        changed.setattr(evaluate_experiment, "code_digest", lambda: "of other files")
         assert last_record(request) == (record, False)
     with (run / "generator.keras").open("ab") as file:
         file.write(b"\0")
@@ -255,6 +257,6 @@ def test_a_retraining_that_is_stopped_says_how_it_goes_on(
     def stopped(*_: object, **__: object) -> None:
         raise Interrupted("stopped at step 5; nothing is lost")
 
-    monkeypatch.setattr(assessment, "assess", stopped)
+    monkeypatch.setattr(evaluate_experiment, "evaluate_run", stopped)
     assert evaluate.main(["--run", str(runs[0]), "--retrain", "0.1"]) == 130
     assert capsys.readouterr().err == "stopped; the same command goes on\n"

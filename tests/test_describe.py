@@ -13,11 +13,11 @@ import tensorflow as tf
 from advgan import describe
 from advgan.config.loading import parse_config
 from advgan.config.settings import Config
+from advgan.experiments.plan import UntrainedNetworks, build_networks
 from advgan.networks import convolution
 from advgan.networks.convolution import ShapeError, Sides
 from advgan.networks.description import NetworkDescription
 from advgan.networks.description import describe as describe_network
-from advgan.plan import UntrainedNetworks, build_networks
 
 pytestmark = pytest.mark.addons
 keras = tf.keras

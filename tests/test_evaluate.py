@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from advgan import assessment, evaluate
-from advgan.assessment import Request, assess
+from advgan import evaluate
 from advgan.attacks.art_adapter import art_classifier
 from advgan.config.loading import dump_config
 from advgan.errors import AdvGANError
+from advgan.experiments import evaluate as evaluate_experiment
+from advgan.experiments.evaluate import EvaluationRequest, evaluate_run
 from advgan.run_folder import latest_finished_run, load_run_config
 
 keras = tf.keras
@@ -42,7 +43,7 @@ def run(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def record(run: Path) -> dict[str, Any]:
-    return assess(Request(run, optimized_images=OPTIMIZED), say=silent, command="a test")
+    return evaluate_run(EvaluationRequest(run, optimized_images=OPTIMIZED), say=silent, command="a test")
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,7 @@ def test_saved_images_read_back_succeed_as_often_and_stay_within_epsilon(
 
 def test_the_record_states_what_was_evaluated_and_is_plain_json(run: Path, record: dict[str, Any]) -> None:
     assert json.loads((run / "evaluation" / "evaluation.json").read_text()) == record
-    assert record["schema"] == assessment.SCHEMA
+    assert record["schema"] == evaluate.SCHEMA
     assert record["data"]["images"] == record["data"]["of"] == COUNT
     assert record["data"]["all_test_images"] is True
     assert record["files"]["left_out"].keys() == {"mnist_challenge.npy"}
@@ -157,7 +158,9 @@ def test_the_evaluation_agrees_with_what_training_measured(run: Path, record: di
 
 def test_fewer_images_are_marked_and_nothing_stale_stays(run: Path, tmp_path: Path) -> None:
     lines: list[str] = []
-    record = assess(Request(run, output=tmp_path / "few", images=50, optimized_images=1), say=lines.append)
+    record = evaluate_run(
+        EvaluationRequest(run, output=tmp_path / "few", images=50, optimized_images=1), say=lines.append
+    )
     assert (record["data"]["images"], record["data"]["of"], record["data"]["all_test_images"]) == (50, COUNT, False)
     assert any("the first 50 of 200 test images" in line for line in lines)
     assert record["clean_accuracy"]["n"] == 50
@@ -182,13 +185,13 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(
     before = kept.stat().st_mtime_ns
 
     lines: list[str] = []
-    request = Request(run, output=output, images=few, optimized_images=1)
-    again = assess(request, say=lines.append)
+    request = EvaluationRequest(run, output=output, images=few, optimized_images=1)
+    again = evaluate_run(request, say=lines.append)
     assert kept.stat().st_mtime_ns == before
     assert any(line.startswith("Found already") and "advgan" in line for line in lines)
     same_rate(again["success"], int(archive["success"][:few].sum()), int(archive["counted"][:few].sum()))
     kept.write_bytes(kept.read_bytes()[:1000])  # damaged: worked out again
-    once_more = assess(request, say=silent)
+    once_more = evaluate_run(request, say=silent)
     for name in ("success", "success_8_bit", "confusion_under_attack", "distortion", "curve", "attacks", "worst_case"):
         assert once_more[name] == again[name]
 
@@ -246,7 +249,7 @@ def test_a_targeted_run_counts_other_images_and_leaves_fgsm_out(run: Path, tmp_p
     config = load_run_config(targeted)
     attack = config.attack.model_copy(update={"goal": "targeted", "target_class": 7})
     (targeted / "config.yaml").write_text(dump_config(config.model_copy(update={"attack": attack})))
-    record = assess(Request(targeted, images=60, optimized_images=2), say=silent)
+    record = evaluate_run(EvaluationRequest(targeted, images=60, optimized_images=2), say=silent)
     with np.load(targeted / "evaluation-first-60" / "adversarial.npz") as archive:
         arrays = dict(archive)
     clean, answers = (target.predict(arrays[name], verbose=0).argmax(axis=1) for name in ("x", "x_adv"))
@@ -344,14 +347,14 @@ def test_an_evaluation_that_is_stopped_says_how_it_goes_on(
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(assessment, "assess", stopped)
+    monkeypatch.setattr(evaluate_experiment, "evaluate_run", stopped)
     assert evaluate.main(["--run", str(run)]) == 130
     assert capsys.readouterr().err == "stopped; the same command goes on\n"
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", str(tmp_path / "x"))
 
-    monkeypatch.setattr(assessment, "assess", full)
+    monkeypatch.setattr(evaluate_experiment, "evaluate_run", full)
     message = refusal(capsys, "--run", str(run))
     assert message.startswith(f"{tmp_path / 'x'}: No space left on device; what is done is kept")
 
@@ -388,4 +391,4 @@ def test_other_data_than_the_run_was_trained_on_are_refused(run: Path, tmp_path:
     processes[0]["data_sha256"] = "0" * 64
     (other / "processes.json").write_text(json.dumps(processes))
     with pytest.raises(AdvGANError, match=r"mnist has changed since .* was trained on it"):
-        assess(Request(other), say=silent)
+        evaluate_run(EvaluationRequest(other), say=silent)

@@ -21,24 +21,23 @@ from art.attacks.evasion import SquareAttack
 from art.estimators.classification import BlackBoxClassifierNeuralNetwork
 
 from advgan import evaluate
-from advgan.assessment import Request, assess, last_record
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.attacks.square import run_square
-from advgan.classifiers import checks
 from advgan.classifiers.checks import PASS, WARN
 from advgan.classifiers.loading import Classifier
 from advgan.classifiers.query_counter import queries_in
 from advgan.config.loading import dump_config, load_config, parse_config
-from advgan.deployment import export_run
 from advgan.errors import AdvGANError, ConfigurationError
-from advgan.evaluation import guards
-from advgan.evaluation.compared import differences
-from advgan.evaluation.page import in_words
+from advgan.evaluation import checks
 from advgan.evaluation.queries import survival
-from advgan.experiment import train_and_evaluate
+from advgan.experiments.evaluate import EvaluationRequest, evaluate_run, last_record
+from advgan.experiments.export import export_run
+from advgan.experiments.train import train_and_evaluate
 from advgan.files import file_digest
 from advgan.goals import Goal, Targeted, Untargeted
 from advgan.metrics import Rate
+from advgan.reports.comparison import differences
+from advgan.reports.evaluation_page import in_words
 from advgan.run_folder import new_run_directory
 
 COUNT, OPTIMIZED, QUERIES = 60, 12, 40  # test images; those Square attacks, and with how many queries each
@@ -111,8 +110,8 @@ def run(box: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def request_of(run: Path, **changes: Any) -> Request:
-    return Request(run, optimized_images=OPTIMIZED, square_queries=QUERIES, **changes)
+def request_of(run: Path, **changes: Any) -> EvaluationRequest:
+    return EvaluationRequest(run, optimized_images=OPTIMIZED, square_queries=QUERIES, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +119,7 @@ def evaluated(run: Path, box: ModuleType) -> tuple[dict[str, Any], int, list[str
     """The record, what the black box saw meanwhile, and what was said."""
     box.seen.clear()  # type: ignore[attr-defined]
     before, journal, said = box.asked, (run / "answers.bin").read_bytes(), []  # type: ignore[attr-defined, var-annotated]
-    record = assess(request_of(run), say=said.append, command="a test")
+    record = evaluate_run(request_of(run), say=said.append, command="a test")
     assert (run / "answers.bin").read_bytes() == journal
     return record, box.asked - before, said  # type: ignore[attr-defined]
 
@@ -238,13 +237,13 @@ def test_a_second_call_asks_nothing_and_so_does_one_that_lost_its_stages(
 ) -> None:
     before = {**record, "environment": None}
     monkeypatch.setattr(box, "left", box.asked)
-    again = assess(request_of(run), say=silent, command="a test")
+    again = evaluate_run(request_of(run), say=silent, command="a test")
     assert {**again, "environment": None} == before
     found, current = last_record(request_of(run))
     assert current and found == again
     for stage in (run / "evaluation" / "stages").glob("*.npz"):
         stage.unlink()
-    lost = assess(request_of(run), say=silent, command="a test")
+    lost = evaluate_run(request_of(run), say=silent, command="a test")
     for key in ("success", "queries", "queries_curve", "curve", "distilled", "worst_case"):
         assert lost[key] == record[key]
 
@@ -255,7 +254,7 @@ def test_without_art_square_is_not_measured_and_all_else_is(
     shutil.copytree(run / "evaluation", tmp_path / "copy")
     monkeypatch.setitem(sys.modules, "art.attacks.evasion.square_attack", None)
     said: list[str] = []
-    found = assess(request_of(run, output=tmp_path / "copy"), say=said.append)
+    found = evaluate_run(request_of(run, output=tmp_path / "copy"), say=said.append)
     assert found["success"] == record["success"] and found["queries_curve"] is None
     [missing] = found["attacks_left_out"]
     assert missing == {"name": "square", "reason": "not measured: pip install adversarial-robustness-toolbox"}
@@ -290,7 +289,7 @@ def test_a_random_black_box_is_refused_although_answers_are_kept(
 ) -> None:
     monkeypatch.setattr(box, "noise", True)
     with pytest.raises(AdvGANError, match="box_of_means:answer is random: its answers on the same images differ"):
-        assess(request_of(run, output=tmp_path / "random"), say=silent)
+        evaluate_run(request_of(run, output=tmp_path / "random"), say=silent)
     assert not (tmp_path / "random" / "evaluation.json").exists()
 
 
@@ -309,7 +308,7 @@ def test_what_a_black_box_run_does_not_take_is_refused_in_one_line(
     run: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=message) as refused:
-        assess(Request(run, **changes), say=silent)
+        evaluate_run(EvaluationRequest(run, **changes), say=silent)
     assert "\n" not in str(refused.value)
 
 
@@ -317,7 +316,9 @@ def test_another_target_is_attacked_with_its_gradient(run: Path, box: Any, tmp_p
     """The distilled network itself, say: no answer of the black box is in it."""
     before = box.asked
     target = str(run / "distilled.keras")
-    found = assess(Request(run, tmp_path / "white", images=20, optimized_images=1, target=target), say=silent)
+    found = evaluate_run(
+        EvaluationRequest(run, tmp_path / "white", images=20, optimized_images=1, target=target), say=silent
+    )
     assert box.asked == before
     assert "queries" not in found and "square_queries" not in found["options"]
     assert {"fgsm", "pgd-40", "fmn"} <= {attack["name"] for attack in found["attacks"]}
@@ -337,7 +338,7 @@ def test_a_black_box_that_is_a_file_is_scored_by_its_answers_alone(
     summary["black_box"] |= {"digest": file_digest(copy / "target.keras"), "answers": "labels"}
     (copy / "summary.json").write_text(json.dumps(summary))
     monkeypatch.setattr(checks, "check_gradients", None)  # nobody may call it
-    found = assess(Request(copy, images=20, optimized_images=3, square_queries=10), say=silent)
+    found = evaluate_run(EvaluationRequest(copy, images=20, optimized_images=3, square_queries=10), say=silent)
     assert found["distilled"]["agreement_adversarial"]["rate"] == 1
     assert found["target"]["sha256"] == file_digest(copy / "target.keras")
     assert found["target"]["weights_sha256"] is not None
@@ -345,7 +346,7 @@ def test_a_black_box_that_is_a_file_is_scored_by_its_answers_alone(
     assert card["A gradient-free and a hard-label attack"]["status"] == PASS
     (copy / "target.keras").unlink()
     with pytest.raises(AdvGANError, match=r"is not finished: it has no target\.keras"):
-        assess(Request(copy), say=silent)
+        evaluate_run(EvaluationRequest(copy), say=silent)
 
 
 def test_runs_are_compared_and_other_knowledge_is_named(
@@ -465,14 +466,14 @@ def test_square_told_the_class_alone_searches_on(box: Any) -> None:
 
 def test_a_budget_that_was_overspent_or_a_journal_that_tells_otherwise_is_marked() -> None:
     stated = {"clean": 5, "adversarial": 3, "validation": 2, "scoring": 7}
-    assert guards.check_budget(10, 10, stated, stated).status == PASS  # type: ignore[arg-type]
-    assert guards.check_budget(10, None, None, stated).status == PASS
-    assert guards.check_budget(10, 9, None, stated).status == WARN
-    assert guards.check_budget(10, 10, {**stated, "clean": 6}, stated).status == WARN  # type: ignore[dict-item]
+    assert checks.check_budget(10, 10, stated, stated).status == PASS  # type: ignore[arg-type]
+    assert checks.check_budget(10, None, None, stated).status == PASS
+    assert checks.check_budget(10, 9, None, stated).status == WARN
+    assert checks.check_budget(10, 10, {**stated, "clean": 6}, stated).status == WARN  # type: ignore[dict-item]
 
 
 def test_a_distilled_network_that_answers_otherwise_and_another_black_box_are_marked() -> None:
-    assert guards.check_agreement(Rate.of(90, 100)).status == PASS
-    assert guards.check_agreement(Rate.of(89, 100)).status == WARN
-    assert guards.check_same_black_box("a" * 64, "a" * 64).status == PASS
-    assert guards.check_same_black_box("a" * 64, "b" * 64).status == WARN
+    assert checks.check_agreement(Rate.of(90, 100)).status == PASS
+    assert checks.check_agreement(Rate.of(89, 100)).status == WARN
+    assert checks.check_same_black_box("a" * 64, "a" * 64).status == PASS
+    assert checks.check_same_black_box("a" * 64, "b" * 64).status == WARN

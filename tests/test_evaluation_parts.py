@@ -13,9 +13,9 @@ from advgan.attacks.baselines import Advance, Arrays
 from advgan.config.settings import DataSettings
 from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import AdvGANError
+from advgan.evaluation.cache import ResultCache
 from advgan.evaluation.distortion import distortion
-from advgan.evaluation.sheets import challenge_array, read_sheets, write_sheets
-from advgan.evaluation.stages import Stages
+from advgan.evaluation.image_sheets import challenge_array, read_sheets, write_sheets
 from advgan.goals import Targeted, Untargeted
 from advgan.metrics import Rate, count_matrix, success_by_class, success_rate
 from advgan.perturbation import to_8_bits
@@ -141,7 +141,7 @@ def test_a_stage_is_found_again_only_for_the_same_settings(tmp_path: Path) -> No
         return {"answers": np.arange(5), "hits": np.array([True, False])}
 
     def results(weights: str, settings: dict[str, int]) -> Arrays:
-        return Stages(tmp_path, {"weights": weights}, unwatched).result("attack", settings, 5, work)
+        return ResultCache(tmp_path, {"weights": weights}, unwatched).result("attack", settings, 5, work)
 
     first = results("a", {"steps": 1})
     again = results("a", {"steps": 1})
@@ -158,7 +158,7 @@ def test_a_stage_is_found_again_only_for_the_same_settings(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"nothing of the kind"])
 def test_a_damaged_stage_is_worked_out_again(tmp_path: Path, content: bytes) -> None:
-    stages = Stages(tmp_path, {}, unwatched)
+    stages = ResultCache(tmp_path, {}, unwatched)
     stages.result("attack", {}, 1, lambda _: {"a": np.arange(3)})
     (file,) = tmp_path.iterdir()
     file.write_bytes(content)
@@ -173,5 +173,5 @@ def test_a_stage_that_stops_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Stages(tmp_path / "stages", {}, unwatched).result("attack", {}, 1, stopped)
+        ResultCache(tmp_path / "stages", {}, unwatched).result("attack", {}, 1, stopped)
     assert not (tmp_path / "stages").exists()

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from advgan.assessment import Request, assess
-from advgan.evaluation.card import report_card
-from advgan.evaluation.page import in_words, page
+from advgan.experiments.evaluate import EvaluationRequest, evaluate_run
+from advgan.reports.checklist import report_card
+from advgan.reports.evaluation_page import in_words, page
 
 STATUSES = {"pass", "warn", "not checked"}
 
@@ -28,7 +28,9 @@ def run(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def record(run: Path) -> dict[str, Any]:
-    return assess(Request(run, images=60, optimized_images=2), say=lambda _: None, command="python -m <it> & more")
+    return evaluate_run(
+        EvaluationRequest(run, images=60, optimized_images=2), say=lambda _: None, command="python -m <it> & more"
+    )
 
 
 @pytest.fixture(scope="module")

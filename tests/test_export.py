@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from advgan import AdvGANAttack, deployment, export
+from advgan import AdvGANAttack, export
 from advgan.config.settings import AttackSettings, GeneratorSettings
 from advgan.data.datasets import load_dataset, scaled
-from advgan.deployment import FORMATS, adversarial_model, compare
 from advgan.errors import AdvGANError
+from advgan.experiments import export as export_experiment
+from advgan.experiments.export import FORMATS, adversarial_model, compare
 from advgan.networks.generator import build_generator
 from advgan.networks.normalization import ADDONS
 from advgan.run_folder import load_run_config
@@ -176,7 +177,7 @@ def test_a_file_that_leaves_epsilon_or_the_pixel_box_is_refused() -> None:
 def test_a_refused_file_is_not_kept_and_the_one_before_stays(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(deployment, "TOLERANCE", -1.0)  # so that any difference is too large
+    monkeypatch.setattr(export_experiment, "TOLERANCE", -1.0)  # so that any difference is too large
     path = run / "export" / "attack.keras"
     names, before = sorted(path.parent.iterdir()), path.read_bytes()
     assert export.main(["--run", str(run), "--format", "keras", "--overwrite"]) == 2

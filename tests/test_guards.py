@@ -13,16 +13,16 @@ import tensorflow as tf
 from scipy.stats import binomtest
 
 from advgan import evaluate
-from advgan.assessment import Request, assess
 from advgan.attacks.baselines import Baseline, baselines, pgd_attack, run_baseline
-from advgan.classifiers import checks
+from advgan.classifiers import checks as classifier_checks
 from advgan.classifiers.checks import NOT_CHECKED, PASS, WARN
 from advgan.classifiers.loading import Classifier
 from advgan.config.settings import DataSettings
 from advgan.data.datasets import Split, load_dataset, scaled
 from advgan.errors import AdvGANError
-from advgan.evaluation import guards
+from advgan.evaluation import checks
 from advgan.evaluation.curve import curve_answers, epsilons_of_curve, success_curve
+from advgan.experiments.evaluate import EvaluationRequest, evaluate_run
 from advgan.goals import Untargeted
 from advgan.metrics import Rate, success_rate
 
@@ -80,13 +80,13 @@ def on_the_levels(images: Any) -> Any:
 
 
 def test_a_sound_target_passes() -> None:
-    findings = checks.check_answers(SOUND, IMAGES, 10)
+    findings = classifier_checks.check_answers(SOUND, IMAGES, 10)
     assert [finding.status for finding in findings] == [PASS] * 3
 
 
 def test_probabilities_are_refused() -> None:
     with pytest.raises(AdvGANError, match=r"the target returns probabilities, .*without its softmax"):
-        checks.check_answers(classifier(lambda images: tf.nn.softmax(nearest_mean(images))), IMAGES, 10)
+        classifier_checks.check_answers(classifier(lambda images: tf.nn.softmax(nearest_mean(images))), IMAGES, 10)
 
 
 @pytest.mark.parametrize("make", ["noise", "dropout"])
@@ -98,16 +98,16 @@ def test_a_random_target_is_refused(make: str) -> None:
     }
     tf.random.set_seed(0)
     with pytest.raises(AdvGANError, match=r"the target is random: .*inference mode"):
-        checks.check_answers(classifier(targets[make]), IMAGES, 10)
+        classifier_checks.check_answers(classifier(targets[make]), IMAGES, 10)
     inference = classifier(lambda images: forgetful(images, training=False))
-    assert checks.check_answers(inference, IMAGES, 10)[1].status == PASS
+    assert classifier_checks.check_answers(inference, IMAGES, 10)[1].status == PASS
 
 
 def test_a_target_in_training_mode_is_refused() -> None:
     normalized = network(keras.layers.BatchNormalization(momentum=1.0))
     with pytest.raises(AdvGANError, match=r"the target is in training mode: .*training=False"):
-        checks.check_answers(classifier(lambda images: normalized(images, training=True)), IMAGES, 10)
-    assert checks.check_answers(classifier(lambda images: normalized(images, training=False)), IMAGES, 10)
+        classifier_checks.check_answers(classifier(lambda images: normalized(images, training=True)), IMAGES, 10)
+    assert classifier_checks.check_answers(classifier(lambda images: normalized(images, training=False)), IMAGES, 10)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_target_in_training_mode_is_refused() -> None:
 )
 def test_probabilities_in_disguise_are_refused(scores: Callable[[Any], Any]) -> None:
     with pytest.raises(AdvGANError, match=r"the target returns probabilities"):
-        checks.check_answers(classifier(scores), IMAGES, 10)
+        classifier_checks.check_answers(classifier(scores), IMAGES, 10)
 
 
 @pytest.mark.parametrize("counts", [[10] * 10, [90, 10], [1, 2, 97], [50, 50]])
@@ -134,7 +134,7 @@ def test_an_accuracy_whose_interval_reaches_chance_stops(counts: list[int], n: i
         low = binomtest(right, n).proportion_ci(method="wilson").low
 
         def found(stop: bool, right: int = right) -> checks.Finding:
-            return checks.check_accuracy("box", Rate.of(right, n), labels, images, stop)
+            return classifier_checks.check_accuracy("box", Rate.of(right, n), labels, images, stop)
 
         if low > chance:
             assert found(stop=True).status == (WARN if right / n < 0.5 else PASS)
@@ -148,32 +148,32 @@ def test_an_accuracy_whose_interval_reaches_chance_stops(counts: list[int], n: i
 
 
 def test_chance_among_images_of_one_class_is_not_judged() -> None:
-    found = checks.check_accuracy("box", Rate.of(200, 200), np.full(200, 7), IMAGES, stop=True)
+    found = classifier_checks.check_accuracy("box", Rate.of(200, 200), np.full(200, 7), IMAGES, stop=True)
     assert found.status == NOT_CHECKED
 
 
 def test_scores_of_another_shape_or_not_finite_are_refused() -> None:
     with pytest.raises(AdvGANError, match=r"with shape \(100, 5\); it should be \(images, classes\), with 10"):
-        checks.check_answers(classifier(lambda images: nearest_mean(images)[:, :5]), IMAGES, 10)
+        classifier_checks.check_answers(classifier(lambda images: nearest_mean(images)[:, :5]), IMAGES, 10)
     with pytest.raises(AdvGANError, match=r"with shape \(100,\)"):
-        checks.check_answers(classifier(lambda images: tf.argmax(nearest_mean(images), axis=1)), IMAGES, 10)
+        classifier_checks.check_answers(classifier(lambda images: tf.argmax(nearest_mean(images), axis=1)), IMAGES, 10)
     with pytest.raises(AdvGANError, match="NaN or infinity"):
-        checks.check_answers(classifier(lambda images: nearest_mean(images) / 0.0), IMAGES, 10)
+        classifier_checks.check_answers(classifier(lambda images: nearest_mean(images) / 0.0), IMAGES, 10)
 
 
 # --- Gradients ---------------------------------------------------------------------------------------------------
 
 
 def test_vanishing_and_missing_gradients_are_marked() -> None:
-    assert checks.check_gradients(SOUND, IMAGES, LABELS).status == PASS
+    assert classifier_checks.check_gradients(SOUND, IMAGES, LABELS).status == PASS
     saturated = classifier(lambda images: 1e4 * nearest_mean(images))
-    found = checks.check_gradients(saturated, IMAGES, LABELS)
+    found = classifier_checks.check_gradients(saturated, IMAGES, LABELS)
     assert found.status == WARN
     assert "below 1e-12 on" in found.reason
     in_numpy = classifier(lambda images: tf.constant(np.asarray(nearest_mean(images))))
-    assert "no gradient" in checks.check_gradients(in_numpy, IMAGES, LABELS).reason
-    assert checks.has_gradient(SOUND, IMAGES)
-    assert not checks.has_gradient(in_numpy, IMAGES)
+    assert "no gradient" in classifier_checks.check_gradients(in_numpy, IMAGES, LABELS).reason
+    assert classifier_checks.has_gradient(SOUND, IMAGES)
+    assert not classifier_checks.has_gradient(in_numpy, IMAGES)
 
 
 def attacked(target: Classifier, name: str) -> Rate:
@@ -183,23 +183,23 @@ def attacked(target: Classifier, name: str) -> Rate:
 
 
 def test_a_single_step_that_beats_many_is_marked() -> None:
-    fine = guards.check_iterative(attacked(SOUND, "fgsm"), attacked(SOUND, "pgd-40"))
+    fine = checks.check_iterative(attacked(SOUND, "fgsm"), attacked(SOUND, "pgd-40"))
     assert fine.status == PASS
     lattice = classifier(masked(on_the_levels))  # the random start of PGD leaves the levels, FGSM starts on them
-    found = guards.check_iterative(attacked(lattice, "fgsm"), attacked(lattice, "pgd-40"))
+    found = checks.check_iterative(attacked(lattice, "fgsm"), attacked(lattice, "pgd-40"))
     assert found.status == WARN
     assert found.reason.startswith("FGSM ")
-    assert guards.check_iterative(None, Rate.of(1, 2)).status == NOT_CHECKED
+    assert checks.check_iterative(None, Rate.of(1, 2)).status == NOT_CHECKED
 
 
 def test_noise_that_beats_the_gradient_is_marked() -> None:
-    assert guards.check_white_box(attacked(SOUND, "sign-noise"), attacked(SOUND, "pgd-40")).status == PASS
+    assert checks.check_white_box(attacked(SOUND, "sign-noise"), attacked(SOUND, "pgd-40")).status == PASS
     turned = classifier(masked(never))
     noise, white_box = attacked(turned, "sign-noise"), attacked(turned, "pgd-40")
     assert noise.rate > white_box.rate
-    assert guards.check_white_box(noise, white_box).status == WARN
-    assert guards.check_generator(noise, Rate.of(0, noise.n)).status == WARN
-    assert guards.check_generator(noise, Rate.of(noise.n, noise.n)).status == PASS
+    assert checks.check_white_box(noise, white_box).status == WARN
+    assert checks.check_generator(noise, Rate.of(0, noise.n)).status == WARN
+    assert checks.check_generator(noise, Rate.of(noise.n, noise.n)).status == PASS
 
 
 def test_accuracy_that_survives_the_full_range_is_marked() -> None:
@@ -208,11 +208,11 @@ def test_accuracy_that_survives_the_full_range_is_marked() -> None:
         answers = run_baseline(pgd, target, Untargeted(), IMAGES, LABELS, 0)(lambda _: None)["predictions"]
         return Rate.of(int((answers == LABELS).sum()), COUNT)
 
-    assert guards.check_full_range(left(SOUND), 10).status == PASS
-    found = guards.check_full_range(left(classifier(masked(never))), 10)
+    assert checks.check_full_range(left(SOUND), 10).status == PASS
+    found = checks.check_full_range(left(classifier(masked(never))), 10)
     assert found.status == WARN
     assert "chance is 10.0%" in found.reason
-    assert guards.check_full_range(None, 10).status == NOT_CHECKED
+    assert checks.check_full_range(None, 10).status == NOT_CHECKED
 
 
 # --- Budget ------------------------------------------------------------------------------------------------------
@@ -220,14 +220,14 @@ def test_accuracy_that_survives_the_full_range_is_marked() -> None:
 
 def test_images_beyond_epsilon_or_the_box_are_refused() -> None:
     none, ones = np.zeros(3), np.ones(3)
-    assert guards.check_bounds("a", np.full(3, 0.3 + 9e-7), none, ones, 0.3).status == PASS
+    assert checks.check_bounds("a", np.full(3, 0.3 + 9e-7), none, ones, 0.3).status == PASS
     with pytest.raises(AdvGANError, match=r"a changes a pixel by 0.300002, epsilon is 0.3"):
-        guards.check_bounds("a", np.array([0.1, 0.300002]), none, ones, 0.3)
+        checks.check_bounds("a", np.array([0.1, 0.300002]), none, ones, 0.3)
     with pytest.raises(AdvGANError, match=r"a changes a pixel by nan"):
-        guards.check_bounds("a", np.array([0.1, np.nan]), none, ones, 0.3)
+        checks.check_bounds("a", np.array([0.1, np.nan]), none, ones, 0.3)
     for low, high in ((none - 0.01, ones), (none, ones + 0.01)):
         with pytest.raises(AdvGANError, match=r"a makes pixels from .*clip its images"):
-            guards.check_bounds("a", none, low, high, 0.3)
+            checks.check_bounds("a", none, low, high, 0.3)
 
 
 def test_a_success_that_falls_as_epsilon_grows_is_marked() -> None:
@@ -239,7 +239,7 @@ def test_a_success_that_falls_as_epsilon_grows_is_marked() -> None:
         assert [point.epsilon for point in points] == epsilons_of_curve(0.3)
         assert points[0].success == Rate.of(0, 40)
         falls = [point.epsilon for point in points if point.falls]
-        return guards.check_curve(falls, [point.epsilon for point in points if point.falls_clearly])
+        return checks.check_curve(falls, [point.epsilon for point in points if point.falls_clearly])
 
     def brightness(images: Any) -> Any:
         return tf.reduce_mean(images, axis=(1, 2, 3))
@@ -262,14 +262,14 @@ def test_a_success_that_falls_as_epsilon_grows_is_marked() -> None:
 
 def test_training_images_are_refused_and_a_few_marked() -> None:
     used = [MNIST.training, MNIST.validation]
-    assert guards.check_held_out(MNIST.test, used).status == PASS
+    assert checks.check_held_out(MNIST.test, used).status == PASS
     with pytest.raises(AdvGANError, match="120 of 120 scored images are among the training and validation images"):
-        guards.check_held_out(MNIST.validation.first(120), used)
+        checks.check_held_out(MNIST.validation.first(120), used)
     mixed = Split(
         np.concatenate([MNIST.test.images, MNIST.training.images[:1]]),
         np.append(MNIST.test.labels, MNIST.training.labels[0]),
     )
-    found = guards.check_held_out(mixed, used)
+    found = checks.check_held_out(mixed, used)
     assert found.status == WARN
     assert found.reason.startswith("1 of 121 ")
 
@@ -299,5 +299,5 @@ def test_a_target_with_a_softmax_is_refused_before_anything_is_written(run: Path
     target = keras.models.load_model(run / "target.keras")
     keras.Sequential([keras.Input((28, 28, 1)), target, keras.layers.Softmax()]).save(run / "target.keras")
     with pytest.raises(AdvGANError, match="returns probabilities"):
-        assess(Request(run), say=lambda _: None)
+        evaluate_run(EvaluationRequest(run), say=lambda _: None)
     assert not (run / "evaluation").exists()

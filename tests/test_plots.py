@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from advgan.evaluation.attack_folder import Row
-from advgan.evaluation.image_grid import MISSED, REACHED, UNCOUNTED, rows_grid
-from advgan.evaluation.plots import distillation_curves
 from advgan.goals import Untargeted
+from advgan.records.attack import Row
+from advgan.reports.image_grid import MISSED, REACHED, UNCOUNTED, rows_grid
+from advgan.reports.plots import distillation_curves
 
 
 def test_distillation_curves_stand_over_the_queries_of_their_run() -> None:

@@ -7,15 +7,18 @@ from typing import Any
 import pytest
 import yaml
 
-from advgan import experiment, reproduce, reproduction
+from advgan import reproduce
 from advgan.config.loading import dump_config
 from advgan.config.settings import Config
 from advgan.config.table import Table, find_table, load_table
 from advgan.errors import AdvGANError, Interrupted, NonFiniteError, OracleUnavailable
-from advgan.evaluation.plots import success_against_queries
-from advgan.evaluation.tables import as_markdown, points_against_queries
+from advgan.experiments import reproduce as reproduce_experiment
+from advgan.experiments import train as train_experiment
 from advgan.files import read_json
 from advgan.metrics import Rate
+from advgan.reports.plots import success_against_queries
+from advgan.reports.results_table import as_markdown, points_against_queries
+from advgan.run_folder import located
 
 TINY = [
     "data.training_images=512",
@@ -261,9 +264,9 @@ def test_the_picture_has_a_point_for_each_black_box_and_the_curves_of_the_evalua
 # The work
 
 
-def work_of(folder: Path, *sections: dict[str, Any]) -> reproduction.Reproduction:
+def work_of(folder: Path, *sections: dict[str, Any]) -> reproduce_experiment.Reproduction:
     table = load_table(written(folder, *sections))
-    return reproduction.Reproduction("small", table, folder / "out", "python -m advgan.reproduce small")
+    return reproduce_experiment.Reproduction("small", table, folder / "out", "python -m advgan.reproduce small")
 
 
 def test_every_first_seed_goes_before_any_second(tmp_path: Path) -> None:
@@ -288,14 +291,14 @@ def test_one_run_that_fails_is_told_and_the_others_go_on(
     path, out, tried = written(tmp_path, section(rows=rows)), tmp_path / "out", []
     works = False
 
-    def fake(cell: reproduction.Cell, *_: object) -> None:
+    def fake(cell: reproduce_experiment.Cell, *_: object) -> None:
         tried.append(cell.row.name)
         if not works and cell.row.name == "two":
             raise NonFiniteError("loss_adv", 7)
         if not works and cell.row.name == "three":
             raise OracleUnavailable("the black box does not answer")
 
-    monkeypatch.setattr(reproduction, "_run", fake)
+    monkeypatch.setattr(reproduce_experiment, "_run", fake)
     assert reproduce.main([str(path), "--output", str(out)]) == 2
     captured = capsys.readouterr()
     assert captured.err == "error: 2 runs failed; the same command tries again\n"
@@ -317,7 +320,7 @@ def test_a_stop_is_no_failure(
     def stopped(*_: object) -> None:
         raise Interrupted("stopped at step 5")
 
-    monkeypatch.setattr(reproduction, "_run", stopped)
+    monkeypatch.setattr(reproduce_experiment, "_run", stopped)
     path, out = written(tmp_path, section()), tmp_path / "out"
     assert reproduce.main([str(path), "--output", str(out)]) == 130
     assert capsys.readouterr().err == "stopped; the same command goes on\n"
@@ -349,7 +352,7 @@ def test_a_table_stopped_after_a_run_goes_on_and_trains_nothing_twice(
     same = section(title="Again", rows=[row(name="again", set=TINY)])
     path, out = written(tmp_path, section(rows=rows), same), tmp_path / "out"
     trained: list[tuple[float, int]] = []
-    real, stop_at = experiment._train, 1
+    real, stop_at = train_experiment._train, 1
 
     def counted(state: Any, plan: Any, *rest: Any) -> None:
         if len(trained) == stop_at:
@@ -357,7 +360,7 @@ def test_a_table_stopped_after_a_run_goes_on_and_trains_nothing_twice(
         trained.append((plan.config.attack.epsilon, plan.config.seed))
         real(state, plan, *rest)
 
-    monkeypatch.setattr(experiment, "_train", counted)
+    monkeypatch.setattr(train_experiment, "_train", counted)
     arguments = [str(path), "--output", str(out)]
     assert reproduce.main(arguments) == 130
     assert trained == [(0.3, 0)]
@@ -398,7 +401,7 @@ def test_a_black_box_that_is_done_is_in_the_table_and_in_the_picture(tmp_path: P
     (cell.folder / "evaluation").mkdir(parents=True)
     curve = {"name": "Square", "points": [{"queries_per_image": 10.0, "success": 0.5}]}
     (cell.folder / "evaluation" / "evaluation.json").write_text(json.dumps({"queries_curve": curve}))
-    (cell.folder / "config.yaml").write_text(dump_config(experiment.located(cell.config)))
+    (cell.folder / "config.yaml").write_text(dump_config(located(cell.config)))
     summary = {
         "processes": [{"commit": "abc", "environment": ENVIRONMENT}],
         "test": {key: record[key] for key in ("clean_accuracy", "success", "success_8_bit")},
@@ -421,7 +424,7 @@ def test_a_setting_that_is_new_makes_no_run_anew(tmp_path: Path) -> None:
     cell = work.cells()[0]
     old = work.output / "runs" / "by-an-older-version" / "seed-0"
     old.mkdir(parents=True)
-    settings = experiment.located(cell.config).model_dump(mode="json")
+    settings = located(cell.config).model_dump(mode="json")
     del settings["oracle"]["retries"]  # as if it had come later
     (old / "config.yaml").write_text(yaml.safe_dump(settings))
     assert work.cells()[0].folder == old

@@ -16,7 +16,7 @@ from processes import finish, start, stop_when
 from advgan.config.loading import parse_config
 from advgan.config.settings import Config
 from advgan.errors import AdvGANError, Interrupted
-from advgan.experiment import train_and_evaluate
+from advgan.experiments.train import train_and_evaluate
 from advgan.files import locked, read_json, write_json
 from advgan.run_folder import load_run_config, new_run_directory
 from advgan.training.metrics_log import Records, read_rows

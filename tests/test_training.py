@@ -10,14 +10,14 @@ import pytest
 import tensorflow as tf
 
 import advgan
-from advgan import plan
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.config.loading import dump_config, parse_config
 from advgan.config.settings import Config
 from advgan.data.datasets import load_dataset, scaled
 from advgan.environment import prepare_environment
 from advgan.errors import NonFiniteError
-from advgan.experiment import train_and_evaluate
+from advgan.experiments import plan
+from advgan.experiments.train import train_and_evaluate
 from advgan.files import read_json
 from advgan.networks.keras_file import load_network, weights_digest
 from advgan.run_folder import latest_run, new_run_directory

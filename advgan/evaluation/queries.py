@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from advgan.attacks.baselines import Advance, Arrays
 from advgan.classifiers.checks import ALONE_IMAGES, PROBE_IMAGES
+from advgan.evaluation.cache import ResultCache
 from advgan.evaluation.curve import epsilons_of_curve
-from advgan.evaluation.stages import Stages
-from advgan.evaluation.subject import BlackBoxRun, Request, Subject
+from advgan.evaluation.subject import BlackBoxRun, EvaluationRequest, Subject
 from advgan.goals import Goal
 from advgan.metrics import Rate, success_rate
 
@@ -34,7 +33,7 @@ class Gap:
     """The same over the generator's images."""
 
 
-def gap(subject: Subject, run: BlackBoxRun, stages: Stages, made: Arrays) -> Gap:
+def gap(subject: Subject, run: BlackBoxRun, stages: ResultCache, made: Arrays) -> Gap:
     """The stage ``distilled``: the distilled network's answers beside those of the black box.
 
     Args:
@@ -98,21 +97,7 @@ def queries_record(run: BlackBoxRun, images: int) -> Record:
     }
 
 
-def validated(rows: Sequence[Record], images: int) -> list[Record]:
-    """The success on validation images while the attack was trained, at the queries that had been asked by then.
-
-    Args:
-        rows: of the run's ``metrics.jsonl``.
-        images: how many were scored; queries are divided by it.
-    """
-    return [
-        {"queries_per_image": row["queries"] / images, "success": row["validation_success"]}
-        for row in rows
-        if row["kind"] == "epoch" and "queries" in row
-    ]
-
-
-def most_queries(request: Request, subject: Subject) -> int:
+def most_queries(request: EvaluationRequest, subject: Subject) -> int:
     """How many images an evaluation asks about at most, but for the few of the picture of samples."""
     images = len(subject.test)
     noise_fgsm_pgd = 3 + request.restarts

@@ -10,12 +10,11 @@ import numpy as np
 
 from advgan.attacks.baselines import Arrays
 from advgan.classifiers.checks import Finding
-from advgan.evaluation.attacking import SEED, Results, share
-from advgan.evaluation.card import report_card
+from advgan.evaluation.attack_stages import SEED, Results, share
 from advgan.evaluation.distortion import distortion
-from advgan.evaluation.outputs import ARCHIVE
 from advgan.evaluation.queries import queries_record
-from advgan.evaluation.subject import Request, Subject
+from advgan.evaluation.saved_images import ARCHIVE
+from advgan.evaluation.subject import EvaluationRequest, Subject
 from advgan.files import file_digest
 from advgan.metrics import count_matrix, success_by_class, success_rate
 from advgan.run_folder import GENERATOR
@@ -27,7 +26,7 @@ SCHEMA = 1
 
 def evaluation_record(
     head: Record,
-    request: Request,
+    request: EvaluationRequest,
     subject: Subject,
     results: Results,
     saved: Arrays,
@@ -100,7 +99,6 @@ def evaluation_record(
             "distilled": None if results.gap is None else dataclasses.asdict(results.gap),
             "attacks_left_out": results.left_out,
         }
-    record["card"] = [dataclasses.asdict(line) for line in report_card(record)]
     return record
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.attacks.square import FEWEST_QUERIES
-from advgan.classifiers import checks
+from advgan.classifiers import checks as classifier_checks
 from advgan.classifiers.black_box import BlackBox, is_local, run_black_box
 from advgan.classifiers.checks import Finding
 from advgan.classifiers.loading import Classifier, load_classifier, network_classifier
@@ -20,7 +20,7 @@ from advgan.classifiers.query_counter import CountedOracle, Purpose, queries_in
 from advgan.config.settings import Config
 from advgan.data.datasets import Dataset, Split, load_dataset, scaled
 from advgan.errors import AdvGANError, ConfigurationError
-from advgan.evaluation import guards
+from advgan.evaluation import checks
 from advgan.files import check_writable, file_digest, read_json
 from advgan.goals import Goal
 from advgan.networks.keras_file import load_network
@@ -45,7 +45,7 @@ REMEDY = f"evaluate a run of the Keras that is installed here, made with: {TRAIN
 
 
 @dataclass(frozen=True)
-class Request:
+class EvaluationRequest:
     """What to evaluate, and where the results go.
 
     Raises:
@@ -157,7 +157,7 @@ class Subject:
         return self.config.attack.epsilon
 
 
-def check_request(request: Request) -> tuple[Config, Dataset]:
+def check_request(request: EvaluationRequest) -> tuple[Config, Dataset]:
     """The configuration and data of the run that is asked about, which must be those it was trained on.
 
     Raises:
@@ -193,7 +193,7 @@ def check_request(request: Request) -> tuple[Config, Dataset]:
     return config, dataset
 
 
-def load_subject(request: Request, config: Config, dataset: Dataset) -> Subject:
+def load_subject(request: EvaluationRequest, config: Config, dataset: Dataset) -> Subject:
     """Load the networks that are asked about.
 
     Raises:
@@ -218,23 +218,23 @@ def load_subject(request: Request, config: Config, dataset: Dataset) -> Subject:
     return Subject(config, dataset, test, scaled(test.images), classifier, other_target, generator, others, black_box)
 
 
-def asks_black_box(request: Request, config: Config) -> bool:
+def asks_black_box(request: EvaluationRequest, config: Config) -> bool:
     """Whether the classifier that is scored is the run's black box."""
     return config.black_box is not None and request.target is None
 
 
-def target_digest(request: Request, config: Config, dataset: Dataset) -> str:
+def target_digest(request: EvaluationRequest, config: Config, dataset: Dataset) -> str:
     """The digest of the run's own classifier, which is not asked."""
     if config.black_box is None:
         return file_digest(request.run / TARGET)
     return _box(request, config, dataset).digest
 
 
-def _box(request: Request, config: Config, dataset: Dataset) -> BlackBox:
+def _box(request: EvaluationRequest, config: Config, dataset: Dataset) -> BlackBox:
     return run_black_box(config, request.run, dataset.image_shape, dataset.number_of_classes, writes=False)
 
 
-def _black_box(request: Request, config: Config, dataset: Dataset) -> BlackBoxRun:
+def _black_box(request: EvaluationRequest, config: Config, dataset: Dataset) -> BlackBoxRun:
     box, classes, settings = _box(request, config, dataset), dataset.number_of_classes, config.oracle
     folder = request.folder / STAGES
     folder.mkdir(parents=True, exist_ok=True)
@@ -277,27 +277,27 @@ def load_generator(run: Path, shape: tuple[int, int, int]) -> Any:
 def check_subject(subject: Subject) -> list[Finding]:
     """The guards that need no attack of their own: refuse before there are results, or mark."""
     images, labels = subject.images, subject.test.labels
-    few = images[: checks.PROBE_IMAGES]
+    few = images[: classifier_checks.PROBE_IMAGES]
     attacked = AdvGANAttack(subject.generator, None, subject.config.attack)(few)
-    guards.check_bounds("advgan", *extremes(few, attacked.projected), subject.epsilon)
+    checks.check_bounds("advgan", *extremes(few, attacked.projected), subject.epsilon)
     classes = subject.dataset.number_of_classes
     for other in subject.others:
-        checks.check_answers(other, images, classes, white_box=False)
-    held_out = guards.check_held_out(subject.test, [subject.dataset.training, subject.dataset.validation])
+        classifier_checks.check_answers(other, images, classes, white_box=False)
+    held_out = checks.check_held_out(subject.test, [subject.dataset.training, subject.dataset.validation])
     if (run := subject.black_box) is not None:
         stated, spent = run.stated, sum(run.attack_queries.values())
-        same = guards.check_same_black_box(subject.classifier.digest, stated["digest"])
+        same = checks.check_same_black_box(subject.classifier.digest, stated["digest"])
         uncached = [_counted(oracle) for oracle in run.oracles[1:]]
         return [
-            *checks.check_answers(subject.classifier, images, classes, white_box=False, uncached=uncached),
-            guards.not_for_a_black_box("gradients"),
+            *classifier_checks.check_answers(subject.classifier, images, classes, white_box=False, uncached=uncached),
+            checks.not_for_a_black_box("gradients"),
             held_out,
             same,
-            guards.check_budget(spent, stated["query_budget"], run.journal, stated["queries"]),
+            checks.check_budget(spent, stated["query_budget"], run.journal, stated["queries"]),
         ]
     return [
-        *checks.check_answers(subject.classifier, images, classes),
-        checks.check_gradients(subject.classifier, images, labels),
+        *classifier_checks.check_answers(subject.classifier, images, classes),
+        classifier_checks.check_gradients(subject.classifier, images, labels),
         held_out,
     ]
 

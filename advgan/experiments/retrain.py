@@ -9,9 +9,9 @@ from pathlib import Path
 from advgan.config.loading import dump_config
 from advgan.config.settings import Config
 from advgan.errors import AdvGANError, ConfigurationError
-from advgan.experiment import run as train
+from advgan.experiments.plan import check
+from advgan.experiments.train import run as train
 from advgan.files import check_writable, file_digest, read_json, write_text, write_whole
-from advgan.plan import check
 from advgan.run_folder import CONFIG, SUMMARY, TARGET, TARGET_RECORD, load_run_config
 
 Say = Callable[[str], None]

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from advgan import report
-from advgan.assessment import Request, assess, last_record
 from advgan.environment import code_commit
 from advgan.errors import ConfigurationError
-from advgan.evaluation.compared import compared, comparison_page
-from advgan.evaluation.plots import as_png, compared_curves
 from advgan.evaluation.subject import check_request
+from advgan.experiments import console
+from advgan.experiments.evaluate import EvaluationRequest, evaluate_run, last_record
 from advgan.files import check_writable, locked, write_json, write_text, write_whole
+from advgan.reports.comparison import compared, comparison_page
+from advgan.reports.plots import as_png, compared_curves
 
 Say = Callable[[str], None]
 Record = dict[str, Any]
@@ -71,7 +71,7 @@ def compare(comparison: Comparison, say: Say = print, command: str = "") -> Reco
     Raises:
         AdvGANError: a run cannot be evaluated; all are checked before any work.
     """
-    requests = [Request(run, images=comparison.images) for run in comparison.runs]
+    requests = [EvaluationRequest(run, images=comparison.images) for run in comparison.runs]
     for request in requests:
         check_request(request)
     check_writable("--output", comparison.folder)
@@ -91,12 +91,12 @@ def compare(comparison: Comparison, say: Say = print, command: str = "") -> Reco
         write_whole(folder / PICTURE, lambda beside: beside.write_bytes(picture))
         write_text(folder / PAGE, comparison_page(content, picture))
         write_json(folder / COMPARISON, content)
-    for line in report.comparison_results(content, folder):
+    for line in console.comparison_results(content, folder):
         say(line)
     return content
 
 
-def _record(request: Request, comparison: Comparison, say: Say, command: str) -> Record:
+def _record(request: EvaluationRequest, comparison: Comparison, say: Say, command: str) -> Record:
     """A run's evaluation as it stands, where it is of today and has the settings that are asked for."""
     record, current = last_record(request)
     before = {"restarts": 1, "optimized_images": 100} if record is None else record["options"]
@@ -109,4 +109,4 @@ def _record(request: Request, comparison: Comparison, say: Say, command: str) ->
         why = "its settings differ" if current else "code, versions, machine, networks or data have changed"
         say(f"Out of date    {request.folder}: {why}")
     trained = () if record is None else tuple(point["epsilon"] for point in record["retrained"])
-    return assess(replace(request, **options, retrain=trained), say, command)
+    return evaluate_run(replace(request, **options, retrain=trained), say, command)

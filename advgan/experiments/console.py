@@ -11,9 +11,9 @@ from advgan.command_line import command_for
 from advgan.config.loading import dump_config
 from advgan.config.settings import Config
 from advgan.data.datasets import images_in_common
-from advgan.evaluation.compared import goal_in_short, target_in_short
+from advgan.experiments.plan import Plan
 from advgan.networks.description import NetworkDescription, describe
-from advgan.plan import Plan
+from advgan.reports.comparison import goal_in_short, target_in_short
 from advgan.training.query_plan import query_plan
 
 

@@ -9,8 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from advgan.data.pictures import printable
-from advgan.evaluation.attack_folder import Row
 from advgan.goals import Goal
+from advgan.records.attack import Row
 
 REACHED, MISSED, UNCOUNTED = "#1a7f37", "#b42318", "#57606a"
 """Colours: the attack succeeded, failed, or the image does not count."""

@@ -20,7 +20,7 @@ from advgan.config.settings import Config
 from advgan.data.datasets import Dataset, divided, images_in_common, load_dataset, scaled
 from advgan.environment import Environment, prepare_environment
 from advgan.errors import AdvGANError, ConfigurationError
-from advgan.evaluation.guards import check_held_out
+from advgan.evaluation.checks import check_held_out
 from advgan.files import check_writable
 from advgan.metrics import Rate
 from advgan.networks.discriminator import build_discriminator

@@ -17,11 +17,11 @@ from advgan.config.loading import dump_config
 from advgan.config.settings import Config
 from advgan.config.table import Row, Table
 from advgan.errors import AdvGANError, ConfigurationError, Interrupted, OracleUnavailable
-from advgan.evaluation.plots import save_figure, success_against_queries
-from advgan.evaluation.tables import as_markdown, points_against_queries
-from advgan.experiment import run
+from advgan.experiments.plan import check
+from advgan.experiments.train import run
 from advgan.files import check_writable, locked, read_json, write_json, write_text
-from advgan.plan import check
+from advgan.reports.plots import save_figure, success_against_queries
+from advgan.reports.results_table import as_markdown, points_against_queries
 from advgan.run_folder import CONFIG, SUMMARY, load_run_config, located
 
 Say = Callable[[str], None]

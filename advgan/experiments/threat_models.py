@@ -11,8 +11,8 @@ from typing import Any
 from advgan.classifiers.black_box import BlackBox, is_local, run_black_box
 from advgan.classifiers.query_counter import CountedOracle
 from advgan.errors import AdvGANError
+from advgan.experiments.plan import Plan
 from advgan.files import file_digest, read_json, write_json, write_whole
-from advgan.plan import Plan
 from advgan.run_folder import JOURNAL, TARGET, TARGET_RECORD
 from advgan.training.classifier import load_or_train_target
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from advgan.evaluation.html import Cell, document, figure, table
-from advgan.evaluation.page import strongest_other
+from advgan.reports.evaluation_page import strongest_other
+from advgan.reports.html import Cell, document, figure, table
 
 Record = dict[str, Any]
 

@@ -4,16 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
-from advgan.evaluation.html import Cell, document, figure, table
+import numpy as np
 
+from advgan.attacks.advgan_attack import AdvGANAttack
+from advgan.data.datasets import Split
+from advgan.files import write_text
+from advgan.reports.html import Cell, document, figure, table
+from advgan.reports.plots import (
+    as_png,
+    confusion,
+    one_of_each_class,
+    queries_of_run,
+    sample_grid,
+    save_figure,
+    success_against_epsilon,
+    training_curves,
+)
+
+Record = dict[str, Any]
 CLASSES = {"pass": "pass", "warn": "warn", "not checked": "unchecked"}
 PURPOSES = {
     "clean": "clean images, whose answers the distilled network learns",
     "adversarial": "images of the generator so far, whose answers it learns too",
     "validation": "to choose the best generator",
 }
+GRID, CURVE, PAGE, QUERIES = "grid.png", "success_against_epsilon.png", "report.html", "queries.png"
 SIGNS = {"pass": "✓ pass", "warn": "! warn", "not checked": "– not checked"}
 
 
@@ -236,3 +254,85 @@ def _rate_row(name: str, rate: Mapping[str, Any] | None, last: str = "") -> Sequ
 
 def _status(status: str) -> Cell:
     return SIGNS[status], f"status {CLASSES[status]}"
+
+
+def draw_grid(folder: Path, attack: AdvGANAttack, test: Split, clean_predictions: np.ndarray) -> str | None:
+    """Draw one image of each class, clean and adversarial; the file's name, None where no image is classified right."""
+    sample = one_of_each_class(test, clean_predictions)
+    if not len(sample):
+        return None
+    title = f"Test images, epsilon {attack.epsilon:.3g}, {attack.goal}"
+    save_figure(sample_grid(attack, sample, title), folder / GRID)
+    return GRID
+
+
+def draw_curve(folder: Path, record: Record) -> None:
+    """Draw success against epsilon."""
+    others = [(attack["name"], attack["success"]) for attack in record["attacks"]]
+    figure = success_against_epsilon(record["curve"], record["epsilon"], others, record["retrained"])
+    save_figure(figure, folder / CURVE)
+
+
+def draw_queries(folder: Path, record: Record, rows: list[Record]) -> None:
+    """Draw success against queries where the classifier is a black box, and say so in the record.
+
+    Args:
+        folder: of the results.
+        record: the content of ``evaluation.json``; ``files`` is added to.
+        rows: of the run's ``metrics.jsonl``.
+    """
+    if "queries" not in record:
+        return
+    images = record["data"]["images"]
+    attacked = next((attack["images"] for attack in record["attacks"] if attack["name"] == "square"), 0)
+    points = validated(rows, images)
+    figure = queries_of_run(record["queries"], record["success"], record["queries_curve"], points, images, attacked)
+    save_figure(figure, folder / QUERIES)
+    record["files"]["queries"] = QUERIES
+
+
+def write_page(folder: Path, record: Record, rows: list[dict[str, Any]]) -> None:
+    """Write ``report.html``, its figures inside.
+
+    Args:
+        folder: which holds the pictures already.
+        record: the content of ``evaluation.json``.
+        rows: of the run's ``metrics.jsonl``.
+    """
+    epsilon = record["epsilon"]
+    figures = []
+    if record["files"]["grid"]:
+        caption = f"One test image of each class: clean, the signed change (scale: {epsilon:.3g}), adversarial."
+        figures.append(("Images", caption, (folder / GRID).read_bytes()))
+    caption = f"The trained perturbation scaled from 0 to 1; trained at {epsilon:.3g}. Other attacks at that epsilon."
+    if record["retrained"]:
+        caption += " Squares: generators trained at their own epsilon, against the run's own target."
+    figures.append(("Success against epsilon", caption, (folder / CURVE).read_bytes()))
+    if "queries" in record:
+        caption = (
+            "AdvGAN asks while it is trained and then attacks without asking: its queries are divided by the images "
+            "scored, so each further image would move its point to the left. Square searches for each image anew; its "
+            "curve is the share of its images that were fooled by then. Asking about an image twice counts once."
+        )
+        figures.append(("Success against queries", caption, (folder / QUERIES).read_bytes()))
+    matrices = confusion(np.array(record["confusion_clean"]), np.array(record["confusion_under_attack"]))
+    figures.append(("Answers before and under attack", "Images by true class and answer.", as_png(matrices)))
+    kinds = {kind: [row for row in rows if row["kind"] == kind] for kind in ("steps", "epoch")}
+    if kinds["steps"]:
+        curves = training_curves(kinds["steps"], kinds["epoch"])
+        figures.append(("Training", "Losses, success and what the discriminator gets right.", as_png(curves)))
+    write_text(folder / PAGE, page(record, figures))
+
+
+def validated(rows: Sequence[Record], images: int) -> list[Record]:
+    """The success on validation images while the attack was trained, at the queries that had been asked by then.
+
+    Args:
+        rows: of the run's ``metrics.jsonl``.
+        images: how many were scored; queries are divided by it.
+    """
+    return [
+        {"queries_per_image": row["queries"] / images, "success": row["validation_success"]}
+        for row in rows
+        if row["kind"] == "epoch" and "queries" in row
+    ]

@@ -19,7 +19,6 @@ import PIL
 import tensorflow as tf
 
 import advgan
-from advgan import report
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.classifiers.checks import PROBE_IMAGES, Finding, check_accuracy, check_answers
 from advgan.classifiers.loading import Classifier, load_classifier, network_classifier
@@ -30,14 +29,16 @@ from advgan.data.image_source import ImageSource, Labels
 from advgan.data.pictures import Shape, printable, shape_text
 from advgan.environment import Environment, code_commit, prepare_environment
 from advgan.errors import AdvGANError, ConfigurationError
-from advgan.evaluation.attack_folder import PICTURE, RECORD, SCHEMA, TABLE, AttackFolder, Row
-from advgan.evaluation.image_grid import rows_grid
-from advgan.evaluation.plots import save_figure
 from advgan.evaluation.subject import REMEDY
+from advgan.experiments import console
+from advgan.experiments.attack_folder import PICTURE, RECORD, SCHEMA, TABLE, AttackFolder
 from advgan.files import check_writable, file_digest, locked, write_json
 from advgan.metrics import Rate
 from advgan.networks.keras_file import load_network
 from advgan.perturbation import FLOAT_TOLERANCE, measure, to_8_bits
+from advgan.records.attack import Row
+from advgan.reports.image_grid import rows_grid
+from advgan.reports.plots import save_figure
 from advgan.run_folder import GENERATOR, TARGET, load_run_config
 from advgan.training.progress import Progress
 
@@ -48,7 +49,7 @@ MOST_SHOWN = 16
 
 
 @dataclass(frozen=True)
-class Request:
+class AttackRequest:
     """What to attack, with what, and where the output goes."""
 
     run: Path
@@ -77,7 +78,7 @@ class _Attacker(NamedTuple):
         return self.attack.image_shape
 
 
-def attack_files(request: Request, say: Say = print, command: str = "") -> Record:
+def attack_files(request: AttackRequest, say: Say = print, command: str = "") -> Record:
     """Attack images in files, or continue where a call with the same request was stopped.
 
     Args:
@@ -125,7 +126,7 @@ def attack_files(request: Request, say: Say = print, command: str = "") -> Recor
     return record
 
 
-def _check_output(request: Request) -> None:
+def _check_output(request: AttackRequest) -> None:
     source, output = request.images.path.resolve(), request.output.resolve()
     if output.is_relative_to(source) or source.is_relative_to(output):
         problem = f"and {request.images.path} lie one inside the other; choose another folder"
@@ -140,7 +141,7 @@ def _check_output(request: Request) -> None:
         raise ConfigurationError("--output", str(request.output), problem) from None
 
 
-def _load(request: Request) -> tuple[_Attacker, Environment]:
+def _load(request: AttackRequest) -> tuple[_Attacker, Environment]:
     run = request.run
     config = load_run_config(run)
     environment = prepare_environment(config.training)  # before the first network starts the device
@@ -161,7 +162,7 @@ def _load(request: Request) -> tuple[_Attacker, Environment]:
 
 
 def _head(
-    request: Request,
+    request: AttackRequest,
     attacker: _Attacker,
     labels: Labels | None,
     content: str,
@@ -188,7 +189,7 @@ def _head(
         "command": command,
         "commit": code_commit(),
         "environment": {**environment, "pillow": PIL.__version__},
-        "threat_model": report.threat_model(attacker.config, attacker.other_target),
+        "threat_model": console.threat_model(attacker.config, attacker.other_target),
         "goal": attacker.config.attack.goal,
         "target_class": attacker.config.attack.target_class,
         "epsilon": attacker.attack.epsilon,
@@ -200,14 +201,14 @@ def _head(
     }
 
 
-def _introduction(request: Request, attacker: _Attacker, labels: Labels | None) -> list[str]:
+def _introduction(request: AttackRequest, attacker: _Attacker, labels: Labels | None) -> list[str]:
     classifier, origin = attacker.classifier, "none" if labels is None else labels.origin
     if labels is not None and labels.names is not None:
         named = [f"{printable(name)} = {index}" for index, name in enumerate(labels.names)]
         origin += f": {', '.join(named[:10])}{', ...' if len(named) > 10 else ''}"
     return [
         f"Run            {request.run}",
-        f"Threat model   {report.threat_model(attacker.config, attacker.other_target)}",
+        f"Threat model   {console.threat_model(attacker.config, attacker.other_target)}",
         f"Classifier     {'none: the run has no file of one' if classifier is None else classifier.name}",
         f"Images         {request.images}, {'resized to' if request.resize else 'of'} {shape_text(attacker.shape)}",
         f"Labels         {origin}",
@@ -215,7 +216,7 @@ def _introduction(request: Request, attacker: _Attacker, labels: Labels | None) 
 
 
 def _attack(
-    request: Request, attacker: _Attacker, labels: Labels | None, folder: AttackFolder, head: Record, say: Say
+    request: AttackRequest, attacker: _Attacker, labels: Labels | None, folder: AttackFolder, head: Record, say: Say
 ) -> None:
     """Attack all images that an earlier process has not."""
     images, count = request.images, len(request.images)
@@ -242,7 +243,7 @@ def _attack(
         progress.close()
 
 
-def _attack_batch(request: Request, attacker: _Attacker, labels: Labels | None, part: slice) -> list[Row]:
+def _attack_batch(request: AttackRequest, attacker: _Attacker, labels: Labels | None, part: slice) -> list[Row]:
     """Attack consecutive images, write them, read them back and count."""
     images, attack, classifier = request.images, attacker.attack, attacker.classifier
     batch = images.read(part, attacker.shape, request.resize)
@@ -274,7 +275,9 @@ def _unit(images: np.ndarray) -> np.ndarray:
     return images.astype(np.float64) / (255 if images.dtype == np.uint8 else 1)
 
 
-def _finish(request: Request, attacker: _Attacker, labels: Labels | None, folder: AttackFolder, head: Record) -> Record:
+def _finish(
+    request: AttackRequest, attacker: _Attacker, labels: Labels | None, folder: AttackFolder, head: Record
+) -> Record:
     """Write the array where there is one, the table, the picture and, last, the record."""
     names = None if labels is None else labels.names
     folder.write_table(names)
@@ -310,7 +313,7 @@ def _finish(request: Request, attacker: _Attacker, labels: Labels | None, folder
 
 
 def _judged(
-    request: Request, attacker: _Attacker, labels: Labels | None, left_out: list[Record], right: int
+    request: AttackRequest, attacker: _Attacker, labels: Labels | None, left_out: list[Record], right: int
 ) -> list[Finding]:
     """Whether the classifier does better than chance on the clean images, where their labels are known."""
     images, missing = request.images, {entry["file"] for entry in left_out}
@@ -337,7 +340,7 @@ def _what_counts(attacker: _Attacker, labels: Labels | None) -> str:
 
 
 def _draw(
-    request: Request, attacker: _Attacker, folder: AttackFolder, names: tuple[str, ...] | None, attacked: int
+    request: AttackRequest, attacker: _Attacker, folder: AttackFolder, names: tuple[str, ...] | None, attacked: int
 ) -> None:
     """Draw up to 16 of the images, spread evenly over all: clean, the change, adversarial."""
     images, epsilon = request.images, attacker.attack.epsilon
@@ -366,7 +369,7 @@ def results(record: Record, output: Path) -> list[str]:
     else:
         line += f", success {Rate(**success)} ({record['success_counts']})"
     lines = ["", line, f"Largest change of a pixel {record['largest_linf']:.6f}, mean L2 {record['mean_l2']:.2f}"]
-    lines += report.warnings(Finding(**found) for found in record.get("checks", []))
+    lines += console.warnings(Finding(**found) for found in record.get("checks", []))
     if left_out:
         some = ", ".join(printable(entry["file"]) for entry in left_out[:5])
         more = "" if len(left_out) <= 5 else f" and {len(left_out) - 5:,} more ({RECORD} names all)"

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from advgan import report
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.classifiers.checks import Finding, check_accuracy
 from advgan.classifiers.interface import as_classifier
@@ -18,13 +17,14 @@ from advgan.config.settings import Config
 from advgan.data.datasets import Dataset, scaled
 from advgan.environment import changes_between, code_commit, peak_memory
 from advgan.errors import AdvGANError
-from advgan.evaluation.plots import as_pixels, one_of_each_class, sample_grid, save_figure, training_curves
 from advgan.evaluation.scores import accuracy, score_attack
+from advgan.experiments import console
+from advgan.experiments.plan import Plan, check
+from advgan.experiments.threat_models import counted_oracle, provide_target, scores_of
 from advgan.files import locked, read_json, write_json, write_text, write_whole
 from advgan.metrics import Rate
 from advgan.networks.keras_file import load_network, weights_digest
-from advgan.plan import Plan, check
-from advgan.provision import counted_oracle, provide_target, scores_of
+from advgan.reports.plots import as_pixels, one_of_each_class, sample_grid, save_figure, training_curves
 from advgan.run_folder import (
     CONFIG,
     DISTILLED,
@@ -78,7 +78,7 @@ def run(plan: Plan, run_directory: Path, say: Say = print, command: str = "") ->
             summary = read_json(run_directory / SUMMARY, "test", "seconds")
         else:
             summary = _run(plan, run_directory, say, command)
-        for line in report.results(summary, run_directory):
+        for line in console.results(summary, run_directory):
             say(line)
         return summary
 
@@ -87,7 +87,7 @@ def _run(plan: Plan, run_directory: Path, say: Say, command: str) -> dict[str, A
     start = time.monotonic()
     config, dataset = plan.config, plan.dataset
     _start_process(plan, run_directory, say, command)
-    for line in report.introduction(plan, run_directory):
+    for line in console.introduction(plan, run_directory):
         say(line)
 
     target_seconds = provide_target(plan, run_directory, say)
@@ -97,7 +97,7 @@ def _run(plan: Plan, run_directory: Path, say: Say, command: str) -> dict[str, A
         target = as_classifier(network, dataset.image_shape, str(run_directory / TARGET))
         clean = accuracy(target, dataset.test)
         say(f"Target         clean accuracy {clean} test images")
-        for line in report.warnings([_judged(plan, clean)]):
+        for line in console.warnings([_judged(plan, clean)]):
             say(line)
     else:
         target = build_distilled(dataset.image_shape, dataset.number_of_classes, config)
@@ -123,7 +123,7 @@ def _run(plan: Plan, run_directory: Path, say: Say, command: str) -> dict[str, A
     _draw_results(best, dataset, run_directory)
     summary = {
         "processes": read_json(run_directory / PROCESSES),
-        "threat_model": report.threat_model(config),
+        "threat_model": console.threat_model(config),
         **({} if oracle is None else {"black_box": _black_box_figures(state, plan, oracle)}),
         "seed": config.seed,
         "steps": state.position.step,
@@ -216,7 +216,7 @@ def _train(
         figure = sample_grid(attack, sample, title)
         save_figure(figure, pictures / f"epoch-{epoch.epoch:03d}.png")
         records.add_image("samples", epoch.step, as_pixels(figure))
-        progress.say(report.epoch_line(epoch.values, epoch.epoch, epoch.improved, config))
+        progress.say(console.epoch_line(epoch.values, epoch.epoch, epoch.improved, config))
         if epoch.discriminator_health:
             progress.say(f"note: {epoch.discriminator_health}")
 

@@ -18,11 +18,11 @@ from advgan.classifiers.loading import Classifier
 from advgan.data.batches import images_at_once, slices
 from advgan.data.datasets import scaled
 from advgan.errors import AdvGANError
-from advgan.evaluation import guards
+from advgan.evaluation import checks
+from advgan.evaluation.cache import ResultCache
 from advgan.evaluation.curve import Point, curve_answers, epsilons_of_curve, success_curve
 from advgan.evaluation.queries import Gap, gap, survival
-from advgan.evaluation.stages import Stages
-from advgan.evaluation.subject import Request, Subject, extremes, load_generator
+from advgan.evaluation.subject import EvaluationRequest, Subject, extremes, load_generator
 from advgan.files import file_digest
 from advgan.goals import Untargeted
 from advgan.metrics import Rate, success_rate
@@ -57,7 +57,7 @@ class Results:
     """Attacks that did not run: ``name``, ``reason``."""
 
 
-def attack_all(request: Request, subject: Subject, stages: Stages) -> Results:
+def attack_all(request: EvaluationRequest, subject: Subject, stages: ResultCache) -> Results:
     """Run every attack, or find again what an evaluation that was stopped left of it.
 
     Raises:
@@ -65,7 +65,7 @@ def attack_all(request: Request, subject: Subject, stages: Stages) -> Results:
     """
     (clean, *others_clean), judged = _clean(subject, stages)
     made = {**_advgan(subject, stages), "clean_predictions": clean}
-    within = guards.check_bounds("advgan", *extremes(subject.images, made["adversarial"]), subject.epsilon)
+    within = checks.check_bounds("advgan", *extremes(subject.images, made["adversarial"]), subject.epsilon)
     compared, fooled, findings = _baselines(request, subject, stages, made)
     square = None if subject.black_box is None else _square(request, subject, stages, made)
     if isinstance(square, _Square):
@@ -80,7 +80,7 @@ def attack_all(request: Request, subject: Subject, stages: Stages) -> Results:
     transfer = _transfer(subject, stages, made, others_clean)
     distilled = None if subject.black_box is None else gap(subject, subject.black_box, stages, made)
     if distilled is not None:
-        found.append(guards.check_agreement(distilled.agreement_clean))
+        found.append(checks.check_agreement(distilled.agreement_clean))
     return Results(
         made,
         compared,
@@ -101,7 +101,7 @@ def share(hits: np.ndarray) -> Rate:
 
 
 def retrained_success(
-    subject: Subject, stages: Stages, clean: np.ndarray, epsilon: float, run: Path
+    subject: Subject, stages: ResultCache, clean: np.ndarray, epsilon: float, run: Path
 ) -> tuple[Rate, Finding]:
     """The stage ``retrained-<epsilon>``: the success of a generator trained at that epsilon, and its bounds.
 
@@ -128,11 +128,11 @@ def retrained_success(
     settings = {"epsilon": epsilon, "generator": file_digest(run / GENERATOR)}
     result = stages.result(f"retrained-{epsilon}", settings, len(images), work)
     bounds = result["linf"], result["lowest"], result["highest"]
-    finding = guards.check_bounds(f"advgan retrained at {epsilon:.4g}", *bounds, epsilon)
+    finding = checks.check_bounds(f"advgan retrained at {epsilon:.4g}", *bounds, epsilon)
     return success_rate(subject.goal, labels, clean, result["predictions"]), finding
 
 
-def _clean(subject: Subject, stages: Stages) -> tuple[list[np.ndarray], list[Finding]]:
+def _clean(subject: Subject, stages: ResultCache) -> tuple[list[np.ndarray], list[Finding]]:
     """The stages ``clean``: what the classifier and the further ones answer on the clean images, before any attack.
 
     Raises:
@@ -148,7 +148,7 @@ def _clean(subject: Subject, stages: Stages) -> tuple[list[np.ndarray], list[Fin
     return answers, findings
 
 
-def _clean_answers(subject: Subject, stages: Stages, classifier: Classifier, number: int) -> np.ndarray:
+def _clean_answers(subject: Subject, stages: ResultCache, classifier: Classifier, number: int) -> np.ndarray:
     def work(advance: Advance) -> Arrays:
         answers = classifier.answers(subject.images)
         advance(len(answers))
@@ -158,7 +158,7 @@ def _clean_answers(subject: Subject, stages: Stages, classifier: Classifier, num
     return stages.result(name, {"classifier": classifier.digest}, len(subject.test), work)["clean_predictions"]
 
 
-def _advgan(subject: Subject, stages: Stages) -> Arrays:
+def _advgan(subject: Subject, stages: ResultCache) -> Arrays:
     """The stage ``advgan``: the generator's images and the target's answers."""
     attack = AdvGANAttack(subject.generator, None, subject.config.attack)
     images, classifier = subject.images, subject.classifier
@@ -184,7 +184,7 @@ def _advgan(subject: Subject, stages: Stages) -> Arrays:
 
 
 def _baselines(
-    request: Request, subject: Subject, stages: Stages, made: Arrays
+    request: EvaluationRequest, subject: Subject, stages: ResultCache, made: Arrays
 ) -> tuple[list[Record], np.ndarray, list[Finding]]:
     """A stage for each attack to compare with; whether any, AdvGAN's too, fooled each image; their bounds.
 
@@ -210,7 +210,7 @@ def _baselines(
         result = stages.result(baseline.name.replace(" ", "-"), settings, total * baseline.restarts, work)
         answers = result["predictions"]
         extremes = result["linf"], result["lowest"], result["highest"]
-        findings.append(guards.check_bounds(baseline.name, *extremes, subject.epsilon))
+        findings.append(checks.check_bounds(baseline.name, *extremes, subject.epsilon))
         fooled[part] |= goal.reached(classes, answers)
         rows.append(_row(baseline.name, baseline.kind, settings, subject, made, result))
     return rows, fooled, findings
@@ -245,7 +245,7 @@ class _Square:
     curve: list[Record]
 
 
-def _square(request: Request, subject: Subject, stages: Stages, made: Arrays) -> _Square | str:
+def _square(request: EvaluationRequest, subject: Subject, stages: ResultCache, made: Arrays) -> _Square | str:
     """The stage ``square`` on the first images; why it cannot run where it cannot."""
     if reason := why_not_square(subject.dataset.image_shape):
         return reason
@@ -264,13 +264,13 @@ def _square(request: Request, subject: Subject, stages: Stages, made: Arrays) ->
     }
     return _Square(
         row,
-        guards.check_bounds("square", *extremes, subject.epsilon),
+        checks.check_bounds("square", *extremes, subject.epsilon),
         goal.reached(labels, result["predictions"]),
         survival(goal, labels, clean, result["asked"], result["reached"]),
     )
 
 
-def _transfer(subject: Subject, stages: Stages, made: Arrays, others_clean: list[np.ndarray]) -> list[Record]:
+def _transfer(subject: Subject, stages: ResultCache, made: Arrays, others_clean: list[np.ndarray]) -> list[Record]:
     """A stage for each further classifier: what it answers on the generator's images."""
     rows = []
     labels = subject.test.labels
@@ -294,7 +294,7 @@ def _transfer(subject: Subject, stages: Stages, made: Arrays, others_clean: list
     return rows
 
 
-def _full_range(subject: Subject, stages: Stages) -> Rate | None:
+def _full_range(subject: Subject, stages: ResultCache) -> Rate | None:
     """The stage ``full-range``: accuracy under untargeted PGD at epsilon 1; None where no gradient may be followed."""
     if subject.black_box is not None or not has_gradient(subject.classifier, subject.images):
         return None
@@ -316,23 +316,23 @@ def _compare_attacks(
 
     transferred = success if subject.other_target else None  # trained elsewhere, the generator is a black-box attack
     of_gradients = [
-        guards.check_iterative(best("single step"), best("iterative")),
-        guards.check_white_box(best("noise"), best("single step", "iterative"), transferred),
-        guards.check_full_range(full_range, subject.dataset.number_of_classes),
+        checks.check_iterative(best("single step"), best("iterative")),
+        checks.check_white_box(best("noise"), best("single step", "iterative"), transferred),
+        checks.check_full_range(full_range, subject.dataset.number_of_classes),
     ]
     if subject.black_box is not None:
-        of_gradients = [guards.not_for_a_black_box(finding.guard) for finding in of_gradients]
+        of_gradients = [checks.not_for_a_black_box(finding.guard) for finding in of_gradients]
     return [
         *of_gradients[:2],
-        guards.check_generator(best("noise"), success),
+        checks.check_generator(best("noise"), success),
         *of_gradients[2:],
-        guards.check_curve(
+        checks.check_curve(
             [point.epsilon for point in curve if point.falls], [point.epsilon for point in curve if point.falls_clearly]
         ),
     ]
 
 
-def _curve(subject: Subject, stages: Stages, made: Arrays) -> list[Point]:
+def _curve(subject: Subject, stages: ResultCache, made: Arrays) -> list[Point]:
     """The stage ``curve``; at epsilon 0 nothing may succeed."""
     images, epsilon = subject.images, subject.epsilon
     total = len(images) * len(epsilons_of_curve(epsilon))

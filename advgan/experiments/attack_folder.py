@@ -8,35 +8,16 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.files import read_json, write_json, write_whole
+from advgan.records.attack import Row
 
 SCHEMA = 1
 RECORD, TABLE, PICTURE = "attack.json", "attack.csv", "attack.png"
 ROWS, BEGUN, LOCK = ".attack.partial.jsonl", ".attack.partial.json", ".lock"
 COLUMNS = ("file", "clean_class", "adversarial_class", "success", "linf", "l2", "output")
-
-
-class Row(NamedTuple):
-    """What became of one image."""
-
-    file: str
-    output: str
-    """Its adversarial image, relative to the folder."""
-    clean: int | None = None
-    """The classifier's answer on the clean image; None where there is no classifier, or the image cannot be used."""
-    adversarial: int | None = None
-    """Its answer on the adversarial image as it is in the file."""
-    counts: bool = False
-    """Whether it enters the success rate."""
-    success: bool = False
-    linf: float = 0.0
-    """The largest change of a pixel, in [0, 1]."""
-    l2: float = 0.0
-    problem: str = ""
-    """Why the image cannot be used; empty where it was attacked."""
 
 
 class AttackFolder:

@@ -1,4 +1,4 @@
-"""One evaluation of a finished run, from its folder to figures: ``assess`` serves the command line and the tests."""
+"""One evaluation of a finished run, from its folder to figures; command line, tests and notebooks call the same."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import advgan
-from advgan import report
+from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.attacks.baselines import Advance
 from advgan.classifiers.checks import Finding
 from advgan.config.settings import Config
 from advgan.data.datasets import Dataset
 from advgan.environment import Environment, code_commit, code_digest, prepare_environment
-from advgan.evaluation.attacking import Results, attack_all, retrained_success
-from advgan.evaluation.outputs import draw_curve, draw_queries, read_back, write_images, write_page
+from advgan.evaluation.attack_stages import Results, attack_all, retrained_success
+from advgan.evaluation.cache import ResultCache
 from advgan.evaluation.queries import most_queries
 from advgan.evaluation.record import SCHEMA as SCHEMA
 from advgan.evaluation.record import evaluation_record
-from advgan.evaluation.stages import Stages
+from advgan.evaluation.saved_images import read_back, write_images
 from advgan.evaluation.subject import (
     STAGES,
     Subject,
@@ -31,10 +31,13 @@ from advgan.evaluation.subject import (
     load_subject,
     target_digest,
 )
-from advgan.evaluation.subject import Request as Request  # the door finds it here
+from advgan.evaluation.subject import EvaluationRequest as EvaluationRequest  # the door finds it here
+from advgan.experiments import console
+from advgan.experiments.retrain import Retraining, plan_retraining, retrain
 from advgan.files import digest_of, file_digest, locked, read_json, write_json
 from advgan.metrics import Rate
-from advgan.retraining import Retraining, plan_retraining, retrain
+from advgan.reports.checklist import report_card
+from advgan.reports.evaluation_page import draw_curve, draw_grid, draw_queries, write_page
 from advgan.run_folder import DISTILLED, GENERATOR, SUMMARY
 from advgan.run_folder import latest_finished_run as latest_finished_run
 from advgan.run_folder import run_of as run_of
@@ -46,7 +49,7 @@ Record = dict[str, Any]
 EVALUATION = "evaluation.json"
 
 
-def assess(request: Request, say: Say = print, command: str = "") -> Record:
+def evaluate_run(request: EvaluationRequest, say: Say = print, command: str = "") -> Record:
     """Evaluate a finished run, or go on where an evaluation of it stopped.
 
     Args:
@@ -74,17 +77,19 @@ def assess(request: Request, say: Say = print, command: str = "") -> Record:
         if subject.black_box is None:
             held.enter_context(_alone_in(request.folder))
         decisive = _determinants(request, config, dataset, environment, subject.classifier.digest)
-        stages = Stages(request.folder / STAGES, decisive, _watch)
-        model = report.threat_model(config, subject.other_target)
-        for line in report.evaluation_introduction(model, request.run, subject.classifier.name, len(subject.test)):
+        stages = ResultCache(request.folder / STAGES, decisive, _watch)
+        model = console.threat_model(config, subject.other_target)
+        for line in console.evaluation_introduction(model, request.run, subject.classifier.name, len(subject.test)):
             say(line)
         if subject.black_box is not None:
-            say(report.queries_ahead(most_queries(request, subject), subject.black_box.queries))
+            say(console.queries_ahead(most_queries(request, subject), subject.black_box.queries))
         for point in planned:  # before the last evaluation goes: this is what takes long, and may be stopped
             retrain(point, request.run, say, command)
         (request.folder / EVALUATION).unlink(missing_ok=True)  # written last: where it is, the folder is whole
         results = attack_all(request, subject, stages)
         files = write_images(request.folder, subject, results.made)
+        attack = AdvGANAttack(subject.generator, subject.classifier.scores, config.attack)
+        files["grid"] = draw_grid(request.folder, attack, subject.test, results.made["clean_predictions"])
         saved = read_back(request.folder, subject, stages, files)
         retrained, bounded = _retrained(planned, subject, stages, results)
         head = {
@@ -102,6 +107,7 @@ def assess(request: Request, say: Say = print, command: str = "") -> Record:
         }
         findings = [*findings, *results.findings, *bounded]
         record = evaluation_record(head, request, subject, results, saved, retrained, findings, files)
+        record["card"] = [dataclasses.asdict(line) for line in report_card(record)]
         rows = read_rows(request.run / "metrics.jsonl")
         draw_curve(request.folder, record)
         draw_queries(request.folder, record, rows)
@@ -109,13 +115,13 @@ def assess(request: Request, say: Say = print, command: str = "") -> Record:
         write_json(request.folder / EVALUATION, record)
         if stages.found:
             say(f"Found already  {', '.join(stages.found)}")
-    for line in report.evaluation_results(record, request.folder):
+    for line in console.evaluation_results(record, request.folder):
         say(line)
     return record
 
 
-def last_record(request: Request) -> tuple[Record | None, bool]:
-    """The record of the evaluation in the request's folder, and whether ``assess`` would come to it again.
+def last_record(request: EvaluationRequest) -> tuple[Record | None, bool]:
+    """The record of the evaluation in the request's folder, and whether ``evaluate_run`` would come to it again.
 
     It would not where code, versions, machine, networks or data have changed. Where there is no record of today's form,
     None and False. The options of the other attacks, transfer and retraining are not compared.
@@ -134,7 +140,7 @@ def last_record(request: Request) -> tuple[Record | None, bool]:
 
 
 def _determinants(
-    request: Request, config: Config, dataset: Dataset, environment: Environment, target: str
+    request: EvaluationRequest, config: Config, dataset: Dataset, environment: Environment, target: str
 ) -> dict[str, Any]:
     """What decides every stage's result; ``target`` is the classifier's digest."""
     black_box = {}
@@ -175,7 +181,7 @@ def _watch(name: str, total: int) -> Iterator[Advance]:
 
 
 def _retrained(
-    planned: list[Retraining], subject: Subject, stages: Stages, results: Results
+    planned: list[Retraining], subject: Subject, stages: ResultCache, results: Results
 ) -> tuple[list[Record], list[Finding]]:
     """Measure the generators that were trained anew; the guards' findings about their bounds."""
     points, findings = [], []

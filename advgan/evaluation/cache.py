@@ -18,7 +18,7 @@ Watch = Callable[[str, int], AbstractContextManager[Advance]]
 """Shows how far a stage is: called with its name and its number of images."""
 
 
-class Stages:
+class ResultCache:
     """The stages of an evaluation, each a file of arrays that is written whole and found again by a digest.
 
     Args:

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.data.datasets import Split, scaled
-from advgan.evaluation.image_grid import MISSED, REACHED, UNCOUNTED, image_grid
 from advgan.files import write_whole
+from advgan.reports.image_grid import MISSED, REACHED, UNCOUNTED, image_grid
 
 Row = dict[str, Any]
 MOST_CLASSES_IN_NUMBERS = 20
