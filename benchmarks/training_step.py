@@ -31,7 +31,7 @@ from advgan.config.settings import Config  # noqa: E402
 from advgan.data.batches import epoch_order, gather_batch  # noqa: E402
 from advgan.data.datasets import Dataset, load_dataset, scaled  # noqa: E402
 from advgan.environment import peak_memory, prepare_environment  # noqa: E402
-from advgan.training.metrics_log import Records  # noqa: E402
+from advgan.training.metrics_log import MetricsLog  # noqa: E402
 from advgan.training.progress import Progress  # noqa: E402
 from advgan.training.state import Checkpoints  # noqa: E402
 from advgan.training.step import StepSettings, training_step  # noqa: E402
@@ -43,7 +43,7 @@ class Clock(Progress):
     """Notes when the loop reports, so that its start (tracing) and its end (validation) are left out."""
 
     def __init__(self, total: int) -> None:
-        super().__init__("loop", total, shown=False)
+        super().__init__("loop", total)
         self.times: list[tuple[int, float]] = []
 
     def advance(self, steps: int, status: str) -> None:
@@ -103,19 +103,20 @@ def loop(config: Config, dataset: Dataset, target: Any) -> float:
     steps = total_steps(len(dataset.training), config)
     state, clock = build_state(dataset.image_shape, target, config, steps), Clock(steps)
     with tempfile.TemporaryDirectory() as folder:
-        records = Records(Path(folder), 0)
+        log = MetricsLog(Path(folder), 0)
         attack = AdvGANAttack(state.networks.generator, target, config.attack)
         train(
             state,
             dataset,
             config,
             Checkpoints(Path(folder) / "state", 2),
-            records,
+            log,
             clock,
             Validation(attack, dataset.validation),
             lambda _report: None,
         )
-        records.close()
+        log.close()
+        clock.close()
     return clock.seconds_per_step()
 
 

@@ -19,7 +19,7 @@ from advgan.errors import AdvGANError, Interrupted
 from advgan.experiments.train import train_and_evaluate
 from advgan.files import locked, read_json, write_json
 from advgan.run_folder import load_run_config, new_run_directory
-from advgan.training.metrics_log import Records, read_rows
+from advgan.training.metrics_log import MetricsLog, read_rows
 from advgan.training.state import TrainingState
 
 SETTINGS: dict[str, Any] = {
@@ -212,16 +212,16 @@ def test_a_stop_is_asked_for_in_the_middle_and_at_the_end_of_an_epoch(
     """Nothing is lost and no epoch is written twice."""
     config, run = finished_run
     again = rewound(run, 10, tmp_path)
-    original = Records.add
+    original = MetricsLog.add
 
-    def add_and_interrupt(records: Records, kind: str, epoch: int, step: int, values: dict[str, float]) -> None:
-        original(records, kind, epoch, step, values)
+    def add_and_interrupt(log: MetricsLog, kind: str, epoch: int, step: int, values: dict[str, float]) -> None:
+        original(log, kind, epoch, step, values)
         if kind == "epoch" or step in (24, 75):
             os.kill(os.getpid(), signal.SIGINT)
 
     stops = 0
     with monkeypatch.context() as patch:
-        patch.setattr(Records, "add", add_and_interrupt)
+        patch.setattr(MetricsLog, "add", add_and_interrupt)
         while not (again / "summary.json").exists():
             try:
                 train_and_evaluate(config, again)

@@ -37,7 +37,7 @@ from advgan.run_folder import (
 )
 from advgan.run_folder import load_run_config as load_run_config  # the doors find it here
 from advgan.training.distillation import Distillation, build_distilled
-from advgan.training.metrics_log import Records, read_rows
+from advgan.training.metrics_log import MetricsLog, read_rows
 from advgan.training.progress import Progress
 from advgan.training.state import Checkpoints, TrainingState
 from advgan.training.trainer import EpochReport, build_state, train
@@ -205,7 +205,7 @@ def _train(
     sample = one_of_each_class(validation, predictions)
     pictures = run_directory / "samples"
     pictures.mkdir(exist_ok=True)
-    records = Records(run_directory, state.position.step, state.position.round)
+    records = MetricsLog(run_directory, state.position.step, state.position.round)
     progress = Progress("advgan", plan.steps, start=state.position.step)
     answering = "" if oracle is None else ", answers of the distilled network"
 

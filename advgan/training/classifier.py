@@ -65,9 +65,7 @@ def target_digest(config: Config, dataset: Dataset, environment: Environment) ->
     return hashlib.sha256(json.dumps(determinants, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def load_or_train_target(
-    config: Config, dataset: Dataset, environment: Environment, cache: Path, progress_shown: bool = True
-) -> Target:
+def load_or_train_target(config: Config, dataset: Dataset, environment: Environment, cache: Path) -> Target:
     """Load the target from the cache, or train it and put it there.
 
     Args:
@@ -75,7 +73,6 @@ def load_or_train_target(
         dataset: the target sees the training split only.
         environment: from ``prepare_environment``.
         cache: the folder of all targets.
-        progress_shown: whether to show a progress bar.
 
     Raises:
         NonFiniteError: its loss is NaN or infinite.
@@ -89,7 +86,7 @@ def load_or_train_target(
         return Target(model, digest, seconds, cached=True)
     shutil.rmtree(folder, ignore_errors=True)  # without its record it is not ours
     start = time.monotonic()
-    model = train_classifier(config, dataset, progress_shown)
+    model = train_classifier(config, dataset)
     seconds = time.monotonic() - start
     record = {"digest": digest, "seconds": seconds, "target": config.target.model_dump(mode="json")}
     with whole_directory(folder) as beside:
@@ -99,7 +96,7 @@ def load_or_train_target(
     return Target(model, digest, seconds, cached=False)
 
 
-def train_classifier(config: Config, dataset: Dataset, progress_shown: bool = True) -> Any:
+def train_classifier(config: Config, dataset: Dataset) -> Any:
     """Train a classifier by cross-entropy plus its weight decay, from its seed alone.
 
     Returns:
@@ -123,7 +120,7 @@ def train_classifier(config: Config, dataset: Dataset, progress_shown: bool = Tr
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
         return loss
 
-    progress = Progress("target", total, shown=progress_shown)
+    progress = Progress("target", total)
     try:
         for epoch in range(settings.epochs):
             order = epoch_order(len(dataset.training), seed, epoch)

@@ -26,7 +26,7 @@ from advgan.data.datasets import Dataset, Split, scaled
 from advgan.errors import Interrupted, NonFiniteError
 from advgan.files import write_whole
 from advgan.perturbation import to_8_bits
-from advgan.training.metrics_log import Records
+from advgan.training.metrics_log import MetricsLog
 from advgan.training.progress import Progress
 from advgan.training.query_plan import query_plan
 from advgan.training.state import TrainingState
@@ -56,7 +56,6 @@ class Distillation:
         folder: for what was asked in each round; a resumed run finds it there.
         records: where the numbers go.
         say: receives a line for each round.
-        progress_shown: whether to show progress bars.
     """
 
     def __init__(
@@ -67,25 +66,23 @@ class Distillation:
         dataset: Dataset,
         config: Config,
         folder: Path,
-        records: Records,
+        records: MetricsLog,
         say: Callable[[str], None],
-        progress_shown: bool = True,
     ) -> None:
         self._state, self._oracle, self._attack, self._config = state, oracle, attack, config
         self._training, self._folder, self._records, self._say = dataset.training, folder, records, say
-        self._shown = progress_shown
         self.plan = query_plan(config, len(dataset.training), len(dataset.validation))
         self._step_on = _compiled_step(state)
 
-    def __call__(self, stop_asked: Callable[[], bool], save: Callable[[], None]) -> None:
+    def __call__(self, stop_requested: Callable[[], bool], save: Callable[[], None]) -> None:
         """Do what is left of the distillation that belongs before the coming epoch.
 
         Args:
-            stop_asked: whether to stop; what was done is saved then.
+            stop_requested: whether to stop; what was done is saved then.
             save: writes a checkpoint.
 
         Raises:
-            Interrupted: a stop was asked for, or the black box does not answer.
+            Interrupted: a stop was requested, or the black box does not answer.
             NonFiniteError: the loss is NaN or infinite.
         """
         position = self._state.position
@@ -103,7 +100,7 @@ class Distillation:
             clock()
             save()
 
-        loss = self._distil(self._asked(position.round, stop_asked), stop_asked, keep)
+        loss = self._distil(self._asked(position.round, stop_requested), stop_requested, keep)
         position.round, position.round_step = position.round + 1, 0
         position.other_changes += 1
         clock()
@@ -117,30 +114,30 @@ class Distillation:
         self._say(f"round {position.round}/{rounds}: distilled, {spent:,} queries so far{ended}")
         save()
 
-    def _asked(self, number: int, stop_asked: Callable[[], bool]) -> list[tuple[Any, Any]]:
+    def _asked(self, number: int, stop_requested: Callable[[], bool]) -> list[tuple[Any, Any]]:
         """Images and answers to learn in a round: the clean ones, then all adversarial ones, as tensors."""
-        clean = self._clean(stop_asked)
+        clean = self._clean(stop_requested)
         if number == 0:
             return [clean]
         earlier = range(1, number) if self._config.distillation.replay else ()
-        rounds = [*(self._round(index, stop_asked) for index in earlier), self._round(number, stop_asked)]
+        rounds = [*(self._round(index, stop_requested) for index in earlier), self._round(number, stop_requested)]
         return [clean, tuple(tf.constant(np.concatenate(parts)) for parts in zip(*rounds, strict=True))]
 
-    def _clean(self, stop_asked: Callable[[], bool]) -> tuple[Any, Any]:
+    def _clean(self, stop_requested: Callable[[], bool]) -> tuple[Any, Any]:
         images, labels = self._training.images, self._training.labels
         if self._config.distillation.clean_answers == "labels":
             return tf.constant(images), tf.one_hot(labels, self._oracle.classes)
         chosen = np.sort(_shuffled(len(images), self._config.seed, 0)[: self.plan.clean])
-        answers = self._ask(scaled(images[chosen]), "clean", stop_asked)
+        answers = self._ask(scaled(images[chosen]), "clean", stop_requested)
         judge_black_box(self._config, answers.argmax(axis=1), Split(images[chosen], labels[chosen]))
         return tf.constant(images[chosen]), tf.constant(answers)
 
-    def _round(self, number: int, stop_asked: Callable[[], bool]) -> tuple[np.ndarray, np.ndarray]:
+    def _round(self, number: int, stop_requested: Callable[[], bool]) -> tuple[np.ndarray, np.ndarray]:
         """What was asked about before a round: adversarial images, uint8, and answers; asked where it is not there."""
         path = self._folder / f"{number:03d}.npz"
         if not path.exists():
             images = self._chosen(number)
-            answers = self._ask(scaled(images), "adversarial", stop_asked)
+            answers = self._ask(scaled(images), "adversarial", stop_requested)
             self._folder.mkdir(exist_ok=True)
             write_whole(path, lambda beside: np.savez(beside, images=images, answers=answers))
         with np.load(path, allow_pickle=False) as archive:
@@ -163,12 +160,12 @@ class Distillation:
             made[part] = to_8_bits(clean, self._attack.generate(clean), self._attack.epsilon)
         return made
 
-    def _ask(self, images: np.ndarray, purpose: Any, stop_asked: Callable[[], bool]) -> np.ndarray:
-        progress = Progress(f"asking ({purpose})", len(images), shown=self._shown, unit="image")
+    def _ask(self, images: np.ndarray, purpose: Any, stop_requested: Callable[[], bool]) -> np.ndarray:
+        progress = Progress(f"asking ({purpose})", len(images), unit="image")
 
         def advance(count: int) -> None:
             progress.advance(count, f"{self._oracle.spent:,} queries so far")
-            if stop_asked() and progress.done < len(images):
+            if stop_requested() and progress.done < len(images):
                 raise Interrupted("stopped between two requests; the answers are kept")
 
         try:
@@ -176,7 +173,9 @@ class Distillation:
         finally:
             progress.close()
 
-    def _distil(self, data: list[tuple[Any, Any]], stop_asked: Callable[[], bool], save: Callable[[], Any]) -> float:
+    def _distil(
+        self, data: list[tuple[Any, Any]], stop_requested: Callable[[], bool], save: Callable[[], Any]
+    ) -> float:
         """Train f from the position's step on; return the mean loss of the last steps."""
         config, position = self._config, self._state.position
         settings = config.distillation
@@ -186,7 +185,7 @@ class Distillation:
             _batches(len(answers), settings.batch_size, total, [config.seed, position.round, part])
             for part, (_, answers) in enumerate(data)
         ]
-        progress = Progress("distilling", total, start=position.round_step, shown=self._shown)
+        progress = Progress("distilling", total, start=position.round_step)
         waiting: list[Any] = []
         loss = math.nan
         try:
@@ -199,7 +198,7 @@ class Distillation:
                 position.round_step += 1
                 position.other_changes += 1
                 last = position.round_step == total
-                stopping = stop_asked() and not last
+                stopping = stop_requested() and not last
                 due = position.round_step % config.output.checkpoint_every == 0 and not last
                 if len(waiting) == STEPS_PER_REPORT or last or stopping or due:
                     values = [float(value) for value in waiting]

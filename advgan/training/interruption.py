@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a question asked between steps, so that no step is cut in half."""
+"""Ctrl-C and SIGTERM as a question between steps, so that no step is cut in half."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from types import FrameType
 
 
 @contextmanager
-def asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """Give a function that tells whether a stop was asked for. A second Ctrl-C stops at once."""
-    asked = False
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """Give a function that says whether a stop was requested. A second Ctrl-C stops at once."""
+    requested = False
 
     def remember(_number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+        nonlocal requested
+        if requested:
             raise KeyboardInterrupt
-        asked = True
+        requested = True
 
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's business
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield lambda: False
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, remember) for number in numbers}
     try:
-        yield lambda: asked
+        yield lambda: requested
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

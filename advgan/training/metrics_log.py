@@ -16,11 +16,11 @@ from advgan.files import write_text
 Row = dict[str, Any]
 
 
-class Records:
+class MetricsLog:
     """Appends rows to ``metrics.jsonl`` and to TensorBoard's event files.
 
     Opening it drops the rows after ``step`` and of rounds after ``rounds``, which a resumed run will come to again. The
-    event files, which cannot be cut, are written anew from the rows that stay, and from the picture of each epoch.
+    event files, which cannot be cut, are written again from the rows that stay and from the picture of each epoch.
     """
 
     def __init__(self, run_directory: Path, step: int, rounds: int = 0) -> None:
@@ -62,7 +62,7 @@ class Records:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read ``metrics.jsonl``; what follows a line that is no row, as a killed process leaves it, is dropped."""
+    """Read ``metrics.jsonl``; a line that is no row, as a killed process leaves it, ends it."""
     rows = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:

@@ -1,10 +1,9 @@
-"""Progress: a bar on a terminal, plain lines elsewhere."""
+"""Progress on stderr: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import TextIO
 
 from tqdm import tqdm
 
@@ -12,29 +11,17 @@ SECONDS_BETWEEN_LINES = 15.0
 
 
 class Progress:
-    """Shows how far a long piece of work is, on ``stream`` (stderr by default); ``shown=False`` keeps quiet.
+    """Shows how far a long piece of work is; nothing where stderr is closed.
 
     With ``rate``, plain lines show units per second, as the bar does.
     """
 
-    def __init__(
-        self,
-        label: str,
-        total: int,
-        start: int = 0,
-        shown: bool = True,
-        stream: TextIO | None = None,
-        unit: str = "step",
-        rate: bool = False,
-    ) -> None:
-        stream = stream or sys.stderr
-        shown = shown and stream is not None  # closed
-        self._label, self._total = label, total
+    def __init__(self, label: str, total: int, start: int = 0, unit: str = "step", rate: bool = False) -> None:
+        self._label, self._total, self._stream = label, total, sys.stderr
         self.done = start
-        self._stream = stream if shown else None
         self._bar = None
-        if shown and stream.isatty():
-            self._bar = tqdm(total=total, initial=start, desc=label, unit=unit, file=stream, dynamic_ncols=True)
+        if self._stream is not None and self._stream.isatty():
+            self._bar = tqdm(total=total, initial=start, desc=label, unit=unit, file=self._stream, dynamic_ncols=True)
         self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
         self._rate_unit = unit if rate else None
         self._first, self._begun = start, time.monotonic()

@@ -16,8 +16,8 @@ from advgan.data.datasets import Dataset, Split
 from advgan.errors import BlackBoxFailed, Interrupted, NonFiniteError, OracleUnavailable
 from advgan.networks.discriminator import build_discriminator
 from advgan.networks.generator import build_generator
-from advgan.training.interruption import asked_to_stop
-from advgan.training.metrics_log import Records
+from advgan.training.interruption import stop_requests
+from advgan.training.metrics_log import MetricsLog
 from advgan.training.optimizers import adam, distilled_optimizer
 from advgan.training.progress import Progress
 from advgan.training.state import Checkpoints, Position, TrainingState
@@ -26,7 +26,7 @@ from advgan.training.validation import discriminator_health
 
 keras = tf.keras
 BeforeEpoch = Callable[[Callable[[], bool], Callable[[], None]], None]
-"""Given a function that tells whether a stop was asked for, and one that saves the state."""
+"""Given a function that tells whether a stop was requested, and one that saves the state."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,11 @@ def train(
     dataset: Dataset,
     config: Config,
     checkpoints: Checkpoints,
-    records: Records,
+    records: MetricsLog,
     progress: Progress,
     validate: Callable[[], dict[str, float]],
     on_epoch: Callable[[EpochReport], None],
-    before_epoch: BeforeEpoch = lambda stop_asked, save: None,  # noqa: ARG005
+    before_epoch: BeforeEpoch = lambda stop_requested, save: None,  # noqa: ARG005
 ) -> None:
     """Train from the state's position to the end, or to the chosen success rate; the state is changed in place.
 
@@ -112,9 +112,9 @@ def train(
         position.seconds, clock = position.seconds + now - clock, now
         checkpoints.save(state)
 
-    def epoch(stop_asked: Callable[[], bool]) -> None:
+    def epoch(stop_requested: Callable[[], bool]) -> None:
         nonlocal last_success
-        before_epoch(stop_asked, save)
+        before_epoch(stop_requested, save)
         order = epoch_order(len(dataset.training), config.seed, position.epoch)
         window, last_step = _Window(position), (position.epoch + 1) * per_epoch
         while position.step < last_step:
@@ -123,7 +123,7 @@ def train(
             window.add(step_on(indices, tf.constant(position.step + 1)))
             position.step += 1
             checkpoint_due = position.step % config.output.checkpoint_every == 0 and position.step < last_step
-            stopping = stop_asked() and position.step < last_step  # else once the epoch is closed
+            stopping = stop_requested() and position.step < last_step  # else once the epoch is closed
             if position.step % config.output.log_every == 0 or checkpoint_due or stopping:
                 steps, means = window.flush()
                 records.add("steps", position.epoch + 1, position.step, means)
@@ -143,13 +143,13 @@ def train(
         records.add("epoch", report.epoch, report.step, report.values)
         on_epoch(report)
         save()
-        if stop_asked() and not position.finished:
+        if stop_requested() and not position.finished:
             raise Interrupted(f"stopped after epoch {report.epoch}; nothing is lost")
 
-    with asked_to_stop() as stop_asked:
+    with stop_requests() as stop_requested:
         try:
             while not position.finished:
-                epoch(stop_asked)
+                epoch(stop_requested)
         except (OracleUnavailable, BlackBoxFailed):
             save()
             raise
