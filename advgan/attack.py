@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
-from advgan.command_line import add_configuration, command_parser, run_command
+from advgan.command_line import (
+    SAME_COMMAND,
+    add_configuration,
+    command_parser,
+    continued_by,
+    parse,
+    run_command,
+    settings_are_kept,
+)
 from advgan.config.loading import find_config, load_config
-from advgan.errors import AdvGANError, ConfigurationError, Interrupted
 from advgan.startup import import_tensorflow
 
 DEFAULT = "mnist.yaml"
@@ -35,10 +41,10 @@ could not be used, 2 invalid input, 130 interrupted.
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     parser = command_parser("attack", "Attack your own pictures or arrays with a trained AdvGAN.", EXAMPLES)
-    parser.add_argument("input", metavar="INPUT", help="a picture, a folder of pictures, an .npy or .npz file")
+    parser.add_argument("input", metavar="INPUT", type=Path, help="a picture, a folder of them, an .npy or .npz file")
     add_configuration(parser, required=False)
-    parser.add_argument("--run", metavar="RUN", help="the folder of a finished run")
-    parser.add_argument("--output", metavar="FOLDER", required=True, help="where the adversarial images go")
+    parser.add_argument("--run", metavar="RUN", type=Path, help="the folder of a finished run")
+    parser.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="where the adversarial images go")
     parser.add_argument(
         "--target", metavar="CLASSIFIER", help="show the images to this one instead of the run's own classifier"
     )
@@ -46,39 +52,30 @@ def main(arguments: list[str] | None = None) -> int:
         "--resize", action="store_true", help="convert pictures of another size, and coloured ones for a grey run"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what another attack wrote")
-    options = parser.parse_args(arguments)
+    options = parse(parser, arguments)
     if options.run is not None and options.config is not None:
         parser.error("give only one of --run RUN and --config FILE")
-    command = f"python -m advgan.attack {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
-    return run_command(lambda: _attack(options, command))
+    return run_command(_attack, options)
 
 
-def _attack(options: argparse.Namespace, command: str) -> int:
+def _attack(options: argparse.Namespace) -> int:
     from advgan.data.image_files import open_images
 
-    if options.run is not None and options.overrides:
-        raise ConfigurationError("--set", options.overrides[0], "a run keeps its settings; leave this out")
     config = None
     if options.run is None:
         config = load_config(find_config(options.config or DEFAULT), options.overrides)
-    images = open_images(Path(options.input))
-    output = Path(options.output)
-    try:
-        import_tensorflow()  # takes seconds, so after the options were checked
-        from advgan.experiments.attack import AttackRequest, attack_files
-        from advgan.run_folder import run_of
+    else:
+        settings_are_kept(options)
+    images = open_images(options.input)
+    import_tensorflow()  # takes seconds, so after the options were checked
+    from advgan.experiments.attack import AttackRequest, attack_files, results
+    from advgan.run_folder import run_of
 
-        run = Path(options.run) if config is None else run_of(config)
-        request = AttackRequest(run, images, output, options.target, options.resize, options.overwrite)
-        record = attack_files(request, command=command)
-    except (KeyboardInterrupt, Interrupted):
-        print("stopped; the same command continues", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        problem = f"{error.filename or output}: {error.strerror or error}"
-        raise AdvGANError(f"{problem}; what is done is kept: the same command continues once this is solved") from None
+    run = options.run if config is None else run_of(config)
+    request = AttackRequest(run, images, options.output, options.target, options.resize, options.overwrite)
+    with continued_by(SAME_COMMAND):
+        record = attack_files(request, options.command)
+        print("\n".join(results(record, request.output)))
     return SOME_LEFT_OUT if record["left_out"] else 0
 
 

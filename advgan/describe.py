@@ -1,29 +1,28 @@
-"""The door ``python -m advgan.describe``: every layer of the networks of a configuration, before any training."""
+"""The command ``python -m advgan.describe``: every layer of the networks of a configuration, before any training."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import json
-import re
 import sys
 from typing import Any
 
-from advgan.command_line import add_configuration, command_parser, run_command
+from advgan.command_line import add_configuration, command_parser, parse, run_command, whole_number
 from advgan.config.loading import find_config, load_config
-from advgan.errors import ConfigurationError
 from advgan.startup import import_tensorflow
 
 EXAMPLES = """examples:
   python -m advgan.describe --config mnist.yaml
   python -m advgan.describe --config mnist.yaml --image 32x32x3 --set target.architecture=model_c
-  python -m advgan.describe --config mnist.yaml --set discriminator.padding=valid     refused: why, and at which layer
+  python -m advgan.describe --config mnist.yaml --set discriminator.padding=valid     an error: why, and at which layer
   python -m advgan.describe --config mnist.yaml --json
 
 For the generator, the discriminator and the target, and for one image: each layer's kernel, stride, padding on the four
 sides (top, bottom, left, right; added around the input, or around the output of a transposed convolution; negative: cut
 off), output shape, parameters (trained + kept), floating-point operations (a multiply-add counts as 2) and bytes of
-output. Worked out by advgan.convolution and compared with what Keras builds. Exit code: 0 done, 2 does not fit.
+output. Worked out by advgan.networks.convolution and compared with what Keras builds. Exit code: 0 done, 2 does not
+fit.
 """
 
 
@@ -33,22 +32,21 @@ def main(arguments: list[str] | None = None) -> int:
         "describe", "Show what every layer of the networks gives, or why they do not fit.", EXAMPLES
     )
     add_configuration(parser, required=True)
-    parser.add_argument("--image", metavar="HxWxC", help="instead of the data's: height, width, channels")
-    parser.add_argument("--classes", metavar="N", help="instead of the data's (with --image: 10)")
+    parser.add_argument("--image", metavar="HxWxC", type=_image, help="instead of the data's: height, width, channels")
+    parser.add_argument("--classes", metavar="N", type=_classes, help="instead of the data's (with --image: 10)")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse_args(arguments)
-    return run_command(lambda: _describe(options))
+    return run_command(_describe, parse(parser, arguments))
 
 
 def _describe(options: argparse.Namespace) -> int:
     config = load_config(find_config(options.config), options.overrides)
-    image, classes = _image_and_classes(options)
     import_tensorflow()  # takes seconds, so after the configuration was checked
     from advgan.data.datasets import load_dataset
     from advgan.experiments.console import layer_table, target_named
     from advgan.experiments.plan import build_networks
     from advgan.networks.description import describe
 
+    image, classes = options.image, options.classes
     if image is None:
         dataset = load_dataset(config.data)
         image, classes = dataset.image_shape, classes or dataset.number_of_classes
@@ -63,22 +61,19 @@ def _describe(options: argparse.Namespace) -> int:
     return 0
 
 
-def _image_and_classes(options: argparse.Namespace) -> tuple[tuple[int, int, int] | None, int | None]:
-    image = None
-    if options.image is not None:
-        if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}x[1-9]\d{0,3}", options.image):
-            raise ConfigurationError(
-                "--image",
-                options.image,
-                "should be height x width x channels, such as 28x28x1 (allowed: up to 99999x99999x9999)",
-            )
-        height, width, channels = map(int, options.image.split("x"))
-        image = (height, width, channels)
-    if options.classes is None:
-        return image, None
-    if not re.fullmatch(r"[1-9]\d{0,5}", options.classes) or options.classes == "1":
-        raise ConfigurationError("--classes", options.classes, "should be a number of classes (allowed: 2 to 999999)")
-    return image, int(options.classes)
+def _image(text: str) -> tuple[int, int, int]:
+    """Height, width and channels, for argparse."""
+    sizes = text.split("x")
+    if len(sizes) != 3 or not all(size.isdecimal() and size.isascii() and 0 < int(size) < 10**5 for size in sizes):
+        raise argparse.ArgumentTypeError(f"{text!r} should be height x width x channels, such as 28x28x1")
+    height, width, channels = map(int, sizes)
+    return height, width, channels
+
+
+def _classes(text: str) -> int:
+    if (number := whole_number(text)) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r} should be a number of classes, 2 or more")
+    return number
 
 
 def _as_json(network: Any) -> dict[str, Any]:

@@ -1,16 +1,25 @@
-"""The door ``python -m advgan.evaluate``: parse, call, print."""
+"""The command ``python -m advgan.evaluate``: parse, call, print."""
 
 from __future__ import annotations
 
 import argparse
-import re
-import shlex
 import sys
 from pathlib import Path
 
-from advgan.command_line import add_configuration, command_for, command_parser, run_command
-from advgan.config.loading import find_config, load_config, parse_number
-from advgan.errors import AdvGANError, BlackBoxFailed, ConfigurationError, Interrupted, OracleUnavailable
+from advgan.command_line import (
+    SAME_COMMAND,
+    add_configuration,
+    command_for,
+    command_parser,
+    continued_by,
+    parse,
+    run_command,
+    settings_are_kept,
+    whole_number,
+)
+from advgan.config.loading import find_config, load_config
+from advgan.config.settings import number_from_text
+from advgan.errors import ConfigurationError
 from advgan.startup import import_tensorflow
 
 DEFAULT = "mnist.yaml"
@@ -23,7 +32,7 @@ EXAMPLES = """examples:
   python -m advgan.evaluate --run checkpoints/mnist/0
   python -m advgan.evaluate --config mnist_targeted.yaml             the latest finished run of it
   python -m advgan.evaluate --run checkpoints/mnist/0 --images 500   a quick look, marked as such
-  python -m advgan.evaluate --run checkpoints/mnist/0 --restarts 10  a stronger PGD beside it
+  python -m advgan.evaluate --run checkpoints/mnist/0 --restarts 10  a stronger PGD too
   python -m advgan.evaluate --run checkpoints/mnist/0 --transfer other.keras --transfer saved_model/
   python -m advgan.evaluate --run checkpoints/mnist_blackbox/0 --square-queries 5000
   python -m advgan.evaluate --run checkpoints/mnist/0 --target mine:logits --output mine/
@@ -32,12 +41,12 @@ EXAMPLES = """examples:
 
 A CLASSIFIER is a .keras file, the folder of a SavedModel, or module:function (from images in [0, 1] to logits).
 
---retrain trains the run anew at each epsilon, which takes as long as the run did, into <run>/retrained.
+--retrain trains the run again at each epsilon, which takes as long as the run did, into <run>/retrained.
 --compare puts runs into one table, in <first run>/comparison; it evaluates first those that were not yet.
 
 The results go into <run>/evaluation (with --images N: <run>/evaluation-first-N): evaluation.json, adversarial.npz,
 images/ as PNG sheets and, for MNIST, an array for the MadryLab challenge. docs/evaluation.md describes them. What was
-stopped goes on when the same command is given again. Exit code: 0 done, 2 refused, 130 interrupted.
+stopped is continued when the same command is given again. Exit code: 0 done, 2 invalid input, 130 interrupted.
 """
 
 
@@ -47,20 +56,32 @@ def main(arguments: list[str] | None = None) -> int:
         "evaluate", "Measure how often a trained AdvGAN fools a classifier on the test images.", EXAMPLES
     )
     add_configuration(parser, required=False)
-    parser.add_argument("--run", metavar="RUN", help="the folder of a finished run")
+    parser.add_argument("--run", metavar="RUN", type=Path, help="the folder of a finished run")
     parser.add_argument(
-        "--compare", metavar="RUN", nargs="+", help="put finished runs into one table; the first is the reference"
+        "--compare",
+        metavar="RUN",
+        type=Path,
+        nargs="+",
+        help="put finished runs into one table; the first is the reference",
     )
-    parser.add_argument("--output", metavar="FOLDER", help="where the results go, instead of <run>/evaluation")
-    parser.add_argument("--images", metavar="N", help="the first N test images only; the results say so")
-    parser.add_argument("--restarts", metavar="N", help="how often PGD starts (1)")
+    parser.add_argument(
+        "--output", metavar="FOLDER", type=Path, help="where the results go, instead of <run>/evaluation"
+    )
+    parser.add_argument(
+        "--images", metavar="N", type=whole_number, help="the first N test images only; the results say so"
+    )
+    parser.add_argument("--restarts", metavar="N", type=whole_number, help="how often PGD starts (1)")
     parser.add_argument(
         "--optimized",
         metavar="N",
+        type=whole_number,
         help="how many images the slow attack is tried on: FMN, or Square on a black box (100)",
     )
     parser.add_argument(
-        "--square-queries", metavar="N", help="the most images Square asks a black box about for each (1000)"
+        "--square-queries",
+        metavar="N",
+        type=whole_number,
+        help="the most queries of Square to a black box for each image (1000)",
     )
     parser.add_argument(
         "--target", metavar="CLASSIFIER", help="attack this one instead of the run's own: file, folder or function"
@@ -75,101 +96,85 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--retrain",
         metavar="EPSILON",
+        type=_epsilon,
         nargs="+",
         default=[],
-        help="train the run anew at these, to score success there",
+        help="train the run again at these, to score success there",
     )
-    options = parser.parse_args(arguments)
+    options = parse(parser, arguments)
     if [options.run, options.config, options.compare].count(None) < 2:
         parser.error("give only one of --run RUN, --config FILE and --compare RUN RUN")
-    command = f"python -m advgan.evaluate {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
-    return run_command(lambda: _evaluate(options, command))
+    return run_command(_evaluate if options.compare is None else _compare, options)
 
 
-def _evaluate(options: argparse.Namespace, command: str) -> int:
-    judging = [override for override in options.overrides if override.startswith(f"{JUDGING}=")]
-    check_accuracy = load_config(find_config(DEFAULT), judging).target.check_accuracy if judging else None
-    overrides = [override for override in options.overrides if override not in judging]
-    if options.compare is not None and judging:
-        raise ConfigurationError(
-            "--set", judging[0], "--compare takes evaluations as they are; evaluate the run with it"
-        )
-    if (options.run or options.compare) and overrides:
-        raise ConfigurationError("--set", overrides[0], f"a run keeps its settings, but for {JUDGING}; leave this out")
-    if options.compare is not None:
-        if options.square_queries is not None:
-            problem = "--compare takes evaluations as they are; evaluate the run with it first"
-            raise ConfigurationError("--square-queries", options.square_queries, problem)
-        for name in ("target", "transfer", "retrain"):
-            if given := getattr(options, name):
-                raise ConfigurationError(f"--{name}", given, "--compare takes runs against their own targets only")
-    config = None
-    if options.run is None and options.compare is None:
-        config = load_config(find_config(options.config or DEFAULT), overrides)
-    images = None if options.images is None else _count("--images", options.images)
-    restarts = None if options.restarts is None else _count("--restarts", options.restarts)
-    optimized = None if options.optimized is None else _count("--optimized", options.optimized)
-    queries = 1000 if options.square_queries is None else _count("--square-queries", options.square_queries)
-    epsilons = tuple(parse_number("--retrain", text) for text in options.retrain)
-    output = None if options.output is None else Path(options.output)
-    folder = None
+def _epsilon(text: str) -> float:
     try:
-        import_tensorflow()  # takes seconds, so after the options were checked
-        if options.compare is not None:
-            from advgan.experiments.compare import Comparison, compare
+        return float(number_from_text(text))  # type: ignore[arg-type]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
 
-            comparison = Comparison(tuple(map(Path, options.compare)), output, images, restarts, optimized)
-            folder = comparison.folder
-            compare(comparison, command=command)
-            return 0
-        from advgan.experiments.console import own_pictures
-        from advgan.experiments.evaluate import EvaluationRequest, evaluate_run
-        from advgan.run_folder import is_reference_run, run_of
 
-        run = Path(options.run) if config is None else run_of(config)
-        if config is not None and images is None and is_reference_run(run):
+def _evaluate(options: argparse.Namespace) -> int:
+    judging = [override for override in options.overrides if override.startswith(f"{JUDGING}=")]
+    options.overrides = [override for override in options.overrides if override not in judging]
+    check_accuracy = load_config(find_config(DEFAULT), judging).target.check_accuracy if judging else None
+    config = None
+    if options.run is None:
+        config = load_config(find_config(options.config or DEFAULT), options.overrides)
+    else:
+        settings_are_kept(options, f", but for {JUDGING}")
+    import_tensorflow()  # takes seconds, so after the options were checked
+    from advgan.experiments import console
+    from advgan.experiments.evaluate import EvaluationRequest, evaluate_run
+    from advgan.run_folder import is_reference_run, run_of
+
+    run, images = options.run, options.images
+    if config is not None:
+        run = run_of(config)
+        if images is None and is_reference_run(run):
             images = FEW
             print(f"No finished run of yours: the one that ships, on its first {FEW:,} test images. On all of them:")
             print(f"  its report     {run / 'evaluation' / 'report.html'}")
             print(f"  evaluate it    {command_for('evaluate', '--run', run)}")
-        transfer = tuple(options.transfer)
-        request = EvaluationRequest(
-            run,
-            output,
-            images,
-            restarts or 1,
-            optimized or 100,
-            queries,
-            options.target,
-            transfer,
-            epsilons,
-            check_accuracy,
-        )
-        folder = request.folder
-        evaluate_run(request, command=command)
-        print(own_pictures(run))
-    except OracleUnavailable as problem:
-        print(f"{problem}; what was answered is kept, the same command goes on", file=sys.stderr)
-        return 130
-    except BlackBoxFailed as failure:
-        raise AdvGANError(f"{failure}; what it answered before is kept, the same command continues") from None
-    except (KeyboardInterrupt, Interrupted):
-        print("stopped; the same command goes on", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise AdvGANError(
-            f"{error.filename or folder or 'output'}: {error.strerror or error}; what is done is kept: mend this, "
-            "then give the same command again"
-        ) from None
+    request = EvaluationRequest(
+        run,
+        options.output,
+        images,
+        options.restarts or 1,
+        options.optimized or 100,
+        options.square_queries or 1000,
+        options.target,
+        tuple(options.transfer),
+        tuple(options.retrain),
+        check_accuracy,
+    )
+    with continued_by(SAME_COMMAND):
+        record = evaluate_run(request, options.command)
+        print("\n".join([*console.evaluation_results(record, request.folder), console.own_pictures(run)]))
     return 0
 
 
-def _count(option: str, text: str) -> int:
-    if not re.fullmatch(r"[1-9]\d{0,8}", text):
-        raise ConfigurationError(option, text, "should be a whole number from 1")
-    return int(text)
+def _compare(options: argparse.Namespace) -> int:
+    for given in options.overrides:
+        problem = "--compare takes evaluations as they are; evaluate the run with it"
+        if not given.startswith(f"{JUDGING}="):
+            problem = "a run keeps its settings; leave this out"
+        raise ConfigurationError("--set", given, problem)
+    if options.square_queries is not None:
+        problem = "--compare takes evaluations as they are; evaluate the run with it first"
+        raise ConfigurationError("--square-queries", options.square_queries, problem)
+    for name in ("target", "transfer", "retrain"):
+        if given := getattr(options, name):
+            raise ConfigurationError(f"--{name}", given, "--compare takes runs against their own targets only")
+    import_tensorflow()  # takes seconds, so after the options were checked
+    from advgan.experiments.compare import Comparison, compare
+    from advgan.experiments.console import comparison_results
+
+    comparison = Comparison(tuple(options.compare), options.output, options.images, options.restarts, options.optimized)
+    with continued_by(SAME_COMMAND):
+        record = compare(comparison, options.command)
+        print("\n".join(comparison_results(record, comparison.folder)))
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The door ``python -m advgan.export``: parse, call, print."""
+"""The command ``python -m advgan.export``: parse, call, print."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from advgan.command_line import add_configuration, command_parser, run_command
+from advgan.command_line import add_configuration, command_parser, parse, run_command, settings_are_kept
 from advgan.config.loading import find_config, load_config
-from advgan.errors import ConfigurationError
 from advgan.startup import import_tensorflow
 
 NAMES = ("keras", "savedmodel", "onnx", "tflite")
@@ -22,7 +21,7 @@ What is written maps float32 images in [0, 1], shape (n, height, width, channels
 clip(x + p, 0, 1); it needs no part of this package. It goes to <run>/export: attack.keras, attack/ (a SavedModel),
 attack.onnx, attack.tflite. Each file is run on test images and compared with the run itself; one that differs by more
 than 1e-4 or leaves epsilon is removed. ONNX needs: pip install tf2onnx onnxruntime. docs/export.md says how to use the
-files. Exit code: 0 done, 2 refused.
+files. Exit code: 0 done, 2 invalid input.
 """
 
 
@@ -32,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         "export", "Write a trained AdvGAN, with its projection, as a file for other programs.", EXAMPLES
     )
     add_configuration(parser, required=False)
-    parser.add_argument("--run", metavar="RUN", help="the folder of a finished run")
+    parser.add_argument("--run", metavar="RUN", type=Path, help="the folder of a finished run")
     parser.add_argument(
         "--format",
         choices=NAMES,
@@ -42,30 +41,26 @@ def main(arguments: list[str] | None = None) -> int:
         help="what to write; repeatable",
     )
     parser.add_argument(
-        "--output", metavar="PATH", help="the file (savedmodel: the folder) to write; for one format only"
+        "--output", metavar="PATH", type=Path, help="the file (savedmodel: the folder) to write; for one format only"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
-    options = parser.parse_args(arguments)
+    options = parse(parser, arguments)
     if (options.run is None) == (options.config is None):
         parser.error("one of --run RUN and --config FILE is needed, such as --run checkpoints/mnist/0")
-    return run_command(lambda: _export(options))
+    return run_command(_export, options)
 
 
 def _export(options: argparse.Namespace) -> int:
-    if options.run is not None and options.overrides:
-        raise ConfigurationError("--set", options.overrides[0], "a run keeps its settings; leave this out")
+    if options.run is not None:
+        settings_are_kept(options)
     config = None if options.config is None else load_config(find_config(options.config), options.overrides)
     import_tensorflow()  # takes seconds, so after the options were checked
     from advgan.experiments.export import export_run
+    from advgan.run_folder import run_of
 
-    if config is not None:
-        from advgan.run_folder import run_of
-
-        run = run_of(config)
-    else:
-        run = Path(options.run)
-    output = None if options.output is None else Path(options.output)
-    export_run(run, tuple(options.formats), output, options.overwrite)
+    run = options.run if config is None else run_of(config)
+    for path, difference in export_run(run, tuple(options.formats), options.output, options.overwrite).items():
+        print(f"{path}: {difference}")
     return 0
 
 

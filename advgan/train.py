@@ -1,16 +1,15 @@
-"""The door ``python -m advgan.train``: parse, call, print."""
+"""The command ``python -m advgan.train``: parse, call, print."""
 
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
-from advgan.command_line import add_configuration, command_for, command_parser, run_command
+from advgan.command_line import add_configuration, command_for, command_parser, continued_by, parse, run_command
 from advgan.config.loading import find_config, load_config
 from advgan.config.settings import Config
-from advgan.errors import AdvGANError, BlackBoxFailed, ConfigurationError, Interrupted
+from advgan.errors import ConfigurationError
 from advgan.startup import import_tensorflow
 
 EXAMPLES = """examples:
@@ -22,7 +21,8 @@ EXAMPLES = """examples:
   python -m advgan.train --resume checkpoints/mnist/0    that run
 
 A configuration is looked up as a path, then in ./configs, then among those that ship with the package.
-Each run gets a folder of its own, checkpoints/<name>/<number>. Exit code: 0 done, 2 refused, 130 interrupted.
+Each run gets a folder of its own, checkpoints/<name>/<number>. Exit code: 0 done, 2 invalid input,
+130 interrupted.
 """
 
 
@@ -33,70 +33,47 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add_configuration(parser, required=False)
     parser.add_argument(
-        "--resume", metavar="RUN", nargs="?", const="", help="go on with a run: its folder, or the latest when left out"
+        "--resume", metavar="RUN", nargs="?", const="", help="continue a run: its folder, or the latest when left out"
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print the resolved configuration, layers, parameters, steps; do nothing"
     )
-    options = parser.parse_args(arguments)
+    options = parse(parser, arguments)
     if options.config is None and options.resume is None:
         parser.error("--config FILE is needed, such as --config mnist.yaml (or --resume)")
-    command = f"python -m advgan.train {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
-    return run_command(lambda: _train(options, command))
+    return run_command(_train, options)
 
 
-def _train(options: argparse.Namespace, command: str) -> int:
+def _train(options: argparse.Namespace) -> int:
+    config = None if options.config is None else load_config(find_config(options.config), options.overrides)
+    import_tensorflow()  # takes seconds, so after the configuration was checked
+    from advgan.experiments import console
+    from advgan.experiments.plan import check
+    from advgan.experiments.train import train
+    from advgan.run_folder import latest_run, load_run_config, new_run_directory
+
     run_directory = None
-    try:
-        config = None if options.config is None else load_config(find_config(options.config), options.overrides)
-        import_tensorflow()  # takes seconds, so after the configuration was checked
-        from advgan.experiments import console, train
-        from advgan.experiments.plan import check
-        from advgan.run_folder import latest_run, load_run_config, new_run_directory
-
-        if options.resume is not None:
-            if options.overrides:
-                raise ConfigurationError(
-                    "--set", options.overrides[0], "a resumed run keeps its settings; start a new run"
-                )
-            if options.resume and options.config:
-                raise ConfigurationError("--config", options.config, "a resumed run keeps its settings; leave this out")
-            run_directory = Path(options.resume) if options.resume else latest_run(_runs(config))
-            config = load_run_config(run_directory)
-        assert config is not None
-        plan = check(config)
-        if options.dry_run:
-            print("\n".join(console.dry_run(plan)))
-            return 0
-        run_directory = run_directory or new_run_directory(config)
-        train.run(plan, run_directory, command=command)
-        print(console.own_pictures(run_directory))
-        print(f"Next: {console.what_next(run_directory)}")
-    except Interrupted as stop:
-        return _stopped(run_directory, str(stop))
-    except KeyboardInterrupt:
-        return _stopped(run_directory, "stopped")
-    except BlackBoxFailed as failure:
-        raise AdvGANError(f"{failure}; what it answered before is kept{_how(run_directory)}") from None
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        problem = f"{error.filename or run_directory or 'output'}: {error.strerror or error}"
-        raise AdvGANError(f"{problem}{_how(run_directory)}") from None
+    if options.resume is not None:
+        if options.overrides:
+            raise ConfigurationError("--set", options.overrides[0], "a resumed run keeps its settings; start a new run")
+        if options.resume and options.config:
+            raise ConfigurationError("--config", options.config, "a resumed run keeps its settings; leave this out")
+        run_directory = Path(options.resume) if options.resume else latest_run(_runs(config))
+        config = load_run_config(run_directory)
+    assert config is not None
+    plan = check(config)
+    if options.dry_run:
+        print("\n".join(console.dry_run(plan)))
+        return 0
+    run_directory = run_directory or new_run_directory(config)
+    with continued_by(f"continue with: {command_for('train', '--resume', run_directory)}"):
+        summary = train(plan, run_directory, options.command)
+        print("\n".join(console.results(summary, run_directory)))
     return 0
 
 
 def _runs(config: Config | None) -> Path:
     return Path("checkpoints") if config is None else Path(config.output.directory) / config.name
-
-
-def _stopped(run_directory: Path | None, message: str) -> int:
-    print(f"{message}{_how(run_directory)}", file=sys.stderr)
-    return 130
-
-
-def _how(run_directory: Path | None) -> str:
-    return f"; go on with: {command_for('train', '--resume', run_directory)}" if run_directory else ""
 
 
 if __name__ == "__main__":

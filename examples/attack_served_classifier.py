@@ -45,9 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--test-images", metavar="N", help="how many images the attack is scored on (default: all)")
     parser.add_argument("--rounds", metavar="N", help="of distilling, then training the generator")
     parser.add_argument("--epochs", metavar="N", help="of the generator in each round")
-    parser.add_argument("--query-budget", metavar="N", help="the most images the classifier is asked about in training")
+    parser.add_argument("--query-budget", metavar="N", help="the most queries to the classifier in training")
     parser.add_argument("--output", metavar="DIR", default="checkpoints", help="where runs go (default: checkpoints)")
-    return run_command(lambda: _attack(parser.parse_args(arguments)))
+    return run_command(_attack, parser.parse_args(arguments))
 
 
 def _attack(options: argparse.Namespace) -> int:
@@ -61,7 +61,7 @@ def _attack(options: argparse.Namespace) -> int:
     }
     overrides = [f"{key}={value}" for key, value in chosen.items() if value is not None]
     overrides += ["name=mnist_served", f"output.directory={options.output}"]
-    load_config(find_config("mnist_blackbox.yaml"), overrides)  # wrong settings are told before anything starts
+    load_config(find_config("mnist_blackbox.yaml"), overrides)  # wrong settings are found before anything starts
     import_tensorflow()  # takes seconds
     from advgan import reference_run
     from advgan.experiments.train import train_and_evaluate

@@ -182,7 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--name", help="the model's name in the URL (default: the file's name)")
     parser.add_argument("--labels", action="store_true", help="answer with class numbers, without probabilities")
     options = parser.parse_args(arguments)
-    return run_command(lambda: _serve(options))
+    return run_command(_serve, options)
 
 
 def _serve(options: argparse.Namespace) -> int:

@@ -33,5 +33,5 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
     )
     run = new_run_directory(config)
-    train_and_evaluate(config, run, say=lambda _: None)
+    train_and_evaluate(config, run)
     return run

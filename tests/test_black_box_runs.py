@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from lenient import Lenient
+from log_lines import logged
 from processes import finish, start, stop_when
 
 from advgan import train
@@ -23,6 +24,7 @@ from advgan.config.loading import dump_config, parse_config
 from advgan.config.settings import Config
 from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import AdvGANError, ConfigurationError, Interrupted, OracleUnavailable
+from advgan.experiments import console
 from advgan.experiments.plan import check
 from advgan.experiments.train import train_and_evaluate
 from advgan.files import read_json
@@ -62,14 +64,14 @@ def rows(run: Path) -> list[dict[str, Any]]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, list[str]]:
     config = settings(tmp_path_factory.mktemp("runs"))
     run = new_run_directory(config)
-    said: list[str] = []
-    train_and_evaluate(config, run, say=said.append)
-    return config, run, said
+    with logged() as lines:
+        train_and_evaluate(config, run)
+    return config, run, lines
 
 
 @pytest.mark.addons
 def test_a_black_box_is_fooled_by_what_its_answers_taught(finished: tuple[Config, Path, list[str]]) -> None:
-    config, run, said = finished
+    config, run, lines = finished
     summary = read_json(run / "summary.json")
     dataset = load_dataset(config.data)
     images, labels = scaled(dataset.test.images), dataset.test.labels
@@ -86,15 +88,16 @@ def test_a_black_box_is_fooled_by_what_its_answers_taught(finished: tuple[Config
     agreed = distilled.predict(images, verbose=0).argmax(1) == target.predict(images, verbose=0).argmax(1)
     assert found["distilled"]["agreement_clean"] == pytest.approx(agreed.mean(), abs=0.006)
     assert agreed.mean() > 0.85
-    text = "\n".join(said)
+    text = "\n".join(lines)
     assert (
         "black-box" in text and "Data apart     1,200 training images of the black box, 1,200 of the attacker" in text
     )
 
 
 def test_every_query_is_counted_and_stated(finished: tuple[Config, Path, list[str]]) -> None:
-    config, run, said = finished
-    queries = read_json(run / "summary.json")["black_box"]["queries"]
+    config, run, _ = finished
+    summary = read_json(run / "summary.json")
+    queries = summary["black_box"]["queries"]
     planned = query_plan(config, 1200, 200)
     assert (planned.clean, planned.adversarial, planned.validation) == (1200, (1200, 1200), 200)
     assert queries["clean"] == 1200
@@ -106,7 +109,7 @@ def test_every_query_is_counted_and_stated(finished: tuple[Config, Path, list[st
     assert [row["queries"] for row in epochs] == [1200 + 400, 1200 + 400 + 1400, 1200 + 400 + 2800]
     assert {"validation_success_distilled", "agreement_clean", "agreement_adversarial"} <= epochs[0].keys()
     assert [row["round"] for row in rows(run) if row["kind"] == "distillation"] == [1, 2, 3]
-    assert any("queries for the attack" in line and "4,400" in line for line in said)
+    assert any("queries for the attack" in line and "4,400" in line for line in console.results(summary, run))
 
 
 def test_only_answers_are_used(
@@ -139,7 +142,7 @@ def answer(images):
     )
     alone = settings(tmp_path, oracle={"black_box": "table_of_answers:answer", "training_images": 1200})
     again = new_run_directory(alone)
-    summary = train_and_evaluate(alone, again, say=lambda _: None)
+    summary = train_and_evaluate(alone, again)
     assert not (again / "target.keras").exists()
     assert digests(again) == digests(run)
     assert summary["black_box"]["queries"] == read_json(run / "summary.json")["black_box"]["queries"]
@@ -171,7 +174,7 @@ def test_a_resume_in_any_part_of_a_round_gives_the_same_bits(
     """In the first distillation, in a later one, and in a later epoch of G."""
     config, run, _ = finished
     again = rewound(run, number, tmp_path)
-    train_and_evaluate(config, again, say=lambda _: None)
+    train_and_evaluate(config, again)
     assert digests(again) == digests(run)
     # The answers of what comes later are there already in this copy, so more is counted early; nothing is asked twice.
     for row, before in zip(rows(again), rows(run), strict=True):
@@ -214,7 +217,7 @@ def test_the_comparison_notices_when_the_distilled_networks_optimizer_is_left_ou
     again = rewound(run, 20, tmp_path)
     whole = TrainingState.checkpoint
     monkeypatch.setattr(TrainingState, "checkpoint", lambda state: Lenient(whole(state), "distilled_optimizer"))
-    train_and_evaluate(config, again, say=lambda _: None)
+    train_and_evaluate(config, again)
     assert digests(again) != digests(run)
 
 
@@ -246,10 +249,10 @@ def test_a_black_box_that_dies_costs_nothing_but_the_wait(
     shutil.copy(run / "config.yaml", again)
     stopping.append(images)
     with pytest.raises(OracleUnavailable):
-        train_and_evaluate(config, again, say=lambda _: None)
+        train_and_evaluate(config, again)
     kept = (again / "answers.bin").stat().st_size
     stopping.clear()
-    train_and_evaluate(config, again, say=lambda _: None)
+    train_and_evaluate(config, again)
     assert kept > 0
     assert digests(again) == digests(run)
     assert (again / "answers.bin").read_bytes() == (run / "answers.bin").read_bytes()
@@ -276,7 +279,7 @@ def test_ctrl_c_between_requests_and_between_steps_loses_nothing(
         patch.setattr(CountedOracle, "_keep", keep_and_interrupt)
         while not (again / "summary.json").exists():
             try:
-                train_and_evaluate(config, again, say=lambda _: None)
+                train_and_evaluate(config, again)
             except Interrupted:
                 stops += 1
     assert stops >= 3
@@ -289,12 +292,12 @@ def test_a_budget_is_spread_kept_and_told(tmp_path: Path) -> None:
     planned = query_plan(config, 1200, 200)
     assert planned.validation == 25
     assert planned.clean + sum(planned.adversarial) == 600 and planned.clean == 200
-    said: list[str] = []
-    summary = train_and_evaluate(config, new_run_directory(config), say=said.append)
+    with logged() as lines:
+        summary = train_and_evaluate(config, new_run_directory(config))
     queries = summary["black_box"]["queries"]
     assert queries["clean"] + queries["adversarial"] + queries["validation"] == 700
     assert any(
-        "of a budget of 700: 200 clean, 200 + 200 adversarial images, 100 for validation" in line for line in said
+        "of a budget of 700: 200 clean, 200 + 200 adversarial images, 100 for validation" in line for line in lines
     )
 
 
@@ -322,13 +325,13 @@ def test_a_budget_is_spread_kept_and_told(tmp_path: Path) -> None:
 def test_each_way_to_ask_asks_what_it_says(
     tmp_path: Path, changes: dict[str, dict[str, Any]], expected: dict[str, int]
 ) -> None:
-    config, said = settings(tmp_path, **changes), []
-    summary = train_and_evaluate(config, new_run_directory(config), say=said.append)
+    config = settings(tmp_path, **changes)
+    summary = train_and_evaluate(config, run := new_run_directory(config))
     queries = summary["black_box"]["queries"]
     assert {purpose: queries[purpose] for purpose in expected} == expected
     if not expected["validation"]:  # nothing tells the generators apart, so it is the last
         assert summary["generator_weights_sha256"] == summary["generator_last_weights_sha256"]
-        assert any("On the test images, last generator" in line for line in said)
+        assert any("On the test images, last generator" in line for line in console.results(summary, run))
     assert summary["test"]["success"]["n"] > 150
 
 
@@ -407,13 +410,13 @@ def test_a_keras_file_that_returns_probabilities_and_has_no_gradient_is_a_black_
     content = (tmp_path / "own.keras").read_bytes()
     config = settings(tmp_path, oracle={"black_box": str(tmp_path / "own.keras"), "training_images": 1200})
     again = new_run_directory(config)
-    summary = train_and_evaluate(config, again, say=lambda _: None)
+    summary = train_and_evaluate(config, again)
     assert (again / "target.keras").read_bytes() == (tmp_path / "own.keras").read_bytes() == content
     assert summary["test"]["clean_accuracy"] == read_json(run / "summary.json")["test"]["clean_accuracy"]
     inside.save(tmp_path / "own.keras")
     (again / "summary.json").unlink()
     with pytest.raises(AdvGANError, match=r"own\.keras has changed since"):
-        train_and_evaluate(load_run_config(again), again, say=lambda _: None)
+        train_and_evaluate(load_run_config(again), again)
 
 
 def test_the_dry_run_states_networks_and_queries(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,7 +59,7 @@ def test_half_precision_logits_under_a_name_are_trained_against(
         }
     )
     run = new_run_directory(config)
-    summary = train_and_evaluate(config, run, say=lambda _: None)
+    summary = train_and_evaluate(config, run)
     attack = AdvGANAttack.load(run)
     adversarial = attack.generate(IMAGES)
     halved = [

@@ -16,11 +16,13 @@ import foolbox
 import numpy as np
 import pytest
 import tensorflow as tf
+from log_lines import logged
 
 from advgan import evaluate
 from advgan.attacks.art_adapter import art_classifier
 from advgan.config.loading import dump_config
 from advgan.errors import AdvGANError
+from advgan.experiments import console
 from advgan.experiments import evaluate as evaluate_experiment
 from advgan.experiments.evaluate import EvaluationRequest, evaluate_run
 from advgan.run_folder import latest_finished_run, load_run_config
@@ -31,10 +33,6 @@ COUNT = 200  # test images of the small run
 OPTIMIZED = 20
 
 
-def silent(_: str) -> None:
-    """Say nothing."""
-
-
 @pytest.fixture(scope="module")
 def run(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of a finished run that may be written into."""
@@ -43,7 +41,7 @@ def run(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def record(run: Path) -> dict[str, Any]:
-    return evaluate_run(EvaluationRequest(run, optimized_images=OPTIMIZED), say=silent, command="a test")
+    return evaluate_run(EvaluationRequest(run, optimized_images=OPTIMIZED), command="a test")
 
 
 @pytest.fixture(scope="module")
@@ -157,12 +155,9 @@ def test_the_evaluation_agrees_with_what_training_measured(run: Path, record: di
 
 
 def test_fewer_images_are_marked_and_nothing_stale_stays(run: Path, tmp_path: Path) -> None:
-    lines: list[str] = []
-    record = evaluate_run(
-        EvaluationRequest(run, output=tmp_path / "few", images=50, optimized_images=1), say=lines.append
-    )
+    record = evaluate_run(EvaluationRequest(run, output=tmp_path / "few", images=50, optimized_images=1))
     assert (record["data"]["images"], record["data"]["of"], record["data"]["all_test_images"]) == (50, COUNT, False)
-    assert any("the first 50 of 200 test images" in line for line in lines)
+    assert any("the first 50 of 200 test images" in line for line in console.evaluation_results(record, tmp_path))
     assert record["clean_accuracy"]["n"] == 50
 
 
@@ -184,14 +179,14 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(
     (kept,) = output.glob("stages/advgan-*.npz")
     before = kept.stat().st_mtime_ns
 
-    lines: list[str] = []
     request = EvaluationRequest(run, output=output, images=few, optimized_images=1)
-    again = evaluate_run(request, say=lines.append)
+    with logged() as lines:
+        again = evaluate_run(request)
     assert kept.stat().st_mtime_ns == before
     assert any(line.startswith("Found already") and "advgan" in line for line in lines)
     same_rate(again["success"], int(archive["success"][:few].sum()), int(archive["counted"][:few].sum()))
     kept.write_bytes(kept.read_bytes()[:1000])  # damaged: worked out again
-    once_more = evaluate_run(request, say=silent)
+    once_more = evaluate_run(request)
     for name in ("success", "success_8_bit", "confusion_under_attack", "distortion", "curve", "attacks", "worst_case"):
         assert once_more[name] == again[name]
 
@@ -249,7 +244,7 @@ def test_a_targeted_run_counts_other_images_and_leaves_fgsm_out(run: Path, tmp_p
     config = load_run_config(targeted)
     attack = config.attack.model_copy(update={"goal": "targeted", "target_class": 7})
     (targeted / "config.yaml").write_text(dump_config(config.model_copy(update={"attack": attack})))
-    record = evaluate_run(EvaluationRequest(targeted, images=60, optimized_images=2), say=silent)
+    record = evaluate_run(EvaluationRequest(targeted, images=60, optimized_images=2))
     with np.load(targeted / "evaluation-first-60" / "adversarial.npz") as archive:
         arrays = dict(archive)
     clean, answers = (target.predict(arrays[name], verbose=0).argmax(axis=1) for name in ("x", "x_adv"))
@@ -272,7 +267,11 @@ def test_a_targeted_run_counts_other_images_and_leaves_fgsm_out(run: Path, tmp_p
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """The one line with which a command is refused, exit code 2, nothing on stdout."""
-    assert evaluate.main(list(arguments)) == 2
+    try:
+        code = evaluate.main(list(arguments))
+    except SystemExit as exit_:
+        code = exit_.code
+    assert code == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     assert len(printed.err.splitlines()) == 1
@@ -338,7 +337,9 @@ def test_an_output_folder_that_cannot_be_written_is_refused(
 def test_a_number_of_images_that_cannot_be_is_refused(
     run: Path, capsys: pytest.CaptureFixture[str], images: str
 ) -> None:
-    assert refusal(capsys, "--run", str(run), "--images", images).startswith("--images = ")
+    assert refusal(capsys, "--run", str(run), "--images", images).startswith(
+        "--images = " if images == "201" else f"argument --images: {images!r} should be a whole number from 1; "
+    )
 
 
 def test_an_evaluation_that_is_stopped_says_how_it_goes_on(
@@ -349,14 +350,14 @@ def test_an_evaluation_that_is_stopped_says_how_it_goes_on(
 
     monkeypatch.setattr(evaluate_experiment, "evaluate_run", stopped)
     assert evaluate.main(["--run", str(run)]) == 130
-    assert capsys.readouterr().err == "stopped; the same command goes on\n"
+    assert capsys.readouterr().err == "stopped; the same command continues\n"
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", str(tmp_path / "x"))
 
     monkeypatch.setattr(evaluate_experiment, "evaluate_run", full)
     message = refusal(capsys, "--run", str(run))
-    assert message.startswith(f"{tmp_path / 'x'}: No space left on device; what is done is kept")
+    assert message.startswith(f"{tmp_path / 'x'}: No space left on device; the same command continues")
 
 
 def test_a_run_takes_no_settings(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -391,4 +392,4 @@ def test_other_data_than_the_run_was_trained_on_are_refused(run: Path, tmp_path:
     processes[0]["data_sha256"] = "0" * 64
     (other / "processes.json").write_text(json.dumps(processes))
     with pytest.raises(AdvGANError, match=r"mnist has changed since .* was trained on it"):
-        evaluate_run(EvaluationRequest(other), say=silent)
+        evaluate_run(EvaluationRequest(other))

@@ -19,6 +19,7 @@ import pytest
 import tensorflow as tf
 from art.attacks.evasion import SquareAttack
 from art.estimators.classification import BlackBoxClassifierNeuralNetwork
+from log_lines import logged
 
 from advgan import evaluate
 from advgan.attacks.advgan_attack import AdvGANAttack
@@ -30,6 +31,7 @@ from advgan.config.loading import dump_config, load_config, parse_config
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation import checks
 from advgan.evaluation.queries import survival
+from advgan.experiments import console
 from advgan.experiments.evaluate import EvaluationRequest, evaluate_run, last_record
 from advgan.experiments.export import export_run
 from advgan.experiments.train import train_and_evaluate
@@ -63,10 +65,6 @@ def answer(images):
     seen.update(image.tobytes() for image in images)
     return scores(images) + (np.random.default_rng(asked).random((len(images), 10)) if noise else 0)
 """
-
-
-def silent(_: str) -> None:
-    """Say nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +104,7 @@ def run(box: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
     )
     run = new_run_directory(config)
-    train_and_evaluate(config, run, say=silent)
+    train_and_evaluate(config, run)
     return run
 
 
@@ -116,12 +114,13 @@ def request_of(run: Path, **changes: Any) -> EvaluationRequest:
 
 @pytest.fixture(scope="module")
 def evaluated(run: Path, box: ModuleType) -> tuple[dict[str, Any], int, list[str]]:
-    """The record, what the black box saw meanwhile, and what was said."""
+    """The record, what the black box saw meanwhile, and what was logged."""
     box.seen.clear()  # type: ignore[attr-defined]
-    before, journal, said = box.asked, (run / "answers.bin").read_bytes(), []  # type: ignore[attr-defined, var-annotated]
-    record = evaluate_run(request_of(run), say=said.append, command="a test")
+    before, journal = box.asked, (run / "answers.bin").read_bytes()  # type: ignore[attr-defined]
+    with logged() as lines:
+        record = evaluate_run(request_of(run), command="a test")
     assert (run / "answers.bin").read_bytes() == journal
-    return record, box.asked - before, said  # type: ignore[attr-defined]
+    return record, box.asked - before, lines  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +155,7 @@ def test_the_black_box_is_scored_as_counted_again_in_numpy(record: dict[str, Any
 def test_every_query_is_counted_and_that_of_the_attack_apart(
     evaluated: tuple[dict[str, Any], int, list[str]], run: Path, box: Any
 ) -> None:
-    record, asked, said = evaluated
+    record, asked, lines = evaluated
     queries = record["queries"]
     stated = json.loads((run / "summary.json").read_text())["black_box"]["queries"]
     assert queries["evaluation"] == asked
@@ -166,7 +165,7 @@ def test_every_query_is_counted_and_that_of_the_attack_apart(
     assert queries["per_image"] == 1900 / COUNT
     assert queries["scoring_in_training"] == stated["scoring"]
     assert sum(queries_in(run / "answers.bin", 10).values()) == 1900 + stated["scoring"]
-    text = "\n".join(said)
+    text = "\n".join([*lines, *console.evaluation_results(record, run)])
     assert "queries for the attack" in text and "1,900" in text and f"{asked:,}" in text
     assert "success on the distilled network" in text
 
@@ -237,13 +236,13 @@ def test_a_second_call_asks_nothing_and_so_does_one_that_lost_its_stages(
 ) -> None:
     before = {**record, "environment": None}
     monkeypatch.setattr(box, "left", box.asked)
-    again = evaluate_run(request_of(run), say=silent, command="a test")
+    again = evaluate_run(request_of(run), command="a test")
     assert {**again, "environment": None} == before
     found, current = last_record(request_of(run))
     assert current and found == again
     for stage in (run / "evaluation" / "stages").glob("*.npz"):
         stage.unlink()
-    lost = evaluate_run(request_of(run), say=silent, command="a test")
+    lost = evaluate_run(request_of(run), command="a test")
     for key in ("success", "queries", "queries_curve", "curve", "distilled", "worst_case"):
         assert lost[key] == record[key]
 
@@ -253,12 +252,12 @@ def test_without_art_square_is_not_measured_and_all_else_is(
 ) -> None:
     shutil.copytree(run / "evaluation", tmp_path / "copy")
     monkeypatch.setitem(sys.modules, "art.attacks.evasion.square_attack", None)
-    said: list[str] = []
-    found = evaluate_run(request_of(run, output=tmp_path / "copy"), say=said.append)
+    found = evaluate_run(request_of(run, output=tmp_path / "copy"))
     assert found["success"] == record["success"] and found["queries_curve"] is None
     [missing] = found["attacks_left_out"]
     assert missing == {"name": "square", "reason": "not measured: pip install adversarial-robustness-toolbox"}
-    assert any("square" in line and "not measured: pip install" in line for line in said)
+    lines = console.evaluation_results(found, tmp_path)
+    assert any("square" in line and "not measured: pip install" in line for line in lines)
     assert "not measured: pip install" in (tmp_path / "copy" / "report.html").read_text()
     card = {line["item"]: line for line in found["card"]}
     assert card["A gradient-free and a hard-label attack"]["status"] == WARN
@@ -275,7 +274,7 @@ def test_a_black_box_that_dies_stops_the_evaluation_and_the_same_command_goes_on
         monkeypatch.setattr(box, "left", before + more)
         assert evaluate.main(command) == 130
         error = capsys.readouterr().err.strip().splitlines()[-1]
-        assert error == "the black box does not answer; what was answered is kept, the same command goes on"
+        assert error == "the black box does not answer; the same command continues"
         assert not (tmp_path / "here" / "evaluation.json").exists()
     monkeypatch.setattr(box, "left", None)
     assert evaluate.main(command) == 0
@@ -289,7 +288,7 @@ def test_a_random_black_box_is_refused_although_answers_are_kept(
 ) -> None:
     monkeypatch.setattr(box, "noise", True)
     with pytest.raises(AdvGANError, match="box_of_means:answer is random: its answers on the same images differ"):
-        evaluate_run(request_of(run, output=tmp_path / "random"), say=silent)
+        evaluate_run(request_of(run, output=tmp_path / "random"))
     assert not (tmp_path / "random" / "evaluation.json").exists()
 
 
@@ -308,7 +307,7 @@ def test_what_a_black_box_run_does_not_take_is_refused_in_one_line(
     run: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=message) as refused:
-        evaluate_run(EvaluationRequest(run, **changes), say=silent)
+        evaluate_run(EvaluationRequest(run, **changes))
     assert "\n" not in str(refused.value)
 
 
@@ -316,9 +315,7 @@ def test_another_target_is_attacked_with_its_gradient(run: Path, box: Any, tmp_p
     """The distilled network itself, say: no answer of the black box is in it."""
     before = box.asked
     target = str(run / "distilled.keras")
-    found = evaluate_run(
-        EvaluationRequest(run, tmp_path / "white", images=20, optimized_images=1, target=target), say=silent
-    )
+    found = evaluate_run(EvaluationRequest(run, tmp_path / "white", images=20, optimized_images=1, target=target))
     assert box.asked == before
     assert "queries" not in found and "square_queries" not in found["options"]
     assert {"fgsm", "pgd-40", "fmn"} <= {attack["name"] for attack in found["attacks"]}
@@ -338,7 +335,7 @@ def test_a_black_box_that_is_a_file_is_scored_by_its_answers_alone(
     summary["black_box"] |= {"digest": file_digest(copy / "target.keras"), "answers": "labels"}
     (copy / "summary.json").write_text(json.dumps(summary))
     monkeypatch.setattr(checks, "check_gradients", None)  # nobody may call it
-    found = evaluate_run(EvaluationRequest(copy, images=20, optimized_images=3, square_queries=10), say=silent)
+    found = evaluate_run(EvaluationRequest(copy, images=20, optimized_images=3, square_queries=10))
     assert found["distilled"]["agreement_adversarial"]["rate"] == 1
     assert found["target"]["sha256"] == file_digest(copy / "target.keras")
     assert found["target"]["weights_sha256"] is not None
@@ -346,7 +343,7 @@ def test_a_black_box_that_is_a_file_is_scored_by_its_answers_alone(
     assert card["A gradient-free and a hard-label attack"]["status"] == PASS
     (copy / "target.keras").unlink()
     with pytest.raises(AdvGANError, match=r"is not finished: it has no target\.keras"):
-        evaluate_run(EvaluationRequest(copy), say=silent)
+        evaluate_run(EvaluationRequest(copy))
 
 
 def test_runs_are_compared_and_other_knowledge_is_named(
@@ -367,7 +364,7 @@ def test_the_attack_loads_without_a_target_and_is_exported(run: Path, tmp_path: 
     images = np.random.default_rng(0).random((3, 28, 28, 1), np.float32)
     attacked = attack(images)
     assert attacked.success is None and np.abs(attacked.projected - images).max() <= EPSILON + 1e-6
-    [(path, found)] = export_run(run, ("keras",), tmp_path / "attack.keras", say=silent).items()
+    [(path, found)] = export_run(run, ("keras",), tmp_path / "attack.keras").items()
     assert path.exists() and found.images == COUNT
 
 

@@ -28,9 +28,7 @@ def run(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def record(run: Path) -> dict[str, Any]:
-    return evaluate_run(
-        EvaluationRequest(run, images=60, optimized_images=2), say=lambda _: None, command="python -m <it> & more"
-    )
+    return evaluate_run(EvaluationRequest(run, images=60, optimized_images=2), command="python -m <it> & more")
 
 
 @pytest.fixture(scope="module")

@@ -299,5 +299,5 @@ def test_a_target_with_a_softmax_is_refused_before_anything_is_written(run: Path
     target = keras.models.load_model(run / "target.keras")
     keras.Sequential([keras.Input((28, 28, 1)), target, keras.layers.Softmax()]).save(run / "target.keras")
     with pytest.raises(AdvGANError, match="returns probabilities"):
-        evaluate_run(EvaluationRequest(run), say=lambda _: None)
+        evaluate_run(EvaluationRequest(run))
     assert not (run / "evaluation").exists()

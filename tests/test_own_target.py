@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from log_lines import logged
 
 from advgan import AdvGANAttack, describe, train
 from advgan.config.loading import parse_config
@@ -69,8 +70,8 @@ def test_a_run_attacks_the_users_own_classifier_and_leaves_it_as_it_is(
         }
     )
     run = new_run_directory(config).absolute()
-    lines: list[str] = []
-    summary = train_and_evaluate(config, run, say=lines.append)
+    with logged() as lines:
+        summary = train_and_evaluate(config, run)
 
     assert Path("own.keras").read_bytes() == (run / "target.keras").read_bytes() == content
     assert read_json(run / "target.json") == {"digest": hashlib.sha256(content).hexdigest(), "seconds": 0.0}
@@ -86,12 +87,12 @@ def test_a_run_attacks_the_users_own_classifier_and_leaves_it_as_it_is(
 
     (run / "summary.json").unlink()  # as if it had been killed before its end
     monkeypatch.chdir("/")  # resumed from anywhere
-    again = train_and_evaluate(load_run_config(run), run, say=lines.append)
+    again = train_and_evaluate(load_run_config(run), run)
     assert again["generator_weights_sha256"] == summary["generator_weights_sha256"]
     (run / "summary.json").unlink()
     inside.save(tmp_path / "own.keras")
     with pytest.raises(AdvGANError, match=r"own\.keras has changed since .* was started; put it back"):
-        train_and_evaluate(load_run_config(run), run, say=lines.append)
+        train_and_evaluate(load_run_config(run), run)
 
 
 @pytest.mark.parametrize(

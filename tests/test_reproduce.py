@@ -323,7 +323,7 @@ def test_a_stop_is_no_failure(
     monkeypatch.setattr(reproduce_experiment, "_run", stopped)
     path, out = written(tmp_path, section()), tmp_path / "out"
     assert reproduce.main([str(path), "--output", str(out)]) == 130
-    assert capsys.readouterr().err == "stopped; the same command goes on\n"
+    assert capsys.readouterr().err == "stopped; the same command continues\n"
     assert "not run yet (0 of 1 seeds done)" in (out / "small.md").read_text()
 
 

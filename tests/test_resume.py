@@ -79,7 +79,7 @@ def test_a_run_killed_three_times_ends_with_the_same_bits(tmp_path: Path) -> Non
     process = start(stopped, "--resume", "checkpoints/small/0")
     output = stop_when(process, reached(70), signal.SIGINT)
     assert process.returncode == 130, output
-    assert "; go on with: " in output and " -m advgan.train --resume checkpoints/small/0" in output
+    assert "; continue with: " in output and " -m advgan.train --resume checkpoints/small/0" in output
     assert "Traceback" not in output
 
     output = finish(start(stopped, "--resume"))

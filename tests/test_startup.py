@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import subprocess
@@ -89,9 +90,9 @@ def test_a_console_that_is_not_utf_8_shows_what_it_can(monkeypatch: pytest.Monke
     content = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, encoding="ascii"))
 
-    def say() -> int:
+    def show(_: argparse.Namespace) -> int:
         print("Run   résumé/0 − done")
         return 0
 
-    assert run_command(say) == 0
+    assert run_command(show, argparse.Namespace()) == 0
     assert content.getvalue() == b"Run   r\\xe9sum\\xe9/0 \\u2212 done\n"

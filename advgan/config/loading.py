@@ -6,26 +6,14 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from advgan.config.messages import explain, is_section
-from advgan.config.settings import Config, Settings, number_from_text
+from advgan.config.settings import Config, Settings
 from advgan.errors import ConfigurationError
-
-
-def parse_number(key: str, text: str) -> float:
-    """A number as settings take it: ``0.3``, ``1e-4`` or ``8/255``.
-
-    Raises:
-        ConfigurationError: it is none; the message names the key.
-    """
-    try:
-        return float(cast(float, number_from_text(text)))
-    except ValueError as error:
-        raise ConfigurationError(key, text, str(error)) from None
 
 
 def find_config(name: str) -> Path:

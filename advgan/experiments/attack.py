@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,7 +42,7 @@ from advgan.reports.plots import save_figure
 from advgan.run_folder import GENERATOR, TARGET, load_run_config
 from advgan.training.progress import Progress
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 Record = dict[str, Any]
 MOST_SHOWN = 16
 """Images in ``attack.png``."""
@@ -78,12 +78,11 @@ class _Attacker(NamedTuple):
         return self.attack.image_shape
 
 
-def attack_files(request: AttackRequest, say: Say = print, command: str = "") -> Record:
+def attack_files(request: AttackRequest, command: str = "") -> Record:
     """Attack images in files, or continue where a call with the same request was stopped.
 
     Args:
         request: what to attack.
-        say: receives the lines that describe the attack; progress goes to stderr.
         command: what was typed, for the record.
 
     Returns:
@@ -108,21 +107,18 @@ def attack_files(request: AttackRequest, say: Say = print, command: str = "") ->
     head = _head(request, attacker, labels, content, environment, command)
     folder = AttackFolder(request.output, head["digest"])
     folder.check(request.overwrite)
-    for line in _introduction(request, attacker, labels):
-        say(line)
+    logger.info("\n".join(_introduction(request, attacker, labels)))
     request.output.mkdir(parents=True, exist_ok=True)
     with locked(request.output):
         folder.check(request.overwrite)  # another process may have been here meanwhile
         if folder.complete() and not request.overwrite:
             record = folder.record()
-            say(f"{request.output} is complete already.")
+            logger.info("%s is complete already.", request.output)
         else:
-            _attack(request, attacker, labels, folder, head, say)
+            _attack(request, attacker, labels, folder, head)
             record = _finish(request, attacker, labels, folder, head)
         images.clean(request.output)
         folder.forget()
-    for line in results(record, request.output):
-        say(line)
     return record
 
 
@@ -216,7 +212,7 @@ def _introduction(request: AttackRequest, attacker: _Attacker, labels: Labels | 
 
 
 def _attack(
-    request: AttackRequest, attacker: _Attacker, labels: Labels | None, folder: AttackFolder, head: Record, say: Say
+    request: AttackRequest, attacker: _Attacker, labels: Labels | None, folder: AttackFolder, head: Record
 ) -> None:
     """Attack all images that an earlier process has not."""
     images, count = request.images, len(request.images)
@@ -228,7 +224,7 @@ def _attack(
         folder.forget()
         done = 0
     if done:
-        say(f"Continued      at image {done:,} of {count:,}")
+        logger.info("Continued      at image %s of %s", f"{done:,}", f"{count:,}")
     progress = Progress("attack", count, start=done, unit="image", rate=True)
     try:
         for part in slices(count, images_at_once(attacker.shape), done):
@@ -237,7 +233,7 @@ def _attack(
             folder.append(part.stop, rows)
             for row in rows:
                 if row.problem:
-                    progress.say(f"left out: {printable(row.file)} {row.problem}")
+                    logger.warning("left out: %s %s", printable(row.file), row.problem)
             progress.advance(part.stop - part.start, "")
     finally:
         progress.close()
@@ -369,7 +365,7 @@ def results(record: Record, output: Path) -> list[str]:
     else:
         line += f", success {Rate(**success)} ({record['success_counts']})"
     lines = ["", line, f"Largest change of a pixel {record['largest_linf']:.6f}, mean L2 {record['mean_l2']:.2f}"]
-    lines += console.warnings(Finding(**found) for found in record.get("checks", []))
+    lines += console.warning_lines(Finding(**found) for found in record.get("checks", []))
     if left_out:
         some = ", ".join(printable(entry["file"]) for entry in left_out[:5])
         more = "" if len(left_out) <= 5 else f" and {len(left_out) - 5:,} more ({RECORD} names all)"

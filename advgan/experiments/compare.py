@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,12 @@ from typing import Any
 from advgan.environment import code_commit
 from advgan.errors import ConfigurationError
 from advgan.evaluation.subject import check_request
-from advgan.experiments import console
 from advgan.experiments.evaluate import EvaluationRequest, evaluate_run, last_record
 from advgan.files import check_writable, locked, write_json, write_text, write_whole
 from advgan.reports.comparison import compared, comparison_page
 from advgan.reports.plots import as_png, compared_curves
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 Record = dict[str, Any]
 SCHEMA = 1
 """The version of ``comparison.json``; docs/evaluation.md describes it."""
@@ -57,12 +56,11 @@ class Comparison:
         return self.runs[0] / f"comparison{few}" if self.output is None else self.output
 
 
-def compare(comparison: Comparison, say: Say = print, command: str = "") -> Record:
+def compare(comparison: Comparison, command: str = "") -> Record:
     """Put finished runs into one table; evaluate first those that have no evaluation, or one that is out of date.
 
     Args:
         comparison: which runs.
-        say: receives the lines that tell how it goes; progress goes to stderr.
         command: what was typed, for the record.
 
     Returns:
@@ -75,7 +73,7 @@ def compare(comparison: Comparison, say: Say = print, command: str = "") -> Reco
     for request in requests:
         check_request(request)
     check_writable("--output", comparison.folder)
-    records = [{**_record(each, comparison, say, command), "run": str(each.run)} for each in requests]
+    records = [{**_record(each, comparison, command), "run": str(each.run)} for each in requests]
     content = {
         "schema": SCHEMA,
         "command": command,
@@ -91,22 +89,20 @@ def compare(comparison: Comparison, say: Say = print, command: str = "") -> Reco
         write_whole(folder / PICTURE, lambda beside: beside.write_bytes(picture))
         write_text(folder / PAGE, comparison_page(content, picture))
         write_json(folder / COMPARISON, content)
-    for line in console.comparison_results(content, folder):
-        say(line)
     return content
 
 
-def _record(request: EvaluationRequest, comparison: Comparison, say: Say, command: str) -> Record:
+def _record(request: EvaluationRequest, comparison: Comparison, command: str) -> Record:
     """A run's evaluation as it stands, where it is of today and has the settings that are asked for."""
     record, current = last_record(request)
     before = {"restarts": 1, "optimized_images": 100} if record is None else record["options"]
     asked = {"restarts": comparison.restarts, "optimized_images": comparison.optimized_images}
     options = {**before, **{name: given for name, given in asked.items() if given is not None}}
     if record is not None and current and options == before:
-        say(f"Found already  {request.folder}")
+        logger.info("Found already  %s", request.folder)
         return record
     if record is not None:
         why = "its settings differ" if current else "code, versions, machine, networks or data have changed"
-        say(f"Out of date    {request.folder}: {why}")
+        logger.info("Out of date    %s: %s", request.folder, why)
     trained = () if record is None else tuple(point["epsilon"] for point in record["retrained"])
-    return evaluate_run(replace(request, **options, retrain=trained), say, command)
+    return evaluate_run(replace(request, **options, retrain=trained), command)

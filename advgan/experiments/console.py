@@ -48,7 +48,7 @@ def dry_run(plan: Plan) -> list[str]:
         lines += [*layer_table(describe(network)), ""]
     if "target" not in known:
         lines += [f"# target: {target_named(plan.networks.target, plan.config)}", ""]
-    lines += [f"# Data: {plan.dataset.classes_in_words}", *warnings(plan.findings)]
+    lines += [f"# Data: {plan.dataset.classes_in_words}", *warning_lines(plan.findings)]
     if plan.config.black_box is not None:
         lines.append(f"# Queries: {_queries_planned(plan)}")
     epochs = plan.config.generator_epochs
@@ -114,7 +114,6 @@ def introduction(plan: Plan, run_directory: Path) -> list[str]:
         f"Data           {config.data.dataset}: {len(dataset.training):,} training, {len(dataset.validation):,} "
         f"validation, {len(dataset.test):,} test images of {height}x{width}x{channels}, "
         f"{dataset.classes_in_words}",
-        *warnings(plan.findings),
         f"Threat model   {threat_model(config)}",
         f"Generator      {plan.networks.generator.count_params():,} parameters: {', '.join(names)}",
         f"Discriminator  {plan.networks.discriminator.count_params():,} parameters: "
@@ -125,10 +124,13 @@ def introduction(plan: Plan, run_directory: Path) -> list[str]:
 
 
 def warnings(findings: Iterable[Finding]) -> list[str]:
-    """A line for each finding that warns."""
-    return [
-        f"Warning: {found.guard}: {found.reason}. {found.remedy}".rstrip() for found in findings if found.status == WARN
-    ]
+    """A line for each finding that warns, for the log."""
+    return [f"{found.guard}: {found.reason}. {found.remedy}".rstrip() for found in findings if found.status == WARN]
+
+
+def warning_lines(findings: Iterable[Finding]) -> list[str]:
+    """A line for each finding that warns, for the end of a table."""
+    return [f"Warning: {line}" for line in warnings(findings)]
 
 
 def _black_box_lines(plan: Plan) -> list[str]:
@@ -205,9 +207,11 @@ def results(summary: dict[str, Any], run_directory: Path) -> list[str]:
         row("training: target, generator" + (", distillation" if "distillation" in seconds else ""), times),
         *(row(*line) for line in _black_box_results(summary)),
         "",
-        *warnings(Finding(**found) for found in summary.get("checks", [])),
+        *warning_lines(Finding(**found) for found in summary.get("checks", [])),
         f"Pictures: {run_directory / 'result.png'}, {run_directory / 'curves.png'}",
         f"Figures:  {run_directory / 'summary.json'}",
+        f"Next:     {command_for('evaluate', '--run', run_directory)}   # other attacks, a report",
+        own_pictures(run_directory),
     ]
 
 
@@ -231,14 +235,12 @@ def _black_box_results(summary: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def evaluation_introduction(model: str, run_directory: Path, target: str, images: int) -> list[str]:
+def evaluation_introduction(model: str, run_directory: Path, target: str, images: int) -> str:
     """Which run, which target, which threat model, how many images."""
-    return [
-        f"Run            {run_directory}",
-        f"Target         {target}",
-        f"Threat model   {model}",
-        f"Images         {images:,} test images",
-    ]
+    return (
+        f"Run            {run_directory}\nTarget         {target}\nThreat model   {model}\n"
+        f"Images         {images:,} test images"
+    )
 
 
 def queries_ahead(most: int, asked: int) -> str:
@@ -295,7 +297,7 @@ def evaluation_results(record: dict[str, Any], folder: Path) -> list[str]:
         ),
         *(row(f"retrained at epsilon {point['epsilon']:.4g}", rate(point["success"])) for point in record["retrained"]),
         "",
-        *warnings(Finding(**found) for found in record["guards"]),
+        *warning_lines(Finding(**found) for found in record["guards"]),
         f"Report:   {folder / 'report.html'}",
         f"Figures:  {folder / 'evaluation.json'}",
     ]
@@ -355,11 +357,6 @@ def comparison_results(comparison: dict[str, Any], folder: Path) -> list[str]:
         if run["marked"]:
             lines.append(f"Warning: {run['run']} is marked by: {', '.join(run['marked'])}")
     return [*lines, f"Report:   {folder / 'comparison.html'}", f"Figures:  {folder / 'comparison.json'}"]
-
-
-def what_next(run_directory: Path) -> str:
-    """One command that goes on from here."""
-    return f"{command_for('evaluate', '--run', run_directory)}   # other attacks beside it, a report"
 
 
 def own_pictures(run: Path) -> str:

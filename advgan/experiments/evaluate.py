@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -44,17 +45,16 @@ from advgan.run_folder import run_of as run_of
 from advgan.training.metrics_log import read_rows
 from advgan.training.progress import Progress
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 Record = dict[str, Any]
 EVALUATION = "evaluation.json"
 
 
-def evaluate_run(request: EvaluationRequest, say: Say = print, command: str = "") -> Record:
+def evaluate_run(request: EvaluationRequest, command: str = "") -> Record:
     """Evaluate a finished run, or go on where an evaluation of it stopped.
 
     Args:
         request: what to evaluate.
-        say: receives the lines that tell how it goes; progress goes to stderr.
         command: what was typed, for the record.
 
     Returns:
@@ -79,12 +79,11 @@ def evaluate_run(request: EvaluationRequest, say: Say = print, command: str = ""
         decisive = _determinants(request, config, dataset, environment, subject.classifier.digest)
         stages = ResultCache(request.folder / STAGES, decisive, _watch)
         model = console.threat_model(config, subject.other_target)
-        for line in console.evaluation_introduction(model, request.run, subject.classifier.name, len(subject.test)):
-            say(line)
+        logger.info(console.evaluation_introduction(model, request.run, subject.classifier.name, len(subject.test)))
         if subject.black_box is not None:
-            say(console.queries_ahead(most_queries(request, subject), subject.black_box.queries))
+            logger.info(console.queries_ahead(most_queries(request, subject), subject.black_box.queries))
         for point in planned:  # before the last evaluation goes: this is what takes long, and may be stopped
-            retrain(point, request.run, say, command)
+            retrain(point, request.run, command)
         (request.folder / EVALUATION).unlink(missing_ok=True)  # written last: where it is, the folder is whole
         results = attack_all(request, subject, stages)
         files = write_images(request.folder, subject, results.made)
@@ -114,9 +113,7 @@ def evaluate_run(request: EvaluationRequest, say: Say = print, command: str = ""
         write_page(request.folder, record, rows)
         write_json(request.folder / EVALUATION, record)
         if stages.found:
-            say(f"Found already  {', '.join(stages.found)}")
-    for line in console.evaluation_results(record, request.folder):
-        say(line)
+            logger.info("Found already  %s", ", ".join(stages.found))
     return record
 
 

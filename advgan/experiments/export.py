@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import io
+import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -27,7 +28,7 @@ from advgan.run_folder import GENERATOR, load_run_config
 from advgan.startup import without_chatter
 
 keras = tf.keras
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 Attack = Callable[[np.ndarray], np.ndarray]
 """From float32 images in [0, 1], shape (n, height, width, channels), to adversarial ones of the same shape."""
 TOLERANCE = 1e-4
@@ -47,6 +48,15 @@ class Difference:
     """The largest difference of a pixel, in [0, 1] units."""
     linf: float
     """The largest change of a pixel, |x_A - x|, measured in float64."""
+    epsilon: float
+    """What ``linf`` may be, plus 1e-6."""
+
+    def __str__(self) -> str:
+        return (
+            f"on {self.images:,} test images, in batches of 1 to {max(BATCH_SIZES)}, differs from the run by "
+            f"{self.largest:.2g} at most; largest change of a pixel {self.linf:.9g}, within epsilon {self.epsilon:g} + "
+            "1e-6"
+        )
 
 
 @dataclass(frozen=True)
@@ -97,7 +107,7 @@ def adversarial_model(generator: Any, settings: AttackSettings) -> Any:
 
 
 def export_run(
-    run: Path, formats: tuple[str, ...], output: Path | None = None, overwrite: bool = False, say: Say = print
+    run: Path, formats: tuple[str, ...], output: Path | None = None, overwrite: bool = False
 ) -> dict[Path, Difference]:
     """Write a run's generator with its projection; each file is kept if, when run, it does what the run's attack does.
 
@@ -106,7 +116,6 @@ def export_run(
         formats: names in ``FORMATS``.
         output: the file or, for a SavedModel, the folder; for one format only. By default in ``<run>/export``.
         overwrite: whether what is there already may be replaced.
-        say: receives a line for each file.
 
     Returns:
         For each file, how far it is from ``AdvGANAttack.generate`` on the run's test images (at most 1,000).
@@ -133,7 +142,7 @@ def export_run(
     for name, path in outputs.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         found[path] = _export(model, name, path, images, expected, config.attack.epsilon)
-        say(_told(path, found[path], config.attack.epsilon))
+        logger.info("Exported       %s", path)
     return found
 
 
@@ -207,14 +216,7 @@ def compare(
             f"{name} changes a pixel by {linf:.9g} (epsilon is {epsilon:g}) or leaves [0, 1], so it was not kept; "
             "export another format"
         )
-    return Difference(len(images), largest, linf)
-
-
-def _told(path: Path, found: Difference, epsilon: float) -> str:
-    return (
-        f"{path}: on {found.images:,} test images, in batches of 1 to {max(BATCH_SIZES)}, differs from the run by "
-        f"{found.largest:.2g} at most; largest change of a pixel {found.linf:.9g}, within epsilon {epsilon:g} + 1e-6"
-    )
+    return Difference(len(images), largest, linf, epsilon)
 
 
 def _in_batches(attack: Attack, images: np.ndarray) -> np.ndarray:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -18,13 +19,14 @@ from advgan.config.settings import Config
 from advgan.config.table import Row, Table
 from advgan.errors import AdvGANError, ConfigurationError, Interrupted, OracleUnavailable
 from advgan.experiments.plan import check
-from advgan.experiments.train import run
+from advgan.experiments.train import train
 from advgan.files import check_writable, locked, read_json, write_json, write_text
+from advgan.metrics import Rate
 from advgan.reports.plots import save_figure, success_against_queries
 from advgan.reports.results_table import as_markdown, points_against_queries
 from advgan.run_folder import CONFIG, SUMMARY, load_run_config, located
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 Record = dict[str, Any]
 SCHEMA = 1
 """The version of ``<table>.json``."""
@@ -172,13 +174,12 @@ def _count(cells: Sequence[Cell]) -> str:
     return f"{sum(runs.values())} of {len(runs)} runs are done."
 
 
-def reproduce(work: Reproduction, only: str | None = None, say: Say = print, command: str = "") -> int:
+def reproduce(work: Reproduction, only: str | None = None, command: str = "") -> int:
     """Do the runs that are not done, and write the table before the first and after each.
 
     Args:
         work: the table, and where it goes.
         only: the rows to do (``Reproduction.cells``); the table has them all.
-        say: receives the lines that tell how it goes; progress goes to stderr.
         command: what was typed, for the runs' records.
 
     Returns:
@@ -193,14 +194,14 @@ def reproduce(work: Reproduction, only: str | None = None, say: Say = print, com
     work.output.mkdir(parents=True, exist_ok=True)
     with locked(work.output):
         failures = _failures(work)
-        say(_count(chosen))
+        logger.info(_count(chosen))
         _write(work, cells, failures)
         to_do, failed = _to_do(chosen), 0
         for number, cell in enumerate(to_do, 1):
-            say(f"[{number}/{len(to_do)}] {cell}")
+            logger.info("[%d/%d] %s", number, len(to_do), cell)
             failures.pop(_name(work, cell), None)
             try:
-                _run(cell, say, command)
+                _run(cell, command)
             except OracleUnavailable as error:  # it can go on, but others need not wait for it
                 failures[_name(work, cell)] = str(error)
             except Interrupted:
@@ -209,21 +210,20 @@ def reproduce(work: Reproduction, only: str | None = None, say: Say = print, com
                 failures[_name(work, cell)] = str(error)
             if (problem := failures.get(_name(work, cell))) is not None:
                 failed += 1
-                say(f"Failed         {problem}")
+                logger.warning("%s failed: %s", cell, problem)
             tf.keras.backend.clear_session()
             gc.collect()  # networks and their compiled steps refer to each other
             _write(work, cells, failures)
-    say(f"Table:    {work.markdown}")
-    say(f"Records:  {work.records}")
     return failed
 
 
-def _run(cell: Cell, say: Say, command: str) -> None:
+def _run(cell: Cell, command: str) -> None:
     plan = check(cell.config)
     cell.folder.mkdir(parents=True, exist_ok=True)
     # The folder may have been moved since the run was begun.
     write_text(cell.folder / CONFIG, dump_config(located(cell.config)))
-    run(plan, cell.folder, lambda line: say(f"  {line}".rstrip()), command)
+    summary = train(plan, cell.folder, command)
+    logger.info("Success        %s", Rate(**summary["test"]["success"]))
 
 
 def _name(work: Reproduction, cell: Cell) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +10,11 @@ from advgan.config.loading import dump_config
 from advgan.config.settings import Config
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.experiments.plan import check
-from advgan.experiments.train import run as train
+from advgan.experiments.train import train
 from advgan.files import check_writable, file_digest, read_json, write_text, write_whole
 from advgan.run_folder import CONFIG, SUMMARY, TARGET, TARGET_RECORD, load_run_config
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 FOLDER = "retrained"
 
 
@@ -70,13 +70,12 @@ def _planned(run: Path, config: Config, epsilon: float) -> Retraining:
     return Retraining(epsilon, folder, wanted)
 
 
-def retrain(planned: Retraining, run: Path, say: Say, command: str) -> None:
+def retrain(planned: Retraining, run: Path, command: str) -> None:
     """Train a generator at its epsilon against the target of ``run``, or go on where that stopped.
 
     Args:
         planned: from ``plan_retraining``.
         run: whose target is used.
-        say: receives the lines that tell how it goes.
         command: what was typed, for the record.
 
     Raises:
@@ -93,8 +92,8 @@ def retrain(planned: Retraining, run: Path, say: Say, command: str) -> None:
         for name in (TARGET, TARGET_RECORD):  # with both there, training takes them as they are
             content = (run / name).read_bytes()
             write_whole(folder / name, lambda beside, content=content: beside.write_bytes(content))  # type: ignore[misc]
-        say(f"Retraining     at epsilon {planned.epsilon:.4g}")
-        train(plan, folder, lambda line: say(f"  {line}".rstrip()), command)
+        logger.info("Retraining     at epsilon %.4g", planned.epsilon)
+        train(plan, folder, command)
     weights = [read_json(path / SUMMARY)["target_weights_sha256"] for path in (folder, run)]
     if weights[0] != weights[1]:
         raise AdvGANError(f"{folder} was trained against another target than {run}'s; delete it to train it again")

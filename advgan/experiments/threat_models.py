@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -16,10 +17,10 @@ from advgan.files import file_digest, read_json, write_json, write_whole
 from advgan.run_folder import JOURNAL, TARGET, TARGET_RECORD
 from advgan.training.classifier import load_or_train_target
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
-def provide_target(plan: Plan, run_directory: Path, say: Say) -> float:
+def provide_target(plan: Plan, run_directory: Path) -> float:
     """Put the classifier under attack into the run directory, once; return the seconds its training took.
 
     A black box that is no file here leaves its record alone.
@@ -36,14 +37,14 @@ def provide_target(plan: Plan, run_directory: Path, say: Say) -> float:
             write_whole(run_directory / TARGET, found.model.save)
             write_json(record, {"digest": found.digest, "seconds": found.seconds})
             came = "loaded" if found.cached else f"trained in {found.seconds:.0f} s"
-            say(f"Target         {came}, digest {found.digest}")
+            logger.info("Target         %s, digest %s", came, found.digest)
         return float(read_json(record, "seconds")["seconds"])
     digest = file_digest(Path(given)) if is_local(given) else black_box_of(plan, run_directory).digest
     if not record.exists():
         if is_local(given):
             write_whole(run_directory / TARGET, partial(shutil.copyfile, given))
         write_json(record, {"digest": digest, "seconds": 0.0})
-        say(f"Target         {given}, digest {digest[:16]}")
+        logger.info("Target         %s, digest %s", given, digest[:16])
     elif read_json(record, "digest")["digest"] != digest:
         raise AdvGANError(f"{given} has changed since {run_directory} was started; put it back, or start a new run")
     return float(read_json(record, "seconds")["seconds"])

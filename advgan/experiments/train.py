@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,24 +40,24 @@ from advgan.training.distillation import Distillation, build_distilled
 from advgan.training.metrics_log import MetricsLog, read_rows
 from advgan.training.progress import Progress
 from advgan.training.state import Checkpoints, TrainingState
-from advgan.training.trainer import EpochReport, build_state, train
+from advgan.training.trainer import EpochReport, build_state
+from advgan.training.trainer import train as train_generator
 from advgan.training.validation import BlackBoxValidation, DistilledValidation, Validation
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
-def train_and_evaluate(config: Config, run_directory: Path, say: Say = print, command: str = "") -> dict[str, Any]:
-    """Check a configuration, train an AdvGAN and score it: ``run(check(config), ...)``."""
-    return run(check(config), run_directory, say, command)
+def train_and_evaluate(config: Config, run_directory: Path, command: str = "") -> dict[str, Any]:
+    """Check a configuration, train an AdvGAN and score it: ``train(check(config), ...)``."""
+    return train(check(config), run_directory, command)
 
 
-def run(plan: Plan, run_directory: Path, say: Say = print, command: str = "") -> dict[str, Any]:
+def train(plan: Plan, run_directory: Path, command: str = "") -> dict[str, Any]:
     """Train an AdvGAN, or go on where the run in this folder stopped, and score it on the test images.
 
     Args:
         plan: checked settings; for a resumed run those it was started with (``load_run_config``).
         run_directory: from ``new_run_directory``, or that of a run to resume.
-        say: receives the lines that tell how the run goes; progress goes to stderr.
         command: what was typed, for the record.
 
     Returns:
@@ -74,31 +74,28 @@ def run(plan: Plan, run_directory: Path, say: Say = print, command: str = "") ->
         elif load_run_config(run_directory) != located(plan.config):
             raise AdvGANError(f"{run_directory} was started with other settings; start a new run")
         if (run_directory / SUMMARY).exists():
-            say(f"{run_directory} is complete already.")
-            summary = read_json(run_directory / SUMMARY, "test", "seconds")
-        else:
-            summary = _run(plan, run_directory, say, command)
-        for line in console.results(summary, run_directory):
-            say(line)
-        return summary
+            logger.info("%s is complete already.", run_directory)
+            return read_json(run_directory / SUMMARY, "test", "seconds")
+        return _run(plan, run_directory, command)
 
 
-def _run(plan: Plan, run_directory: Path, say: Say, command: str) -> dict[str, Any]:
+def _run(plan: Plan, run_directory: Path, command: str) -> dict[str, Any]:
     start = time.monotonic()
     config, dataset = plan.config, plan.dataset
-    _start_process(plan, run_directory, say, command)
-    for line in console.introduction(plan, run_directory):
-        say(line)
+    _start_process(plan, run_directory, command)
+    logger.info("\n".join(console.introduction(plan, run_directory)))
+    for line in console.warnings(plan.findings):
+        logger.warning(line)
 
-    target_seconds = provide_target(plan, run_directory, say)
+    target_seconds = provide_target(plan, run_directory)
     oracle = None if config.black_box is None else counted_oracle(plan, run_directory)
     if oracle is None:
         network = load_network(run_directory / TARGET, f"delete {run_directory / TARGET_RECORD} to put it there again")
         target = as_classifier(network, dataset.image_shape, str(run_directory / TARGET))
         clean = accuracy(target, dataset.test)
-        say(f"Target         clean accuracy {clean} test images")
+        logger.info("Target         clean accuracy %s test images", clean)
         for line in console.warnings([_judged(plan, clean)]):
-            say(line)
+            logger.warning(line)
     else:
         target = build_distilled(dataset.image_shape, dataset.number_of_classes, config)
     target_weights = weights_digest(target)
@@ -107,7 +104,7 @@ def _run(plan: Plan, run_directory: Path, say: Say, command: str) -> dict[str, A
     checkpoints = Checkpoints(run_directory / "state", config.output.keep_checkpoints)
     if checkpoints.restore_latest(state):
         rounds = "" if oracle is None else f", round {1 + state.position.epoch // config.training.epochs}"
-        say(f"Resumed        at step {state.position.step} of {plan.steps}{rounds}")
+        logger.info("Resumed        at step %d of %d%s", state.position.step, plan.steps, rounds)
     _train(state, plan, checkpoints, run_directory, oracle)
 
     if oracle is None and weights_digest(target) != target_weights:
@@ -153,14 +150,14 @@ def _judged(plan: Plan, accuracy: Rate) -> Finding:
     return check_accuracy(name, accuracy, test.labels, test.images, config.target.check_accuracy)
 
 
-def _start_process(plan: Plan, run_directory: Path, say: Say, command: str) -> None:
-    """Add this process to the run's list; refuse other data, tell of another environment."""
+def _start_process(plan: Plan, run_directory: Path, command: str) -> None:
+    """Add this process to the run's list; other data raise, another environment is a warning."""
     path = run_directory / PROCESSES
     processes = read_json(path) if path.exists() else []
     if processes and processes[0]["data_sha256"] != plan.dataset.digest:
         raise AdvGANError(f"{plan.config.data.dataset} has changed since {run_directory} was started; start a new run")
     if processes and (changed := changes_between(processes[0]["environment"], plan.environment)):
-        say(f"Warning: resumed elsewhere, so not bit for bit the same as without a stop: {'; '.join(changed)}")
+        logger.warning("resumed elsewhere, so not bit for bit the same as without a stop: %s", "; ".join(changed))
     here = {"command": command, "commit": code_commit(), "data_sha256": plan.dataset.digest}
     write_json(path, [*processes, {**here, "environment": plan.environment}])
 
@@ -216,24 +213,24 @@ def _train(
         figure = sample_grid(attack, sample, title)
         save_figure(figure, pictures / f"epoch-{epoch.epoch:03d}.png")
         records.add_image("samples", epoch.step, as_pixels(figure))
-        progress.say(console.epoch_line(epoch.values, epoch.epoch, epoch.improved, config))
+        logger.info(console.epoch_line(epoch.values, epoch.epoch, epoch.improved, config))
         if epoch.discriminator_health:
-            progress.say(f"note: {epoch.discriminator_health}")
+            logger.warning(epoch.discriminator_health)
 
     try:
         if oracle is None:
-            train(state, plan.dataset, config, checkpoints, records, progress, Validation(attack, validation), on_epoch)
+            train_generator(
+                state, plan.dataset, config, checkpoints, records, progress, Validation(attack, validation), on_epoch
+            )
             return
-        distillation = Distillation(
-            state, oracle, attack, plan.dataset, config, run_directory / "rounds", records, progress.say
-        )
+        distillation = Distillation(state, oracle, attack, plan.dataset, config, run_directory / "rounds", records)
         count = distillation.plan.validation
         validate = (
             BlackBoxValidation(oracle, attack, validation, count, config)
             if count
             else DistilledValidation(attack, validation)
         )
-        train(state, plan.dataset, config, checkpoints, records, progress, validate, on_epoch, distillation)
+        train_generator(state, plan.dataset, config, checkpoints, records, progress, validate, on_epoch, distillation)
     finally:
         progress.close()
         records.close()

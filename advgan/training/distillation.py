@@ -7,6 +7,7 @@ al. 2018, section 3.3). f has no dropout while it learns: b's answers are soft a
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -33,6 +34,7 @@ from advgan.training.state import TrainingState
 from advgan.training.validation import judge_black_box
 
 keras = tf.keras
+logger = logging.getLogger(__name__)
 BATCHES_AT_ONCE = 4
 """Batches of images that are attacked and rounded in one go, which bounds the memory."""
 STEPS_PER_REPORT = 10
@@ -55,7 +57,6 @@ class Distillation:
         config: the run's settings.
         folder: for what was asked in each round; a resumed run finds it there.
         records: where the numbers go.
-        say: receives a line for each round.
     """
 
     def __init__(
@@ -67,10 +68,9 @@ class Distillation:
         config: Config,
         folder: Path,
         records: MetricsLog,
-        say: Callable[[str], None],
     ) -> None:
         self._state, self._oracle, self._attack, self._config = state, oracle, attack, config
-        self._training, self._folder, self._records, self._say = dataset.training, folder, records, say
+        self._training, self._folder, self._records = dataset.training, folder, records
         self.plan = query_plan(config, len(dataset.training), len(dataset.validation))
         self._step_on = _compiled_step(state)
 
@@ -111,7 +111,7 @@ class Distillation:
         if budget is not None and position.round == rounds:
             rest = " (the rest is for validation)" if self.plan.validation else ""
             ended = f"; nothing more is asked to train with, the budget is {budget:,}{rest}"
-        self._say(f"round {position.round}/{rounds}: distilled, {spent:,} queries so far{ended}")
+        logger.info(f"round {position.round}/{rounds}: distilled, {spent:,} queries so far{ended}")
         save()
 
     def _asked(self, number: int, stop_requested: Callable[[], bool]) -> list[tuple[Any, Any]]:

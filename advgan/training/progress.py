@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 
@@ -11,13 +12,14 @@ SECONDS_BETWEEN_LINES = 15.0
 
 
 class Progress:
-    """Shows how far a long piece of work is; nothing where stderr is closed.
+    """Shows how far a long piece of work is; nothing where stderr is closed, or where the package logs only warnings.
 
     With ``rate``, plain lines show units per second, as the bar does.
     """
 
     def __init__(self, label: str, total: int, start: int = 0, unit: str = "step", rate: bool = False) -> None:
-        self._label, self._total, self._stream = label, total, sys.stderr
+        quiet = logging.getLogger("advgan").level > logging.INFO
+        self._label, self._total, self._stream = label, total, None if quiet else sys.stderr
         self.done = start
         self._bar = None
         if self._stream is not None and self._stream.isatty():
@@ -36,15 +38,9 @@ class Progress:
             if self._rate_unit is not None:
                 rate = (self.done - self._first) / (time.monotonic() - self._begun)
                 status = f"{rate:,.1f} {self._rate_unit}s/s  {status}".rstrip()
-            self.say(f"{self._label} {self.done}/{self._total}  {status}")
+            if self._stream is not None:
+                print(f"{self._label} {self.done}/{self._total}  {status}", file=self._stream, flush=True)
             self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
-
-    def say(self, line: str) -> None:
-        """Write a line that stays."""
-        if self._bar is not None:
-            self._bar.write(line, file=self._stream)
-        elif self._stream is not None:
-            print(line, file=self._stream, flush=True)
 
     def close(self) -> None:
         """Leave the bar as it stands."""
