@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from typing import Any
 
 from advgan.errors import AdvGANError, ConfigurationError
 
+logger = logging.getLogger(__name__)
 PARTIAL = ".partial"
 """How the names of unfinished folders end."""
 
@@ -40,6 +42,7 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     finally:
         beside.unlink(missing_ok=True)
     _flush(path.parent)
+    logger.debug("wrote %s", path)
 
 
 def write_text(path: Path, text: str) -> None:

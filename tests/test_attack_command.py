@@ -24,8 +24,9 @@ from advgan import attack, reference_run
 from advgan.config.settings import GeneratorSettings
 from advgan.data import batches
 from advgan.data.datasets import MNIST_FILE
-from advgan.data.image_files import ImageArray
+from advgan.data.image_files import ImageArray, open_images
 from advgan.experiments import attack as attack_experiment
+from advgan.experiments.attack import AttackRequest, attack_files
 from advgan.experiments.attack_folder import AttackFolder
 from advgan.networks.generator import build_generator
 
@@ -264,7 +265,24 @@ def test_what_cannot_be_used_is_named_and_the_others_are_attacked(
         (here / "in" / name).unlink()
     code, out, err = on_reference(capsys, "in")
     assert code == 1 and "0 images attacked" in out and table(here / "out") == {}
-    assert "left out: 00001.png cannot be read" in err
+    assert "Warning: left out: 00001.png cannot be read" in out and err == ""
+
+
+def test_quiet_leaves_results_and_warnings_verbose_adds_files_and_the_library_prints_nothing(
+    here: Path, digits: tuple[np.ndarray, np.ndarray], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_digits(here / "in", digits[0][:3])
+    (here / "in" / "00001.png").write_bytes(b"no picture")
+    code, out, err = on_reference(capsys, "in", "--quiet")
+    assert (code, err) == (1, "")
+    first, blank, second, *_ = out.splitlines()
+    assert first.startswith("Warning: left out: 00001.png cannot be read") and blank == ""
+    assert second.startswith("2 images attacked, success ")
+    _, out, _ = on_reference(capsys, "in", "--overwrite", "--verbose")
+    assert "Run            " in out and f"wrote {Path('out', 'attack.csv')}\n" in out
+    request = AttackRequest(reference_run(), open_images(Path("in")), Path("other"))
+    assert attack_files(request)["images"] == 2
+    assert capsys.readouterr() == ("", "")
 
 
 # --- Colour, and names of classes --------------------------------------------------------------------------------

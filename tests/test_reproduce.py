@@ -302,7 +302,7 @@ def test_one_run_that_fails_is_told_and_the_others_go_on(
     assert reproduce.main([str(path), "--output", str(out)]) == 2
     captured = capsys.readouterr()
     assert captured.err == "error: 2 runs failed; the same command tries again\n"
-    assert "Failed         loss_adv is not finite at step 7" in captured.out
+    assert "two, seed 0 failed: loss_adv is not finite at step 7" in captured.out
     assert tried == list(names)
     text = (out / "small.md").read_text()
     assert "- Failed: two, seed 0: loss_adv is not finite at step 7" in text and "- Failed: three, seed 0" in text
@@ -323,7 +323,7 @@ def test_a_stop_is_no_failure(
     monkeypatch.setattr(reproduce_experiment, "_run", stopped)
     path, out = written(tmp_path, section()), tmp_path / "out"
     assert reproduce.main([str(path), "--output", str(out)]) == 130
-    assert capsys.readouterr().err == "stopped; the same command continues\n"
+    assert capsys.readouterr().err == "stopped at step 5; the same command continues\n"
     assert "not run yet (0 of 1 seeds done)" in (out / "small.md").read_text()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -14,6 +16,7 @@ import numpy as np
 from advgan.attacks.baselines import Advance, Arrays
 from advgan.files import digest_of, write_whole
 
+logger = logging.getLogger(__name__)
 Watch = Callable[[str, int], AbstractContextManager[Advance]]
 """Shows how far a stage is: called with its name and its number of images."""
 
@@ -46,8 +49,10 @@ class ResultCache:
         if (kept := _read(path, digest)) is not None:
             self.found.append(name)
             return kept
+        begun = time.monotonic()
         with self._watch(name, total) as advance:
             arrays = {key: np.asarray(value) for key, value in work(advance).items()}
+        logger.debug("%s took %.1f s", name, time.monotonic() - begun)
         self._folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, lambda beside: np.savez(beside, _digest=np.array(digest), **arrays))  # type: ignore[arg-type]
         return arrays

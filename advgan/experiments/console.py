@@ -210,8 +210,8 @@ def results(summary: dict[str, Any], run_directory: Path) -> list[str]:
         *warning_lines(Finding(**found) for found in summary.get("checks", [])),
         f"Pictures: {run_directory / 'result.png'}, {run_directory / 'curves.png'}",
         f"Figures:  {run_directory / 'summary.json'}",
-        f"Next:     {command_for('evaluate', '--run', run_directory)}   # other attacks, a report",
         own_pictures(run_directory),
+        f"Next: {command_for('evaluate', '--run', run_directory)}   # other attacks, a report",
     ]
 
 

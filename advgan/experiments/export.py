@@ -142,7 +142,6 @@ def export_run(
     for name, path in outputs.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         found[path] = _export(model, name, path, images, expected, config.attack.epsilon)
-        logger.info("Exported       %s", path)
     return found
 
 
