@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import io
-import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -28,7 +27,6 @@ from advgan.run_folder import GENERATOR, load_run_config
 from advgan.startup import without_chatter
 
 keras = tf.keras
-logger = logging.getLogger(__name__)
 Attack = Callable[[np.ndarray], np.ndarray]
 """From float32 images in [0, 1], shape (n, height, width, channels), to adversarial ones of the same shape."""
 TOLERANCE = 1e-4
