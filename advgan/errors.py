@@ -35,9 +35,7 @@ class NonFiniteError(AdvGANError):
         setting: what to lower.
     """
 
-    def __init__(
-        self, term: str, step: int, setting: str = "generator.learning_rate or discriminator.learning_rate"
-    ) -> None:
+    def __init__(self, term: str, step: int, setting: str) -> None:
         self.term = term
         self.step = step
         super().__init__(

@@ -33,10 +33,10 @@ from advgan.data.datasets import Dataset, load_dataset, scaled  # noqa: E402
 from advgan.environment import peak_memory, prepare_environment  # noqa: E402
 from advgan.training.metrics_log import MetricsLog  # noqa: E402
 from advgan.training.progress import Progress  # noqa: E402
-from advgan.training.state import Checkpoints  # noqa: E402
+from advgan.training.state import Checkpoints, build_state  # noqa: E402
 from advgan.training.step import StepSettings, training_step  # noqa: E402
-from advgan.training.trainer import build_state, total_steps, train  # noqa: E402
-from advgan.training.validation import Validation  # noqa: E402
+from advgan.training.trainer import GeneratorTrainer, total_steps  # noqa: E402
+from advgan.training.validation import TargetValidation  # noqa: E402
 
 
 class Clock(Progress):
@@ -105,16 +105,16 @@ def loop(config: Config, dataset: Dataset, target: Any) -> float:
     with tempfile.TemporaryDirectory() as folder:
         log = MetricsLog(Path(folder), 0)
         attack = AdvGANAttack(state.networks.generator, target, config.attack)
-        train(
+        GeneratorTrainer(
             state,
-            dataset,
+            dataset.training,
             config,
             Checkpoints(Path(folder) / "state", 2),
             log,
             clock,
-            Validation(attack, dataset.validation),
+            TargetValidation(attack, dataset.validation),
             lambda _report: None,
-        )
+        ).train()
         log.close()
         clock.close()
     return clock.seconds_per_step()

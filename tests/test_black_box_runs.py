@@ -335,6 +335,23 @@ def test_each_way_to_ask_asks_what_it_says(
     assert summary["test"]["success"]["n"] > 150
 
 
+@pytest.mark.parametrize("validation_queries", [400, 0], ids=["black box", "distilled network"])
+def test_the_later_generator_is_kept_on_a_tie(tmp_path: Path, validation_queries: int) -> None:
+    """It was trained on a network that knows the black box better."""
+    config = settings(
+        tmp_path,
+        attack={"epsilon": 1e-6},  # nothing is left of it in 8 bits
+        oracle={"query_budget": 800, "validation_queries": validation_queries},
+        distillation={"rounds": 2},
+    )
+    run = new_run_directory(config)
+    summary = train_and_evaluate(config, run, say=lambda _: None)
+    epochs = [row for row in rows(run) if row["kind"] == "epoch"]
+    assert [row["validation_success"] for row in epochs] == [0.0, 0.0]
+    assert summary["best_epoch"] == 2
+    assert summary["generator_weights_sha256"] == summary["generator_last_weights_sha256"]
+
+
 def test_the_images_asked_about_are_within_epsilon_at_256_levels(finished: tuple[Config, Path, list[str]]) -> None:
     config, run, _ = finished
     training = load_dataset(config.data).training.images[1200:].astype(np.int16)

@@ -294,7 +294,7 @@ def test_one_run_that_fails_is_told_and_the_others_go_on(
     def fake(cell: reproduce_experiment.Cell, *_: object) -> None:
         tried.append(cell.row.name)
         if not works and cell.row.name == "two":
-            raise NonFiniteError("loss_adv", 7)
+            raise NonFiniteError("loss_adv", 7, "generator.learning_rate")
         if not works and cell.row.name == "three":
             raise OracleUnavailable("the black box does not answer")
 

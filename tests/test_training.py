@@ -22,13 +22,19 @@ from advgan.experiments.train import train_and_evaluate
 from advgan.files import read_json
 from advgan.networks.keras_file import load_network, weights_digest
 from advgan.run_folder import latest_run, new_run_directory
-from advgan.training import classifier, trainer
+from advgan.training import classifier
 from advgan.training.classifier import (
     load_or_train_target,
     target_digest,
     train_classifier,
 )
 from advgan.training.metrics_log import read_rows
+from advgan.training.validation import (
+    BlackBoxValidation,
+    DistilledValidation,
+    TargetValidation,
+    discriminator_health,
+)
 
 keras = tf.keras
 
@@ -161,6 +167,32 @@ def test_training_stops_at_the_chosen_success_rate(tmp_path: Path) -> None:
     assert summary["steps"] == 512 // 64
 
 
+def test_the_earlier_generator_is_kept_on_a_tie(tmp_path: Path) -> None:
+    config = tiny(tmp_path, attack={"epsilon": 1e-6})  # too little to fool anything, so all generators tie
+    run = new_run_directory(config)
+    summary = train_and_evaluate(config, run)
+    epochs = [row for row in read_rows(run / "metrics.jsonl") if row["kind"] == "epoch"]
+    assert [row["validation_success"] for row in epochs] == [0.0, 0.0]
+    assert summary["best_epoch"] == 1
+    assert summary["generator_weights_sha256"] != summary["generator_last_weights_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("validation", "expected"),
+    [
+        (TargetValidation, {"better": True, "equal": False, "worse": False}),
+        (BlackBoxValidation, {"better": True, "equal": True, "worse": False}),
+        (DistilledValidation, {"better": True, "equal": True, "worse": True}),
+    ],
+)
+def test_each_validation_says_whether_a_generator_improves_on_the_best(
+    validation: Any, expected: dict[str, bool]
+) -> None:
+    improves = validation.__new__(validation).improves  # a function of the two rates alone
+    assert {"better": improves(0.6, 0.5), "equal": improves(0.5, 0.5), "worse": improves(0.4, 0.5)} == expected
+    assert improves(0.0, -1.0)  # the first
+
+
 def test_divergence_stops_the_run_and_names_term_and_step(tmp_path: Path) -> None:
     config = tiny(tmp_path, loss={"beta": 3e38, "c": 0.0})
     run = new_run_directory(config)
@@ -285,10 +317,10 @@ def test_a_damaged_target_is_refused_in_one_line(tmp_path: Path) -> None:
 
 def test_the_health_of_the_discriminator_is_told_in_words() -> None:
     alive = {"discriminator_gap": 0.5, "discriminator_accuracy_real": 0.9, "discriminator_accuracy_adversarial": 0.9}
-    assert trainer.discriminator_health(alive) == ""
-    assert "dead" in trainer.discriminator_health({**alive, "discriminator_gap": 0.0})
+    assert discriminator_health(alive) == ""
+    assert "dead" in discriminator_health({**alive, "discriminator_gap": 0.0})
     won = {"discriminator_gap": 1.0, "discriminator_accuracy_real": 1.0, "discriminator_accuracy_adversarial": 0.999}
-    assert "overwhelming" in trainer.discriminator_health(won)
+    assert "overwhelming" in discriminator_health(won)
 
 
 @pytest.mark.addons

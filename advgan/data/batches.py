@@ -62,6 +62,12 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(count).astype(np.int32)
 
 
+def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+    """The indices of an epoch's full batches, int32 of shape (steps, batch size)."""
+    steps = steps_per_epoch(count, batch_size)
+    return epoch_order(count, seed, epoch)[: steps * batch_size].reshape(steps, batch_size)
+
+
 def gather_batch(images: Any, labels: Any, indices: Any) -> tuple[Any, Any]:
     """The images at these indices as float32 in [0, 1], and their labels; all are tensors."""
     batch = tf.gather(images, indices)

@@ -39,10 +39,9 @@ from advgan.run_folder import load_run_config as load_run_config  # the doors fi
 from advgan.training.distillation import Distillation, build_distilled
 from advgan.training.metrics_log import MetricsLog, read_rows
 from advgan.training.progress import Progress
-from advgan.training.state import Checkpoints, TrainingState
-from advgan.training.trainer import EpochReport, build_state
-from advgan.training.trainer import train as train_generator
-from advgan.training.validation import BlackBoxValidation, DistilledValidation, Validation
+from advgan.training.state import Checkpoints, TrainingState, build_state
+from advgan.training.trainer import EpochReport, GeneratorTrainer
+from advgan.training.validation import BlackBoxValidation, DistilledValidation, TargetValidation, Validation
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +99,7 @@ def _run(plan: Plan, run_directory: Path, command: str) -> dict[str, Any]:
         target = build_distilled(dataset.image_shape, dataset.number_of_classes, config)
     target_weights = weights_digest(target)
 
-    state = build_state(dataset.image_shape, target, config, plan.steps)
+    state = build_state(dataset.image_shape, target, config, plan.steps, target_learns=oracle is not None)
     checkpoints = Checkpoints(run_directory / "state", config.output.keep_checkpoints)
     if checkpoints.restore_latest(state):
         rounds = "" if oracle is None else f", round {1 + state.position.epoch // config.training.epochs}"
@@ -219,18 +218,21 @@ def _train(
 
     try:
         if oracle is None:
-            train_generator(
-                state, plan.dataset, config, checkpoints, records, progress, Validation(attack, validation), on_epoch
+            validate: Validation = TargetValidation(attack, validation)
+            before_epoch = None
+        else:
+            before_epoch = Distillation(
+                state, oracle, attack, plan.dataset, config, run_directory / "rounds", records
             )
-            return
-        distillation = Distillation(state, oracle, attack, plan.dataset, config, run_directory / "rounds", records)
-        count = distillation.plan.validation
-        validate = (
-            BlackBoxValidation(oracle, attack, validation, count, config)
-            if count
-            else DistilledValidation(attack, validation)
-        )
-        train_generator(state, plan.dataset, config, checkpoints, records, progress, validate, on_epoch, distillation)
+            count = before_epoch.plan.validation
+            validate = (
+                BlackBoxValidation(oracle, attack, validation, count, config)
+                if count
+                else DistilledValidation(attack, validation)
+            )
+        GeneratorTrainer(
+            state, plan.dataset.training, config, checkpoints, records, progress, validate, on_epoch, before_epoch
+        ).train()
     finally:
         progress.close()
         records.close()

@@ -9,31 +9,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import shutil
 import time
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from advgan.classifiers.architectures import build_classifier
 from advgan.config.settings import Config
-from advgan.data.batches import epoch_order, gather_batch, steps_per_epoch
-from advgan.data.datasets import Dataset
+from advgan.data.batches import epoch_batches, gather_batch, steps_per_epoch
+from advgan.data.datasets import Dataset, Split
 from advgan.environment import Environment, code_digest
-from advgan.errors import NonFiniteError
 from advgan.files import read_json, whole_directory, write_json, write_whole
 from advgan.networks.keras_file import load_network
+from advgan.training.loop import Trainer, run_steps
 from advgan.training.optimizers import adam
 from advgan.training.progress import Progress
 
 keras = tf.keras
-STEPS_PER_REPORT = 10
+LOSS = "the target's loss"
 TRAINED_BY = (
     "classifiers/architectures.py",
     "training/classifier.py",
+    "training/loop.py",
     "training/optimizers.py",
     "data/batches.py",
 )
@@ -89,9 +92,9 @@ def load_or_train_target(config: Config, dataset: Dataset, environment: Environm
     model = train_classifier(config, dataset)
     seconds = time.monotonic() - start
     record = {"digest": digest, "seconds": seconds, "target": config.target.model_dump(mode="json")}
-    with whole_directory(folder) as beside:
-        write_whole(beside / "target.keras", model.save)
-        write_json(beside / "record.json", record)
+    with whole_directory(folder) as temporary:
+        write_whole(temporary / "target.keras", model.save)
+        write_json(temporary / "record.json", record)
     model.trainable = False
     return Target(model, digest, seconds, cached=False)
 
@@ -101,40 +104,54 @@ def train_classifier(config: Config, dataset: Dataset) -> Any:
 
     Returns:
         The Keras model, from images in [0, 1] to logits.
+
+    Raises:
+        NonFiniteError: the loss is NaN or infinite.
     """
-    settings, seed = config.target, config.target_seed
+    settings, seed, count = config.target, config.target_seed, len(dataset.training)
     keras.utils.set_random_seed(seed)
     model = build_classifier(dataset.image_shape, dataset.number_of_classes, settings)
-    per_epoch = steps_per_epoch(len(dataset.training), settings.batch_size)
-    total = settings.epochs * per_epoch
+    total = settings.epochs * steps_per_epoch(count, settings.batch_size)
     optimizer = adam(model, settings.learning_rate, settings.schedule, total)
-    images, labels = tf.constant(dataset.training.images), tf.constant(dataset.training.labels)
-
-    @tf.function
-    def step_on(indices: Any) -> Any:
-        batch, classes = gather_batch(images, labels, indices)
-        with tf.GradientTape() as tape:
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, model(batch, training=True))
-            loss = tf.reduce_mean(losses) + tf.add_n([*model.losses, tf.constant(0.0)])
-        gradients = tape.gradient(loss, model.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-        return loss
-
-    progress = Progress("target", total)
-    try:
-        for epoch in range(settings.epochs):
-            order = epoch_order(len(dataset.training), seed, epoch)
-            waiting: list[Any] = []
-            for step in range(per_epoch):
-                indices = order[step * settings.batch_size : (step + 1) * settings.batch_size]
-                waiting.append(step_on(tf.constant(indices)))
-                if len(waiting) == STEPS_PER_REPORT or step + 1 == per_epoch:
-                    values = [float(loss) for loss in waiting]
-                    for number, value in enumerate(values, start=progress.done + 1):
-                        if not math.isfinite(value):
-                            raise NonFiniteError("the target's loss", number, "target.learning_rate")
-                    progress.advance(len(values), f"loss {values[-1]:.3f}")
-                    waiting = []
-    finally:
-        progress.close()
+    epochs = (epoch_batches(count, settings.batch_size, seed, epoch) for epoch in range(settings.epochs))
+    with closing(Progress("target", total)) as progress:
+        trainer = ClassifierTrainer(model, optimizer, dataset.training, progress)
+        run_steps(trainer, enumerate(chain.from_iterable(epochs), start=1))
     return model
+
+
+class ClassifierTrainer(Trainer):
+    """Trains a classifier on images and their labels.
+
+    Args:
+        model: a Keras model from images in [0, 1] to logits; updated in place, as is its optimizer.
+        optimizer: built on its variables.
+        images: the training images.
+        progress: what the user sees.
+    """
+
+    setting_at_fault = "target.learning_rate"
+
+    def __init__(self, model: Any, optimizer: Any, images: Split, progress: Progress) -> None:
+        self._progress = progress
+        pixels, labels = tf.constant(images.images), tf.constant(images.labels)
+
+        @tf.function
+        def compiled_step(indices: Any) -> Any:
+            batch, classes = gather_batch(pixels, labels, indices)
+            with tf.GradientTape() as tape:
+                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, model(batch, training=True))
+                loss = tf.reduce_mean(losses) + tf.add_n([*model.losses, tf.constant(0.0)])
+            gradients = tape.gradient(loss, model.trainable_variables)
+            optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+            return loss
+
+        self._compiled_step = compiled_step
+
+    def step(self, number: int, batch: np.ndarray) -> dict[str, Any]:  # noqa: ARG002
+        """One update on the images with these indices."""
+        return {LOSS: self._compiled_step(tf.constant(batch))}
+
+    def report(self, rows: list[dict[str, float]]) -> None:
+        """Show the last loss."""
+        self._progress.advance(len(rows), f"loss {rows[-1][LOSS]:.3f}")

@@ -1,4 +1,4 @@
-"""Resumable checkpoints: all that training changes, written whole or not at all.
+"""All that training changes, and its checkpoints, written whole or not at all.
 
 Data order is a function of (seed, epoch) and noise one of (seed, step), so weights, optimizer slots and a few counters
 are the whole state. A checkpoint is a folder ``<number>`` (``Position.number``: the step, but for black-box runs) with
@@ -10,15 +10,22 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
+from advgan.config.settings import Config
 from advgan.errors import AdvGANError
 from advgan.files import PARTIAL, read_json, whole_directory, write_json
+from advgan.networks.discriminator import build_discriminator
+from advgan.networks.generator import build_generator
+from advgan.training.optimizers import adam, distilled_optimizer
 from advgan.training.step import Networks, Optimizers
+
+keras = tf.keras
 
 
 @dataclass
@@ -37,9 +44,9 @@ class Position:
     round_step: int = 0
     """Steps of the distilled network in the round under way."""
     distillation_seconds: float = 0.0
-    """The part of ``seconds`` that went into asking and distilling."""
+    """The part of ``seconds`` that went into queries and distillation."""
     other_changes: int = 0
-    """What changed the state beside G's steps: steps of the distilled network, rounds, epochs closed by a black box."""
+    """Black box: what changed the state besides G's steps: steps of the distilled network, rounds, epochs' ends."""
 
     @property
     def number(self) -> int:
@@ -70,9 +77,56 @@ class TrainingState:
             best_generator=self.best_generator,
         )
 
-    def keep_best(self) -> None:
-        """Remember the generator as it is now."""
+    def keep_best(self, success: float) -> None:
+        """Remember the generator as it is now, the best so far, with its success on the validation images."""
         self.best_generator.set_weights(self.networks.generator.get_weights())
+        self.position.best_success, self.position.best_epoch = success, self.position.epoch
+
+    def close_epoch(self) -> None:
+        """Move to the next epoch."""
+        self.position.epoch += 1
+        self.position.epoch_sums = {}
+        if self.distilled_optimizer is not None:  # queries in the validation may have failed, and this step been saved
+            self.position.other_changes += 1
+
+
+def build_state(
+    image_shape: tuple[int, int, int], target: Any, config: Config, steps: int, target_learns: bool = False
+) -> TrainingState:
+    """Build G, D and their optimizers, initialized from the seed alone.
+
+    Args:
+        image_shape: height, width, channels.
+        target: the frozen classifier, or a distilled network.
+        config: the run's settings.
+        steps: optimizer steps in the whole run, for the schedules.
+        target_learns: whether the target needs an optimizer too, being a distilled network.
+    """
+    dtype = config.training.compute_dtype
+    keras.utils.set_random_seed(config.seed)
+    generator = build_generator(image_shape, config.generator, dtype)
+    discriminator = build_discriminator(image_shape, config.discriminator, dtype)
+    best_generator = build_generator(image_shape, config.generator, dtype)
+    best_generator.set_weights(generator.get_weights())
+    g, d = config.generator, config.discriminator
+    optimizers = Optimizers(
+        adam(generator, g.learning_rate, g.schedule, steps, g.beta_1),
+        adam(discriminator, d.learning_rate, d.schedule, steps * d.steps, d.beta_1),
+    )
+    learns = distilled_optimizer(target, config) if target_learns else None
+    return TrainingState(Networks(generator, discriminator, target), optimizers, best_generator, Position(), learns)
+
+
+class Stopwatch:
+    """Adds up time in laps, so that each part is counted once."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+
+    def lap(self) -> float:
+        """Seconds since the last call, or since the stopwatch was made."""
+        begun, self._begun = self._begun, time.monotonic()
+        return self._begun - begun
 
 
 class Checkpoints:

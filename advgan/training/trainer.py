@@ -1,32 +1,28 @@
-"""The training loop: epochs of steps, validation, checkpoints. It knows arrays and settings, not files of settings."""
+"""The generator's training: epochs of steps, each validated and saved."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from advgan.config.settings import Config
-from advgan.data.batches import epoch_order, gather_batch, steps_per_epoch
-from advgan.data.datasets import Dataset, Split
-from advgan.errors import BlackBoxFailed, Interrupted, NonFiniteError, OracleUnavailable
-from advgan.networks.discriminator import build_discriminator
-from advgan.networks.generator import build_generator
+from advgan.data.batches import epoch_batches, gather_batch, steps_per_epoch
+from advgan.data.datasets import Split
+from advgan.errors import BlackBoxFailed, Interrupted, OracleUnavailable
 from advgan.training.interruption import stop_requests
+from advgan.training.loop import Trainer, means, run_steps
 from advgan.training.metrics_log import MetricsLog
-from advgan.training.optimizers import adam, distilled_optimizer
 from advgan.training.progress import Progress
-from advgan.training.state import Checkpoints, Position, TrainingState
-from advgan.training.step import Networks, Optimizers, StepSettings, training_step
-from advgan.training.validation import discriminator_health
+from advgan.training.state import Checkpoints, Stopwatch, TrainingState
+from advgan.training.step import StepSettings, training_step
+from advgan.training.validation import Validation, discriminator_health
 
-keras = tf.keras
 BeforeEpoch = Callable[[Callable[[], bool], Callable[[], None]], None]
-"""Given a function that tells whether a stop was requested, and one that saves the state."""
+"""Takes a function that says whether a stop was requested, and one that saves the state."""
 
 
 @dataclass(frozen=True)
@@ -43,142 +39,124 @@ class EpochReport:
     improved: bool
 
 
-def build_state(image_shape: tuple[int, int, int], target: Any, config: Config, steps: int) -> TrainingState:
-    """Build G, D and their optimizers, initialized from the seed alone.
-
-    Args:
-        image_shape: height, width, channels.
-        target: the frozen classifier, or a distilled network.
-        config: the run's settings.
-        steps: optimizer steps in the whole run, for the schedules.
-    """
-    dtype = config.training.compute_dtype
-    keras.utils.set_random_seed(config.seed)
-    generator = build_generator(image_shape, config.generator, dtype)
-    discriminator = build_discriminator(image_shape, config.discriminator, dtype)
-    best_generator = build_generator(image_shape, config.generator, dtype)
-    best_generator.set_weights(generator.get_weights())
-    g, d = config.generator, config.discriminator
-    optimizers = Optimizers(
-        adam(generator, g.learning_rate, g.schedule, steps, g.beta_1),
-        adam(discriminator, d.learning_rate, d.schedule, steps * d.steps, d.beta_1),
-    )
-    learns = None if config.black_box is None else distilled_optimizer(target, config)
-    return TrainingState(Networks(generator, discriminator, target), optimizers, best_generator, Position(), learns)
-
-
 def total_steps(training_images: int, config: Config) -> int:
     """Optimizer steps of G in the whole run."""
     return config.generator_epochs * steps_per_epoch(training_images, config.training.batch_size)
 
 
-def train(
-    state: TrainingState,
-    dataset: Dataset,
-    config: Config,
-    checkpoints: Checkpoints,
-    records: MetricsLog,
-    progress: Progress,
-    validate: Callable[[], dict[str, float]],
-    on_epoch: Callable[[EpochReport], None],
-    before_epoch: BeforeEpoch = lambda stop_requested, save: None,  # noqa: ARG005
-) -> None:
-    """Train from the state's position to the end, or to the chosen success rate; the state is changed in place.
+class GeneratorTrainer(Trainer):
+    """Trains G and D; ``train`` does all, the other methods are its parts.
 
     Args:
-        state: networks, optimizers and position, fresh or restored.
-        dataset: the training images are used.
+        state: networks, optimizers and position, fresh or restored; changed in place.
+        images: the training images.
         config: the run's settings.
         checkpoints: where the state goes.
-        records: where the numbers go.
+        log: where the numbers go.
         progress: what the user sees.
-        validate: measures the generator as it is: ``validation_success`` in [0, 1], and what else is to be recorded.
+        validation: measures the generator after each epoch, and says which is the best.
         on_epoch: called after each epoch, before its checkpoint.
-        before_epoch: called before each epoch, also before one that is resumed in its middle; distils.
-
-    Raises:
-        NonFiniteError: a loss term or gradient is NaN or infinite.
-        Interrupted: Ctrl-C, SIGTERM, or a black box that does not answer; a checkpoint was written first.
+        before_epoch: called before each epoch, also before one that is resumed in its middle.
     """
-    position = state.position
-    step_on = _compiled_step(state, dataset.training, config)
-    per_epoch = steps_per_epoch(len(dataset.training), config.training.batch_size)
-    last_success = position.best_success
-    clock = time.monotonic()
 
-    def save() -> None:
-        nonlocal clock
-        now = time.monotonic()
-        position.seconds, clock = position.seconds + now - clock, now
-        checkpoints.save(state)
+    setting_at_fault = "generator.learning_rate or discriminator.learning_rate"
 
-    def epoch(stop_requested: Callable[[], bool]) -> None:
-        nonlocal last_success
-        before_epoch(stop_requested, save)
-        order = epoch_order(len(dataset.training), config.seed, position.epoch)
-        window, last_step = _Window(position), (position.epoch + 1) * per_epoch
-        while position.step < last_step:
-            start = (position.step - position.epoch * per_epoch) * config.training.batch_size
-            indices = tf.constant(order[start : start + config.training.batch_size])
-            window.add(step_on(indices, tf.constant(position.step + 1)))
-            position.step += 1
-            checkpoint_due = position.step % config.output.checkpoint_every == 0 and position.step < last_step
-            stopping = stop_requested() and position.step < last_step  # else once the epoch is closed
-            if position.step % config.output.log_every == 0 or checkpoint_due or stopping:
-                steps, means = window.flush()
-                records.add("steps", position.epoch + 1, position.step, means)
-                progress.advance(steps, _status(means, last_success))
-            if checkpoint_due or stopping:
-                save()
-            if stopping:
-                raise Interrupted(f"stopped at step {position.step}; nothing is lost")
-        steps, means = window.flush()
-        if steps:
-            records.add("steps", position.epoch + 1, position.step, means)
-            progress.advance(steps, _status(means, last_success))
+    def __init__(
+        self,
+        state: TrainingState,
+        images: Split,
+        config: Config,
+        checkpoints: Checkpoints,
+        log: MetricsLog,
+        progress: Progress,
+        validation: Validation,
+        on_epoch: Callable[[EpochReport], None],
+        before_epoch: BeforeEpoch | None = None,
+    ) -> None:
+        self._state, self._config, self._checkpoints = state, config, checkpoints
+        self._log, self._progress, self._validation = log, progress, validation
+        self._on_epoch, self._before_epoch = on_epoch, before_epoch
+        self._image_count, self._steps_per_epoch = len(images), steps_per_epoch(len(images), config.training.batch_size)
+        self._compiled_step = _compiled_step(state, images, config)
+        self._validated = state.position.best_success
+        self._stopwatch = Stopwatch()
+        self.checkpoint_every = config.output.checkpoint_every
 
-        found = validate()
-        last_success = found["validation_success"]
-        report = _close_epoch(state, config, per_epoch, found, time.monotonic() - clock)
-        records.add("epoch", report.epoch, report.step, report.values)
-        on_epoch(report)
-        save()
-        if stop_requested() and not position.finished:
-            raise Interrupted(f"stopped after epoch {report.epoch}; nothing is lost")
+    def train(self) -> None:
+        """Go on from the state's position to the last epoch, or to the chosen success rate.
 
-    with stop_requests() as stop_requested:
-        try:
-            while not position.finished:
-                epoch(stop_requested)
-        except (OracleUnavailable, BlackBoxFailed):
-            save()
-            raise
+        Raises:
+            NonFiniteError: a loss term or gradient is NaN or infinite.
+            Interrupted: Ctrl-C, SIGTERM, or a black box that does not answer; a checkpoint was written first.
+            BlackBoxFailed: its code raised; a checkpoint was written first.
+        """
+        position = self._state.position
+        with stop_requests() as stop_requested:
+            try:
+                while not position.finished:
+                    if self._before_epoch is not None:
+                        self._before_epoch(stop_requested, self.save)
+                    run_steps(self, self._rest_of_epoch(), stop_requested)
+                    self._close_epoch(*self._validate())
+                    self.save()
+                    if stop_requested() and not position.finished:
+                        raise Interrupted(f"stopped after epoch {position.epoch}; nothing is lost")
+            except (OracleUnavailable, BlackBoxFailed):
+                self.save()
+                raise
 
+    def step(self, number: int, batch: np.ndarray) -> dict[str, Any]:
+        """One update of D (or more) and of G on the images with these indices."""
+        values = self._compiled_step(tf.constant(batch), tf.constant(number))
+        self._state.position.step = number
+        return values
 
-class _Window:
-    """Collects the metrics of steps, and looks at them (which waits for the device) only when flushed."""
+    def report_due(self, number: int, unreported: int) -> bool:  # noqa: ARG002
+        """Every ``output.log_every`` steps of the run."""
+        return number % self._config.output.log_every == 0
 
-    def __init__(self, position: Position) -> None:
-        self._position = position
-        self._rows: list[dict[str, Any]] = []
-
-    def add(self, metrics: dict[str, Any]) -> None:
-        self._rows.append(metrics)
-
-    def flush(self) -> tuple[int, dict[str, float]]:
-        """The number of steps and their means; adds them to the epoch's sums."""
-        rows = [{name: float(value) for name, value in row.items()} for row in self._rows]
-        self._rows = []
-        first_step = self._position.step - len(rows) + 1
-        for number, row in enumerate(rows, start=first_step):
-            for name, value in row.items():
-                if not math.isfinite(value):
-                    raise NonFiniteError(name, number)
-        sums = self._position.epoch_sums
+    def report(self, rows: list[dict[str, float]]) -> None:
+        """Add the values to the epoch's sums; log and show their means."""
+        position, values = self._state.position, means(rows)
         for row in rows:
             for name, value in row.items():
-                sums[name] = sums.get(name, 0.0) + value
-        return len(rows), {name: sum(row[name] for row in rows) / len(rows) for name in (rows[0] if rows else ())}
+                position.epoch_sums[name] = position.epoch_sums.get(name, 0.0) + value
+        self._log.add("steps", position.epoch + 1, position.step, values)
+        self._progress.advance(len(rows), _status(values, self._validated))
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        self._state.position.seconds += self._stopwatch.lap()
+        self._checkpoints.save(self._state)
+
+    def _rest_of_epoch(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The steps that are left of the epoch: their numbers in the run, and the indices of their images."""
+        position, config = self._state.position, self._config
+        batches = epoch_batches(self._image_count, config.training.batch_size, config.seed, position.epoch)
+        done = position.step - position.epoch * self._steps_per_epoch
+        return enumerate(batches[done:], start=position.step + 1)
+
+    def _validate(self) -> tuple[dict[str, float], bool]:
+        """What the validation finds, and whether the generator is the best so far; if so, it is kept."""
+        found = self._validation()
+        self._validated = found["validation_success"]
+        improved = self._validation.improves(self._validated, self._state.position.best_success)
+        if improved:
+            self._state.keep_best(self._validated)
+        return found, improved
+
+    def _close_epoch(self, found: dict[str, float], improved: bool) -> None:
+        """Move to the next epoch, or end; log and show what this one came to."""
+        position, training = self._state.position, self._config.training
+        averages = {name: total / self._steps_per_epoch for name, total in position.epoch_sums.items()}
+        self._state.close_epoch()
+        enough = training.stop_at_success is not None and self._validated >= training.stop_at_success
+        position.finished = enough or position.epoch >= self._config.generator_epochs
+        position.seconds += self._stopwatch.lap()
+        values = {**averages, **found, "seconds": position.seconds}
+        self._log.add("epoch", position.epoch, position.step, values)
+        health = discriminator_health(averages)
+        self._on_epoch(EpochReport(position.epoch, position.step, values, health, improved))
 
 
 def _compiled_step(state: TrainingState, split: Split, config: Config) -> Callable[[Any, Any], dict[str, Any]]:
@@ -195,30 +173,9 @@ def _compiled_step(state: TrainingState, split: Split, config: Config) -> Callab
     return step_on
 
 
-def _close_epoch(
-    state: TrainingState, config: Config, per_epoch: int, found: dict[str, float], seconds_since_save: float
-) -> EpochReport:
-    """Keep the best generator, move the position to the next epoch, say what the epoch came to."""
-    position, success = state.position, found["validation_success"]
-    means = {name: total / per_epoch for name, total in position.epoch_sums.items()}
-    improved = success > position.best_success
-    if config.black_box is not None:  # later generators know the black box better
-        improved = success >= position.best_success or config.oracle.validation_allowance == 0
-        position.other_changes += 1
-    if improved:
-        state.keep_best()
-        position.best_success, position.best_epoch = success, position.epoch
-    position.epoch += 1
-    position.epoch_sums = {}
-    enough = config.training.stop_at_success is not None and success >= config.training.stop_at_success
-    position.finished = enough or position.epoch >= config.generator_epochs
-    values = {**means, **found, "seconds": position.seconds + seconds_since_save}
-    return EpochReport(position.epoch, position.step, values, discriminator_health(means), improved)
-
-
-def _status(means: dict[str, float], success: float) -> str:
+def _status(values: dict[str, float], success: float) -> str:
     validated = f"  validation {success:.2%}" if success >= 0 else ""
     return (
-        f"L_adv {means['loss_adv']:+.3f}  L_GAN {means['loss_gan']:.3f}  L_hinge {means['loss_hinge']:.3f}  "
-        f"L_D {means['loss_discriminator']:.3f}  success {means['batch_success']:.1%}{validated}"
+        f"L_adv {values['loss_adv']:+.3f}  L_GAN {values['loss_gan']:.3f}  L_hinge {values['loss_hinge']:.3f}  "
+        f"L_D {values['loss_discriminator']:.3f}  success {values['batch_success']:.1%}{validated}"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
 from advgan.attacks.advgan_attack import AdvGANAttack
@@ -9,15 +11,23 @@ from advgan.classifiers.checks import check_accuracy
 from advgan.classifiers.query_counter import CountedOracle
 from advgan.config.settings import Config
 from advgan.data.datasets import Split, scaled
-from advgan.errors import (
-    AdvGANError,
-)
+from advgan.errors import AdvGANError
 from advgan.goals import Goal
 from advgan.metrics import Rate
 from advgan.perturbation import to_8_bits
 
 
-class Validation:
+class Validation(Protocol):
+    """Measures the generator after each epoch; called with nothing."""
+
+    def __call__(self) -> dict[str, float]:
+        """The generator's present ``validation_success``, in [0, 1], and what else is to be logged."""
+
+    def improves(self, success: float, best: float) -> bool:
+        """Whether a generator with this success is to be kept in the place of the best before it (-1 if none)."""
+
+
+class TargetValidation:
     """The success rate on the validation images; the target's answers on the clean ones are computed once."""
 
     def __init__(self, attack: AdvGANAttack, split: Split) -> None:
@@ -30,17 +40,25 @@ class Validation:
         answers = self._attack.classify(self._attack.generate(self._images))
         return {"validation_success": float(self._goal.reached(self._labels, answers)[self._eligible].mean())}
 
+    def improves(self, success: float, best: float) -> bool:
+        """The earlier generator stays on a tie."""
+        return success > best
+
 
 class DistilledValidation:
-    """The success rate on the validation images as the distilled network answers, which asks the black box nothing."""
+    """The success rate on the validation images as the distilled network answers, without a query."""
 
     def __init__(self, attack: AdvGANAttack, split: Split) -> None:
         self._attack, self._split = attack, split
 
     def __call__(self) -> dict[str, float]:
         """The generator's present success rate, in [0, 1], over the images that count for the network as it is now."""
-        found = Validation(self._attack, self._split)()
+        found = TargetValidation(self._attack, self._split)()
         return {**found, "validation_success_distilled": found["validation_success"]}
+
+    def improves(self, success: float, best: float) -> bool:  # noqa: ARG002
+        """Always: rates on a network that changes do not compare, and a later one knows the black box better."""
+        return True
 
 
 def check_some_count(goal: Goal, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
@@ -89,7 +107,7 @@ class BlackBoxValidation:
         oracle: the black box, counted.
         attack: the generator against the distilled network.
         split: the validation images.
-        count: how many of them are asked about.
+        count: how many of them are queried.
         config: the run's settings.
 
     Raises:
@@ -125,6 +143,10 @@ class BlackBoxValidation:
             "agreement_adversarial": float((distilled == answers).mean()),
             "queries": self._oracle.spent,
         }
+
+    def improves(self, success: float, best: float) -> bool:
+        """The later generator wins a tie: the network it was trained on knows the black box better."""
+        return success >= best
 
 
 def judge_black_box(config: Config, answers: np.ndarray, clean: Split) -> None:

@@ -1,0 +1,96 @@
+"""The loop that every training goes through: when it reports, saves and stops, and what it never saves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import tensorflow as tf
+
+from advgan.errors import Interrupted, NonFiniteError
+from advgan.training.loop import STEPS_PER_REPORT, Trainer, means, run_steps
+
+
+class Squares(Trainer):
+    """Its loss is the square of the batch; it keeps a record of what the loop does with it."""
+
+    setting_at_fault = "some.rate"
+    step_name = "step {} of some squares"
+
+    def __init__(self, checkpoint_every: int) -> None:
+        self.checkpoint_every = checkpoint_every
+        self.done = 0
+        self.events: list[Any] = []
+
+    def step(self, number: int, batch: float) -> dict[str, Any]:
+        assert number == self.done + 1
+        self.done = number
+        return {"loss": tf.square(tf.constant(batch)), "number": tf.constant(float(number))}
+
+    def report(self, rows: list[dict[str, float]]) -> None:
+        self.events.append([row["number"] for row in rows])
+
+    def save(self) -> None:
+        self.events.append(f"saved {self.done}")
+
+
+class EveryThird(Squares):
+    """Reports by the number of the step, wherever it began."""
+
+    def report_due(self, number: int, unreported: int) -> bool:
+        assert 1 <= unreported <= 3
+        return number % 3 == 0
+
+
+def steps(first: int, last: int, at_fault: int = 0) -> Any:
+    return ((number, float("nan") if number == at_fault else number / 7) for number in range(first, last + 1))
+
+
+def after(trainer: Squares, number: int) -> Callable[[], bool]:
+    return lambda: trainer.done >= number
+
+
+def test_every_step_is_reported_once_and_the_end_is_left_to_the_caller() -> None:
+    trainer = EveryThird(checkpoint_every=4)
+    run_steps(trainer, steps(1, 8))
+    assert trainer.events == [[1, 2, 3], [4], "saved 4", [5, 6], [7, 8]]  # no checkpoint of an epoch that is still open
+    resumed = EveryThird(checkpoint_every=4)
+    resumed.done = 4
+    run_steps(resumed, steps(5, 8))
+    assert resumed.events == trainer.events[3:]
+
+
+def test_reports_come_after_so_many_steps_where_nothing_else_is_said() -> None:
+    trainer = Squares(checkpoint_every=1000)
+    run_steps(trainer, steps(1, 2 * STEPS_PER_REPORT + 1))
+    assert [len(event) for event in trainer.events] == [STEPS_PER_REPORT, STEPS_PER_REPORT, 1]
+
+
+def test_no_steps_are_no_reports() -> None:
+    trainer = Squares(checkpoint_every=1)
+    run_steps(trainer, steps(1, 0))
+    assert trainer.events == []
+
+
+def test_a_stop_is_reported_and_saved_but_not_after_the_last_step() -> None:
+    trainer = Squares(checkpoint_every=4)
+    with pytest.raises(Interrupted, match=r"^stopped at step 6 of some squares; nothing is lost$"):
+        run_steps(trainer, steps(1, 8), after(trainer, 6))
+    assert trainer.events == [[1, 2, 3, 4], "saved 4", [5, 6], "saved 6"]
+    run_steps(trainer, steps(7, 7), after(trainer, 7))
+    assert trainer.events[4:] == [[7]]
+
+
+def test_a_loss_that_is_not_finite_is_never_saved_nor_reported() -> None:
+    """Found at the checkpoint, though its step was an earlier one."""
+    trainer = Squares(checkpoint_every=4)
+    with pytest.raises(NonFiniteError, match=r"^loss is not finite at step 7: .*; lower some\.rate, ") as found:
+        run_steps(trainer, steps(1, 12, at_fault=7))
+    assert (found.value.term, found.value.step) == ("loss", 7)
+    assert trainer.done == 8
+    assert trainer.events == [[1, 2, 3, 4], "saved 4"]
+
+
+def test_means_are_over_steps() -> None:
+    assert means([{"a": 1.0, "b": 4.0}, {"a": 2.0, "b": 4.0}]) == {"a": 1.5, "b": 4.0}
