@@ -10,7 +10,7 @@ import pytest
 
 from advgan.config.settings import DataSettings
 from advgan.data import datasets
-from advgan.data.batches import epoch_order, slices, steps_per_epoch
+from advgan.data.batches import epoch_batches, epoch_order, slices, steps_per_epoch
 from advgan.data.datasets import Dataset, load_dataset, scaled
 from advgan.errors import AdvGANError, ConfigurationError
 
@@ -462,3 +462,6 @@ def test_slices_cover_everything_once_and_in_order(count: int, batch_size: int) 
 @pytest.mark.parametrize(("count", "batch_size", "steps"), [(55_000, 128, 429), (128, 128, 1), (127, 128, 0)])
 def test_an_epoch_has_full_batches_only(count: int, batch_size: int, steps: int) -> None:
     assert steps_per_epoch(count, batch_size) == steps
+    batches = epoch_batches(count, batch_size, seed=3, epoch=2)
+    assert batches.shape == (steps, batch_size)
+    np.testing.assert_array_equal(batches.ravel(), epoch_order(count, seed=3, epoch=2)[: steps * batch_size])

@@ -97,7 +97,7 @@ class GeneratorTrainer(Trainer):
                     if self._before_epoch is not None:
                         self._before_epoch(stop_requested, self.save)
                     run_steps(self, self._rest_of_epoch(), stop_requested)
-                    self._close_epoch(*self._validate())
+                    self._end_epoch()
                     self.save()
                     if stop_requested() and not position.finished:
                         raise Interrupted(f"stopped after epoch {position.epoch}; nothing is lost")
@@ -136,20 +136,16 @@ class GeneratorTrainer(Trainer):
         done = position.step - position.epoch * self._steps_per_epoch
         return enumerate(batches[done:], start=position.step + 1)
 
-    def _validate(self) -> tuple[dict[str, float], bool]:
-        """What the validation finds, and whether the generator is the best so far; if so, it is kept."""
+    def _end_epoch(self) -> None:
+        """Validate, keep the generator if it is the best, move to the next epoch; log and show what this one was."""
+        state, position, training = self._state, self._state.position, self._config.training
         found = self._validation()
         self._validated = found["validation_success"]
-        improved = self._validation.improves(self._validated, self._state.position.best_success)
+        improved = self._validation.improves(self._validated, position.best_success)
         if improved:
-            self._state.keep_best(self._validated)
-        return found, improved
-
-    def _close_epoch(self, found: dict[str, float], improved: bool) -> None:
-        """Move to the next epoch, or end; log and show what this one came to."""
-        position, training = self._state.position, self._config.training
+            state.keep_best(self._validated)
         averages = {name: total / self._steps_per_epoch for name, total in position.epoch_sums.items()}
-        self._state.close_epoch()
+        state.close_epoch()
         enough = training.stop_at_success is not None and self._validated >= training.stop_at_success
         position.finished = enough or position.epoch >= self._config.generator_epochs
         position.seconds += self._stopwatch.lap()

@@ -23,7 +23,8 @@ class Validation(Protocol):
     def __call__(self) -> dict[str, float]:
         """The generator's present ``validation_success``, in [0, 1], and what else is to be logged."""
 
-    def improves(self, success: float, best: float) -> bool:
+    @staticmethod
+    def improves(success: float, best: float) -> bool:
         """Whether a generator with this success is to be kept in the place of the best before it (-1 if none)."""
 
 
@@ -40,7 +41,8 @@ class TargetValidation:
         answers = self._attack.classify(self._attack.generate(self._images))
         return {"validation_success": float(self._goal.reached(self._labels, answers)[self._eligible].mean())}
 
-    def improves(self, success: float, best: float) -> bool:
+    @staticmethod
+    def improves(success: float, best: float) -> bool:
         """The earlier generator stays on a tie."""
         return success > best
 
@@ -56,7 +58,8 @@ class DistilledValidation:
         found = TargetValidation(self._attack, self._split)()
         return {**found, "validation_success_distilled": found["validation_success"]}
 
-    def improves(self, success: float, best: float) -> bool:  # noqa: ARG002
+    @staticmethod
+    def improves(success: float, best: float) -> bool:  # noqa: ARG004
         """Always: rates on a network that changes do not compare, and a later one knows the black box better."""
         return True
 
@@ -144,7 +147,8 @@ class BlackBoxValidation:
             "queries": self._oracle.spent,
         }
 
-    def improves(self, success: float, best: float) -> bool:
+    @staticmethod
+    def improves(success: float, best: float) -> bool:
         """The later generator wins a tie: the network it was trained on knows the black box better."""
         return success >= best
 
