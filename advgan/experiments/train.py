@@ -221,9 +221,7 @@ def _train(
             validate: Validation = TargetValidation(attack, validation)
             before_epoch = None
         else:
-            before_epoch = Distillation(
-                state, oracle, attack, plan.dataset, config, run_directory / "rounds", records
-            )
+            before_epoch = Distillation(state, oracle, attack, plan.dataset, config, run_directory / "rounds", records)
             count = before_epoch.plan.validation
             validate = (
                 BlackBoxValidation(oracle, attack, validation, count, config)
