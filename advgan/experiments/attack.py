@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
-import tensorflow as tf
 
 import advgan
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.classifiers.checks import PROBE_IMAGES, Finding, check_accuracy, check_answers
-from advgan.classifiers.loading import Classifier, load_classifier, network_classifier
+from advgan.classifiers.classifier import Classifier
+from advgan.classifiers.loading import load_classifier
 from advgan.config.settings import Config
 from advgan.data.batches import images_at_once, slices
 from advgan.data.datasets import scaled
@@ -152,8 +152,8 @@ def _load(request: AttackRequest) -> tuple[_Attacker, Environment]:
         own = run / TARGET
         other_target = not own.is_file() or config.black_box is not None or classifier.digest != file_digest(own)
     elif (run / TARGET).is_file():
-        classifier = network_classifier(run / TARGET, shape, REMEDY)
-    classes = None if classifier is None else int(np.shape(classifier.scores(tf.zeros([1, *shape])))[-1])
+        classifier = load_classifier(run / TARGET, shape, REMEDY)
+    classes = None if classifier is None else classifier.number_of_classes
     return _Attacker(config, attack, classifier, classes, other_target), environment
 
 
@@ -255,7 +255,7 @@ def _attack_batch(request: AttackRequest, attacker: _Attacker, labels: Labels | 
             raise AdvGANError(f"{request.output}: the images read back differ from those written; check the disk")
         if norms.linf.max() > attack.epsilon + FLOAT_TOLERANCE:
             raise AdvGANError(f"a pixel changed by {norms.linf.max()}, more than epsilon: this is a bug of advgan")
-        answers = [None if classifier is None else classifier.answers(scaled(shown)) for shown in (clean, written)]
+        answers = [None if classifier is None else classifier.predict(scaled(shown)) for shown in (clean, written)]
         for place, index in enumerate(batch.indices):
             before, after = (None if answer is None else int(answer[place]) for answer in answers)
             label = before if labels is None else int(labels.indices[index])
