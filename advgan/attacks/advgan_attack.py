@@ -19,7 +19,7 @@ from advgan.data.batches import halve_batches, images_at_once, slices
 from advgan.errors import AdvGANError
 from advgan.networks.keras_file import load_network
 from advgan.perturbation import UNIT, Bounds, perturb
-from advgan.run_folder import CONFIG, GENERATOR, TARGET, TRAIN, load_run_config
+from advgan.run_folder import CONFIG, GENERATOR, RUN_OF_THIS_KERAS, TARGET, load_run_config
 
 AT_ONCE = 2
 """Batches that are worked on at a time, which bounds the memory: parts of the work use one core only."""
@@ -131,7 +131,7 @@ class AdvGANAttack:
             if epsilon is None:
                 raise AdvGANError(f"{path} does not say its epsilon; pass it, such as epsilon=0.3")
             settings = parse_config({"attack": given}).attack
-            return cls(_load(path), target, settings, bounds or UNIT, xla)
+            return cls(load_network(path, RUN_OF_THIS_KERAS), target, settings, bounds or UNIT, xla)
 
         config = load_run_config(path)
         settings = config.attack
@@ -142,8 +142,8 @@ class AdvGANAttack:
         if target is None and ((path / TARGET).exists() or config.black_box is None):
             if bounds is not None and checked_bounds(bounds) != UNIT:
                 raise AdvGANError(f"bounds = {bounds}: {path / TARGET} takes images in [0, 1]; pass your target too")
-            target = _load(path / TARGET)
-        return cls(_load(path / GENERATOR), target, settings, bounds or UNIT, xla)
+            target = load_network(path / TARGET, RUN_OF_THIS_KERAS)
+        return cls(load_network(path / GENERATOR, RUN_OF_THIS_KERAS), target, settings, bounds or UNIT, xla)
 
     def __call__(self, x: Any, y: Any = None) -> Attacked:
         """Attack images and say where it succeeded.
@@ -206,10 +206,6 @@ class AdvGANAttack:
     def _checked(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray | None]:
         images = checked_images(x, self.image_shape, self.bounds)
         return images, None if y is None else class_indices(y, len(images), self._classes)
-
-
-def _load(path: Path) -> Any:
-    return load_network(path, f"pass a run, or a .keras file, of the Keras that is here, such as made by: {TRAIN}")
 
 
 def _by_batch(images: np.ndarray, work: Callable[[slice, Any], None]) -> None:

@@ -31,9 +31,9 @@ from advgan.run_folder import (
     JOURNAL,
     PROCESSES,
     REFERENCE,
+    RUN_OF_THIS_KERAS,
     SUMMARY,
     TARGET,
-    TRAIN,
     is_reference_run,
     load_run_config,
 )
@@ -41,7 +41,6 @@ from advgan.run_folder import (
 SQUARE_QUERIES = 1000
 STAGES = "stages"
 """The folder, in that of the results, of what outlives the process."""
-REMEDY = f"evaluate a run of the Keras that is installed here, made with: {TRAIN}"
 
 
 @dataclass(frozen=True)
@@ -206,7 +205,7 @@ def load_subject(request: EvaluationRequest, config: Config, dataset: Dataset) -
         black_box = _black_box(request, config, dataset)
         classifier, other_target = black_box.counters[0].classifier, False
     elif request.target is None:
-        classifier, other_target = load_classifier(request.run / TARGET, shape, REMEDY), False
+        classifier, other_target = load_classifier(request.run / TARGET, shape, RUN_OF_THIS_KERAS), False
     else:  # a black-box run's generator was trained against its distilled network, whatever the target
         classifier = load_classifier(request.target, shape)
         other_target = config.black_box is not None or classifier.digest != file_digest(request.run / TARGET)
@@ -244,7 +243,7 @@ def _black_box(request: EvaluationRequest, config: Config, dataset: Dataset) -> 
     journal = request.run / JOURNAL
     return BlackBoxRun(
         (counter(""), counter("-again"), counter("-alone")),
-        load_classifier(request.run / DISTILLED, dataset.image_shape, REMEDY),
+        load_classifier(request.run / DISTILLED, dataset.image_shape, RUN_OF_THIS_KERAS),
         read_json(request.run / SUMMARY)["black_box"],
         queries_in(journal, classes) if journal.is_file() else None,
     )
@@ -256,7 +255,7 @@ def load_generator(run: Path, shape: tuple[int, int, int]) -> Any:
     Raises:
         AdvGANError: it cannot be loaded, or does not take images of the shape.
     """
-    generator = load_network(run / GENERATOR, REMEDY)
+    generator = load_network(run / GENERATOR, RUN_OF_THIS_KERAS)
     if tuple(generator.input_shape[1:]) != shape:
         raise AdvGANError(
             f"{run / GENERATOR} takes images of {tuple(generator.input_shape[1:])}, the data's are "

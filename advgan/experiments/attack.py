@@ -29,7 +29,6 @@ from advgan.data.image_source import ImageSource, Labels
 from advgan.data.pictures import Shape, printable, shape_text
 from advgan.environment import Environment, code_commit, prepare_environment
 from advgan.errors import AdvGANError, ConfigurationError
-from advgan.evaluation.subject import REMEDY
 from advgan.experiments import console
 from advgan.experiments.attack_folder import PICTURE, RECORD, SCHEMA, TABLE, AttackFolder
 from advgan.files import check_writable, file_digest, locked, write_json
@@ -39,7 +38,7 @@ from advgan.perturbation import FLOAT_TOLERANCE, measure, to_8_bits
 from advgan.records.attack import Row
 from advgan.reports.image_grid import rows_grid
 from advgan.reports.plots import save_figure
-from advgan.run_folder import GENERATOR, TARGET, load_run_config
+from advgan.run_folder import GENERATOR, RUN_OF_THIS_KERAS, TARGET, load_run_config
 from advgan.training.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -145,14 +144,14 @@ def _load(request: AttackRequest) -> tuple[_Attacker, Environment]:
         if not (run / name).is_file():
             problem = f"it has no {name}; continue it with: python -m advgan.train --resume {run}"
             raise AdvGANError(f"{run} is not finished: {problem}")
-    attack = AdvGANAttack(load_network(run / GENERATOR, REMEDY), None, config.attack)
+    attack = AdvGANAttack(load_network(run / GENERATOR, RUN_OF_THIS_KERAS), None, config.attack)
     shape, other_target, classifier = attack.image_shape, False, None
     if request.target is not None:
         classifier = load_classifier(request.target, shape)
         own = run / TARGET
         other_target = not own.is_file() or config.black_box is not None or classifier.digest != file_digest(own)
     elif (run / TARGET).is_file():
-        classifier = load_classifier(run / TARGET, shape, REMEDY)
+        classifier = load_classifier(run / TARGET, shape, RUN_OF_THIS_KERAS)
     classes = None if classifier is None else classifier.number_of_classes
     return _Attacker(config, attack, classifier, classes, other_target), environment
 
