@@ -7,7 +7,7 @@ import importlib
 import re
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ class Source(NamedTuple):
     answer: Callable[[np.ndarray], np.ndarray]
     """From float32 images in [0, 1], shape (n, height, width, channels), to whatever it answers."""
     digest: str
-    """SHA-256 of what determines its answers, as far as that can be seen; of a served model's its URL's."""
+    """SHA-256 of what determines its answers, as far as that can be seen: of a served model, its URL."""
     may_give_logits: bool = True
     """Whether scores that are no probabilities are logits; else they are an error."""
     images_at_once: int | None = None
@@ -124,10 +124,10 @@ def _saved_model(given: str, shape: Shape, _: str) -> Classifier:
         raise AdvGANError(f"{given} is no SavedModel that can be loaded ({_in_short(error)})") from None
     problems = []
     for way in (_called, _served, _signed):
-        classifier = classifier_of(partial(way, loaded), shape, given, folder_digest(Path(given)))
+        classifier = classifier_of(partial(way, loaded), shape, given)
         try:
             _logits_of_noise(classifier)
-            return classifier
+            return replace(classifier, digest=folder_digest(Path(given)))
         except AdvGANError:
             raise
         except Exception as error:  # another way may do
@@ -173,7 +173,7 @@ def _function(given: str, shape: Shape, _: str) -> Classifier:
     content = hashlib.sha256(given.encode())
     content.update(b"" if file is None else file.read_bytes())
     content.update(logits.tobytes())  # its weights may be elsewhere
-    return classifier_of(function, shape, given, content.hexdigest())
+    return replace(classifier, digest=content.hexdigest())
 
 
 def _function_as_black_box(given: str, *_: object) -> Source:

@@ -69,7 +69,6 @@ class _Attacker(NamedTuple):
     config: Config
     attack: AdvGANAttack
     classifier: Classifier | None
-    classes: int | None
     other_target: bool
 
     @property
@@ -102,7 +101,7 @@ def attack_files(request: AttackRequest, command: str = "") -> Record:
     few = images.read(slice(0, min(len(images), PROBE_IMAGES)), attacker.shape, request.resize).images
     if attacker.classifier is not None and len(few):
         check_answers(attacker.classifier, scaled(few), classes=2, white_box=False)
-    labels = None if attacker.classes is None else images.labels(attacker.classes)
+    labels = None if attacker.classifier is None else images.labels(attacker.classifier.number_of_classes)
     head = _head(request, attacker, labels, content, environment, command)
     folder = AttackFolder(request.output, head["digest"])
     folder.check(request.overwrite)
@@ -152,8 +151,7 @@ def _load(request: AttackRequest) -> tuple[_Attacker, Environment]:
         other_target = not own.is_file() or config.black_box is not None or classifier.digest != file_digest(own)
     elif (run / TARGET).is_file():
         classifier = load_classifier(run / TARGET, shape, RUN_OF_THIS_KERAS)
-    classes = None if classifier is None else classifier.number_of_classes
-    return _Attacker(config, attack, classifier, classes, other_target), environment
+    return _Attacker(config, attack, classifier, other_target), environment
 
 
 def _head(
