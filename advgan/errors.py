@@ -44,7 +44,7 @@ class NonFiniteError(AdvGANError):
         )
 
 
-class BlackBoxFailed(AdvGANError):  # noqa: N818 (as OracleUnavailable)
+class BlackBoxFailed(AdvGANError):  # noqa: N818 (as BlackBoxUnavailable)
     """The code of a black box raised an exception; what it answered before is kept."""
 
 
@@ -52,5 +52,5 @@ class Interrupted(AdvGANError):  # noqa: N818 (it is not an error)
     """The user stopped a run; its state is saved."""
 
 
-class OracleUnavailable(Interrupted):
+class BlackBoxUnavailable(Interrupted):
     """A black box does not answer at the moment; what it answered before is kept, and the run can go on later."""

@@ -17,6 +17,8 @@ SUMMARY, PROCESSES, TARGET_RECORD = "summary.json", "processes.json", "target.js
 DISTILLED, JOURNAL, ANSWERS = "distilled.keras", "answers.bin", "answers.json"
 REFERENCE = Path("checkpoints", "reference")
 TRAIN = "python -m advgan.train --config mnist.yaml"
+RUN_OF_THIS_KERAS = f"use a run, or a .keras file, of the Keras that is installed here, such as made by: {TRAIN}"
+"""What to do where a network of a run cannot be loaded."""
 _PLACES = [folder / REFERENCE for folder in Path(__file__).resolve().parents[:2]]  # in a wheel; in a checkout
 
 

@@ -69,7 +69,7 @@ class ServedClassifier:
 
         from advgan.networks.keras_file import load_network
 
-        network = load_network(path, "give a .keras file written with the Keras that is installed here")
+        network = load_network(path)
         self.shape: tuple[int | None, ...] = tuple(network.input_shape[1:])
         self.labels, self.images = labels, 0
         self._counting = threading.Lock()

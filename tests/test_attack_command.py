@@ -55,7 +55,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-LOADED = {name: functools.cache(getattr(attack_experiment, name)) for name in ("load_network", "network_classifier")}
+LOADED = {name: functools.cache(getattr(attack_experiment, name)) for name in ("load_network", "load_classifier")}
 
 
 @pytest.fixture(autouse=True)

@@ -342,7 +342,7 @@ def test_labels_that_cannot_be_meant_are_refused_in_one_line(
     [
         ("nothing", {}, r"nothing does not exist; pass the folder of a run, or the .keras file of a generator"),
         ("..", {}, "is not a run: it holds no config.yaml"),
-        ("config.yaml", {"epsilon": 0.3}, r"config.yaml cannot be loaded \(.*; pass a run, or a .keras file"),
+        ("config.yaml", {"epsilon": 0.3}, r"config.yaml cannot be loaded \(.*; use a run, or a .keras file"),
         ("target.keras", {"epsilon": 0.3}, r"maps \(None, 28, 28, 1\) to \(None, 10\); it should map images"),
         ("generator.keras", {}, r"generator.keras does not say its epsilon; pass it, such as epsilon=0.3"),
         ("generator.keras", {"epsilon": 2}, r"attack.epsilon = 2: .*\(allowed: > 0, <= 1\)"),

@@ -19,11 +19,11 @@ from processes import finish, start, stop_when
 
 from advgan import train
 from advgan.classifiers import query_counter
-from advgan.classifiers.query_counter import CountedOracle
+from advgan.classifiers.query_counter import QueryCounter
 from advgan.config.loading import dump_config, parse_config
 from advgan.config.settings import Config
 from advgan.data.datasets import load_dataset, scaled
-from advgan.errors import AdvGANError, ConfigurationError, Interrupted, OracleUnavailable
+from advgan.errors import AdvGANError, BlackBoxUnavailable, ConfigurationError, Interrupted
 from advgan.experiments import console
 from advgan.experiments.plan import check
 from advgan.experiments.train import train_and_evaluate
@@ -225,16 +225,16 @@ def test_the_comparison_notices_when_the_distilled_networks_optimizer_is_left_ou
 def stopping(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Makes the black box fail after so many more images; the first number of the list."""
     left: list[int] = []
-    ask = CountedOracle._keep
+    ask = QueryCounter._keep
 
-    def keep(oracle: CountedOracle, keys: list[bytes], answers: Any, purpose: Any) -> None:
+    def keep(oracle: QueryCounter, keys: list[bytes], answers: Any, purpose: Any) -> None:
         if left:
             left[0] -= len(keys)
             if left[0] < 0:
-                raise OracleUnavailable("the black box does not answer")
+                raise BlackBoxUnavailable("the black box does not answer")
         ask(oracle, keys, answers, purpose)
 
-    monkeypatch.setattr(query_counter.CountedOracle, "_keep", keep)
+    monkeypatch.setattr(query_counter.QueryCounter, "_keep", keep)
     yield left
 
 
@@ -248,7 +248,7 @@ def test_a_black_box_that_dies_costs_nothing_but_the_wait(
     again.mkdir()
     shutil.copy(run / "config.yaml", again)
     stopping.append(images)
-    with pytest.raises(OracleUnavailable):
+    with pytest.raises(BlackBoxUnavailable):
         train_and_evaluate(config, again)
     kept = (again / "answers.bin").stat().st_size
     stopping.clear()
@@ -265,9 +265,9 @@ def test_ctrl_c_between_requests_and_between_steps_loses_nothing(
     again = tmp_path / "run"
     again.mkdir()
     shutil.copy(run / "config.yaml", again)
-    keep, asked = CountedOracle._keep, 0
+    keep, asked = QueryCounter._keep, 0
 
-    def keep_and_interrupt(oracle: CountedOracle, keys: list[bytes], answers: Any, purpose: Any) -> None:
+    def keep_and_interrupt(oracle: QueryCounter, keys: list[bytes], answers: Any, purpose: Any) -> None:
         nonlocal asked
         keep(oracle, keys, answers, purpose)
         asked += purpose in ("clean", "adversarial")
@@ -276,7 +276,7 @@ def test_ctrl_c_between_requests_and_between_steps_loses_nothing(
 
     stops = 0
     with monkeypatch.context() as patch:
-        patch.setattr(CountedOracle, "_keep", keep_and_interrupt)
+        patch.setattr(QueryCounter, "_keep", keep_and_interrupt)
         while not (again / "summary.json").exists():
             try:
                 train_and_evaluate(config, again)

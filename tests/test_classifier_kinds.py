@@ -79,7 +79,7 @@ def test_scores_in_half_precision_are_float32_from_the_classifier_on(trained: An
     own.save(tmp_path / "own.keras")
     loaded = load_classifier(str(tmp_path / "own.keras"), SHAPE)
     expected = tf.cast(tf.cast(trained(IMAGES), dtype), tf.float32)
-    scores = loaded.scores(tf.constant(IMAGES))
+    scores = loaded.logits(tf.constant(IMAGES))
     assert scores.dtype == tf.float32
     np.testing.assert_array_equal(scores, expected)
     assert [finding.status for finding in check_answers(loaded, IMAGES, 10)] == [PASS] * 3
@@ -234,7 +234,7 @@ def functions(small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_function_may_answer_in_half_precision_by_name(functions: str, trained: Any) -> None:
     expected = np.asarray(tf.cast(trained(IMAGES), tf.float16), np.float32)
-    scores = load_classifier(f"{functions}:half", SHAPE).scores(tf.constant(IMAGES))
+    scores = load_classifier(f"{functions}:half", SHAPE).logits(tf.constant(IMAGES))
     assert scores.dtype == tf.float32
     np.testing.assert_array_equal(scores, expected)
     with pytest.raises(AdvGANError, match=r"several has 2 outputs \(output 0 \(10,\), output 1 \(3,\)\)"):

@@ -24,8 +24,9 @@ from log_lines import logged
 from advgan import evaluate
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.attacks.square import run_square
+from advgan.classifiers import checks as classifier_checks
 from advgan.classifiers.checks import PASS, WARN
-from advgan.classifiers.loading import Classifier
+from advgan.classifiers.classifier import Classifier
 from advgan.classifiers.query_counter import queries_in
 from advgan.config.loading import dump_config, load_config, parse_config
 from advgan.errors import AdvGANError, ConfigurationError
@@ -46,7 +47,7 @@ COUNT, OPTIMIZED, QUERIES = 60, 12, 40  # test images; those Square attacks, and
 EPSILON = 0.3
 BOX = """
 import numpy as np
-from advgan.errors import OracleUnavailable
+from advgan.errors import BlackBoxUnavailable
 
 with np.load({archive!r}) as content:
     means = content["means"]
@@ -60,7 +61,7 @@ def answer(images):
     global asked
     assert type(images) is np.ndarray and images.dtype == np.float32
     if left is not None and asked + len(images) > left:
-        raise OracleUnavailable("the black box does not answer")
+        raise BlackBoxUnavailable("the black box does not answer")
     asked += len(images)
     seen.update(image.tobytes() for image in images)
     return scores(images) + (np.random.default_rng(asked).random((len(images), 10)) if noise else 0)
@@ -334,7 +335,7 @@ def test_a_black_box_that_is_a_file_is_scored_by_its_answers_alone(
     summary = json.loads((copy / "summary.json").read_text())
     summary["black_box"] |= {"digest": file_digest(copy / "target.keras"), "answers": "labels"}
     (copy / "summary.json").write_text(json.dumps(summary))
-    monkeypatch.setattr(checks, "check_gradients", None)  # nobody may call it
+    monkeypatch.setattr(classifier_checks, "check_gradients", None)  # nobody may call it
     found = evaluate_run(EvaluationRequest(copy, images=20, optimized_images=3, square_queries=10))
     assert found["distilled"]["agreement_adversarial"]["rate"] == 1
     assert found["target"]["sha256"] == file_digest(copy / "target.keras")
@@ -392,7 +393,9 @@ def searched(
 
     clean = box.scores(images).argmax(axis=1)
     random = np.random.get_state()[1].copy()  # type: ignore[union-attr]
-    work = run_square(Classifier("box", scores, "0"), goal, images, labels, clean, EPSILON, queries, seed=0)
+    work = run_square(
+        Classifier("box", "0", (28, 28, 1), scores), goal, images, labels, clean, EPSILON, queries, seed=0
+    )
     advanced: list[int] = []
     found = work(advanced.append)
     np.testing.assert_array_equal(np.random.get_state()[1], random)  # type: ignore[index]

@@ -16,7 +16,7 @@ from advgan import evaluate
 from advgan.attacks.baselines import Baseline, baselines, pgd_attack, run_baseline
 from advgan.classifiers import checks as classifier_checks
 from advgan.classifiers.checks import NOT_CHECKED, PASS, WARN
-from advgan.classifiers.loading import Classifier
+from advgan.classifiers.classifier import Classifier
 from advgan.config.settings import DataSettings
 from advgan.data.datasets import Split, load_dataset, scaled
 from advgan.errors import AdvGANError
@@ -40,7 +40,7 @@ def nearest_mean(images: Any) -> Any:
 
 
 def classifier(scores: Callable[[Any], Any]) -> Classifier:
-    return Classifier("the target", scores, "0" * 64)
+    return Classifier("the target", "0" * 64, (28, 28, 1), scores)
 
 
 SOUND = classifier(nearest_mean)
@@ -172,14 +172,14 @@ def test_vanishing_and_missing_gradients_are_marked() -> None:
     assert "below 1e-12 on" in found.reason
     in_numpy = classifier(lambda images: tf.constant(np.asarray(nearest_mean(images))))
     assert "no gradient" in classifier_checks.check_gradients(in_numpy, IMAGES, LABELS).reason
-    assert classifier_checks.has_gradient(SOUND, IMAGES)
-    assert not classifier_checks.has_gradient(in_numpy, IMAGES)
+    assert SOUND.has_gradient
+    assert not in_numpy.has_gradient
 
 
 def attacked(target: Classifier, name: str) -> Rate:
     (baseline,) = (b for b in baselines(Untargeted(), EPSILON, 1, 10) if b.name == name)
     answers = run_baseline(baseline, target, Untargeted(), IMAGES, LABELS, 0)(lambda _: None)["predictions"]
-    return success_rate(Untargeted(), LABELS, target.answers(IMAGES), answers)
+    return success_rate(Untargeted(), LABELS, target.predict(IMAGES), answers)
 
 
 def test_a_single_step_that_beats_many_is_marked() -> None:
@@ -235,7 +235,7 @@ def test_a_success_that_falls_as_epsilon_grows_is_marked() -> None:
         target, images, labels = classifier(scores), np.zeros((40, 9, 9, 1), np.float32), np.zeros(40, np.int32)
         raw = images + np.float32(0.3)
         answers = curve_answers(target, images, raw, 0.3, lambda _: None)["answers"]
-        points = success_curve(Untargeted(), labels, target.answers(images), answers, 0.3)
+        points = success_curve(Untargeted(), labels, target.predict(images), answers, 0.3)
         assert [point.epsilon for point in points] == epsilons_of_curve(0.3)
         assert points[0].success == Rate.of(0, 40)
         falls = [point.epsilon for point in points if point.falls]

@@ -11,7 +11,6 @@ import pytest
 import tensorflow as tf
 
 from advgan import evaluate
-from advgan.classifiers.checks import has_gradient
 from advgan.classifiers.loading import load_classifier
 from advgan.config.settings import DataSettings
 from advgan.data.datasets import load_dataset, scaled
@@ -78,9 +77,9 @@ def saved(network: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
 @pytest.mark.parametrize("kind", ["served", "called", "signed"])
 def test_a_saved_model_answers_as_its_network_does(saved: dict[str, Path], network: Any, kind: str) -> None:
     classifier = load_classifier(str(saved[kind]), SHAPE)
-    np.testing.assert_allclose(classifier.scores(tf.constant(IMAGES)), network(IMAGES), atol=1e-4)
-    np.testing.assert_array_equal(classifier.answers(IMAGES), np.argmax(network(IMAGES), axis=1))
-    assert has_gradient(classifier, IMAGES)
+    np.testing.assert_allclose(classifier.logits(tf.constant(IMAGES)), network(IMAGES), atol=1e-4)
+    np.testing.assert_array_equal(classifier.predict(IMAGES), np.argmax(network(IMAGES), axis=1))
+    assert classifier.has_gradient
     assert classifier.digest == load_classifier(str(saved[kind]), SHAPE).digest
 
 
@@ -93,8 +92,8 @@ def test_a_function_answers_as_it_does_and_keeps_its_gradient(
     shutil.copy("mine_a.py", "package_a/inside.py")
     for name in ("mine_a:logits", "mine_a:network", "package_a.inside:logits"):
         classifier = load_classifier(name, SHAPE)
-        np.testing.assert_array_equal(classifier.answers(IMAGES), np.argmax(network(IMAGES), axis=1))
-        assert has_gradient(classifier, IMAGES)
+        np.testing.assert_array_equal(classifier.predict(IMAGES), np.argmax(network(IMAGES), axis=1))
+        assert classifier.has_gradient
     for name, words in {
         "mine_a:broken": r"mine_a:broken fails on images of \(28, 28, 1\) \(out of order\)",
         "mine_a:one_number": r"should be \(8, classes\)",

@@ -11,7 +11,7 @@ from advgan import reproduce
 from advgan.config.loading import dump_config
 from advgan.config.settings import Config
 from advgan.config.table import Table, find_table, load_table
-from advgan.errors import AdvGANError, Interrupted, NonFiniteError, OracleUnavailable
+from advgan.errors import AdvGANError, BlackBoxUnavailable, Interrupted, NonFiniteError
 from advgan.experiments import reproduce as reproduce_experiment
 from advgan.experiments import train as train_experiment
 from advgan.files import read_json
@@ -296,7 +296,7 @@ def test_one_run_that_fails_is_told_and_the_others_go_on(
         if not works and cell.row.name == "two":
             raise NonFiniteError("loss_adv", 7, "generator.learning_rate")
         if not works and cell.row.name == "three":
-            raise OracleUnavailable("the black box does not answer")
+            raise BlackBoxUnavailable("the black box does not answer")
 
     monkeypatch.setattr(reproduce_experiment, "_run", fake)
     assert reproduce.main([str(path), "--output", str(out)]) == 2

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from advgan.attacks.advgan_attack import AdvGANAttack
+from advgan.classifiers.classifier import classifier_of
 from advgan.config.settings import AttackSettings, DataSettings
 from advgan.data import batches
 from advgan.data.datasets import Dataset, Split, load_dataset
@@ -245,4 +246,5 @@ def test_float_images_score_like_the_same_images_in_8_bits(digits: Split, classi
 def test_accuracy_counts_every_image(digits: Split, templates: tuple[np.ndarray, np.ndarray], classifier: Any) -> None:
     matrix, offset = templates
     answers = (digits.images.reshape(-1, 784) / 255 @ matrix + offset).argmax(axis=1)
-    assert accuracy(classifier, digits) == Rate.of(int((answers == digits.labels).sum()), COUNT)
+    target = classifier_of(classifier, (28, 28, 1), "the target")
+    assert accuracy(target, digits) == Rate.of(int((answers == digits.labels).sum()), COUNT)

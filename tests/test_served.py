@@ -26,7 +26,7 @@ import tensorflow as tf
 from advgan.classifiers import served
 from advgan.classifiers.black_box import load_black_box
 from advgan.classifiers.served import check_served, served_black_box
-from advgan.errors import AdvGANError, OracleUnavailable
+from advgan.errors import AdvGANError, BlackBoxUnavailable
 
 keras = tf.keras
 ROOT = Path(__file__).parents[1]
@@ -90,9 +90,9 @@ def url(classifier: Path) -> Iterator[str]:
 def test_a_served_classifier_answers_as_it_does_here(url: str, classifier: Path) -> None:
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/v1/models/small:predict", url)
     there, here = load_black_box(url, SHAPE, CLASSES), load_black_box(str(classifier), SHAPE, CLASSES)
-    answers = there.ask(IMAGES)
+    answers = there.logits(IMAGES)
     assert answers.dtype == np.float32 and answers.shape == (7, CLASSES)
-    np.testing.assert_allclose(answers, here.ask(IMAGES), atol=1e-6)
+    np.testing.assert_allclose(answers, here.logits(IMAGES), atol=1e-6)
     np.testing.assert_allclose(answers, softmax(network()(IMAGES).numpy()), atol=1e-6)
     assert there.name == url and there.digest == load_black_box(url, SHAPE, CLASSES).digest != here.digest
 
@@ -100,8 +100,8 @@ def test_a_served_classifier_answers_as_it_does_here(url: str, classifier: Path)
 def test_the_server_counts_each_image_it_answers_once(url: str) -> None:
     before = got(urljoin(url, "/queries"))["images"]
     black_box = load_black_box(url, SHAPE, CLASSES, per_request=3)
-    black_box.ask(IMAGES)
-    black_box.ask(IMAGES[:0])
+    black_box.logits(IMAGES)
+    black_box.logits(IMAGES[:0])
     check_served(url, 30)
     assert got(urljoin(url, "/queries")) == {"images": before + 7}
 
@@ -130,7 +130,7 @@ def test_what_the_server_refuses_is_told_in_its_words(url: str) -> None:
         (url.replace("small", "other"), SHAPE, r"HTTP 404 \(/v1/models/other:predict: .*check the model's name"),
     ]:
         with pytest.raises(AdvGANError, match=words) as refused:
-            load_black_box(given, shape, CLASSES).ask(np.zeros((1, *shape), np.float32))
+            load_black_box(given, shape, CLASSES).logits(np.zeros((1, *shape), np.float32))
         assert "\n" not in str(refused.value)
 
 
@@ -138,7 +138,7 @@ def test_a_server_that_tells_labels_only(tmp_path: Path) -> None:
     network("softmax").save(tmp_path / "small.keras")
     with serving(tmp_path / "small.keras", "--labels", "--name", "secret") as url:
         assert url.endswith("/secret:predict")
-        answers = load_black_box(url, SHAPE, CLASSES).ask(IMAGES)
+        answers = load_black_box(url, SHAPE, CLASSES).logits(IMAGES)
     np.testing.assert_array_equal(answers, np.eye(CLASSES)[network()(IMAGES).numpy().argmax(axis=1)])
 
 
@@ -235,7 +235,7 @@ RIGHT = said({"predictions": PROBABILITIES.tolist()})
 @pytest.mark.parametrize("images", [IMAGES, np.float32([0, 1, 1e-9, 0.1, 1 / 3, 1e-45, 254 / 255]).reshape(7, 1, 1, 1)])
 def test_every_float32_arrives_bit_for_bit(images: np.ndarray) -> None:
     with Scripted(RIGHT) as server:
-        served_black_box(server.url, 30, 0)[2](images)
+        served_black_box(server.url, 30, 0)[1](images)
     (body,) = server.bodies
     arrived = np.array(json.loads(body)["instances"], np.float32)
     assert arrived.tobytes() == images.tobytes() and arrived.shape == images.shape
@@ -257,7 +257,7 @@ def test_bits_of_any_exponent_arrive_and_pixels_are_short() -> None:
 )
 def test_what_may_pass_is_tried_again(failure: Any, waits: list[float]) -> None:
     with Scripted(failure, failure, RIGHT) as server:
-        answers = load_black_box(server.url, SHAPE, CLASSES).ask(IMAGES)
+        answers = load_black_box(server.url, SHAPE, CLASSES).logits(IMAGES)
     np.testing.assert_array_equal(answers, PROBABILITIES.astype(np.float32))
     assert waits == [0.5, 1.0]
     assert len(server.bodies) == 3 and len(set(server.bodies)) == 1
@@ -266,8 +266,8 @@ def test_what_may_pass_is_tried_again(failure: Any, waits: list[float]) -> None:
 def test_waits_double_up_to_30_seconds(waits: list[float]) -> None:
     with Scripted(said(b"<html><h1>Bad\x1b[31m\ngateway</h1></html>", 502)) as server:
         words = re.escape(f"{server.url} does not answer (HTTP 502 (Bad [31m gateway); tried 10 times)")
-        with pytest.raises(OracleUnavailable, match=f"^{words}$"):
-            load_black_box(server.url, SHAPE, CLASSES, retries=9).ask(IMAGES)
+        with pytest.raises(BlackBoxUnavailable, match=f"^{words}$"):
+            load_black_box(server.url, SHAPE, CLASSES, retries=9).logits(IMAGES)
     assert waits == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
     assert len(server.bodies) == 10
 
@@ -286,7 +286,7 @@ def test_waits_double_up_to_30_seconds(waits: list[float]) -> None:
 )
 def test_a_server_may_ask_for_a_longer_wait(header: str, waited: float, waits: list[float]) -> None:
     with Scripted(said({}, 503, Retry_After=header), RIGHT) as server:
-        load_black_box(server.url, SHAPE, CLASSES).ask(IMAGES)
+        load_black_box(server.url, SHAPE, CLASSES).logits(IMAGES)
     assert waits == [waited]
 
 
@@ -298,8 +298,8 @@ def free_port() -> int:
 
 def test_where_nothing_listens(waits: list[float]) -> None:
     url = f"http://127.0.0.1:{free_port()}{PATH}"
-    with pytest.raises(OracleUnavailable, match=r"predict does not answer \(Connection refused; tried 3 times\)$"):
-        load_black_box(url, SHAPE, CLASSES, retries=2).ask(IMAGES)
+    with pytest.raises(BlackBoxUnavailable, match=r"predict does not answer \(Connection refused; tried 3 times\)$"):
+        load_black_box(url, SHAPE, CLASSES, retries=2).logits(IMAGES)
     assert waits == [0.5, 1]
     with pytest.raises(AdvGANError, match=f"^no server answers at {re.escape(url)} .*start it, or give another oracle"):
         check_served(url, 5)
@@ -308,8 +308,8 @@ def test_where_nothing_listens(waits: list[float]) -> None:
 def test_where_nobody_answers_in_time(waits: list[float]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}{PATH}"
-        with pytest.raises(OracleUnavailable, match=r"\(no answer within 0\.2 s; tried 2 times\)$"):
-            load_black_box(url, SHAPE, CLASSES, timeout=0.2, retries=1).ask(IMAGES)
+        with pytest.raises(BlackBoxUnavailable, match=r"\(no answer within 0\.2 s; tried 2 times\)$"):
+            load_black_box(url, SHAPE, CLASSES, timeout=0.2, retries=1).logits(IMAGES)
         with pytest.raises(AdvGANError, match=r"no server answers at .*\(no answer within 0\.2 s\)"):
             check_served(url, 0.2)
     assert waits == [0.5]
@@ -371,8 +371,8 @@ def test_the_check_takes_any_http_status_and_asks_nothing() -> None:
 def test_an_answer_that_is_none_is_refused_in_one_line(answer: Any, words: str, waits: list[float]) -> None:
     with Scripted(answer) as server:
         with pytest.raises(AdvGANError, match=words) as refused:
-            load_black_box(server.url, SHAPE, CLASSES).ask(IMAGES)
-        assert not isinstance(refused.value, OracleUnavailable)
+            load_black_box(server.url, SHAPE, CLASSES).logits(IMAGES)
+        assert not isinstance(refused.value, BlackBoxUnavailable)
         assert str(refused.value).startswith(server.url) and str(refused.value).isprintable()
         assert len(str(refused.value)) < 400
     assert waits == [] and len(server.bodies) == 1
@@ -380,27 +380,27 @@ def test_an_answer_that_is_none_is_refused_in_one_line(answer: Any, words: str, 
 
 def test_class_numbers_stay_integers_and_become_one_hot_rows() -> None:
     with Scripted(said({"predictions": [3, 0, 1, 2, 3, 0, 1]})) as server:
-        assert served_black_box(server.url, 30, 0)[2](IMAGES).dtype.kind == "i"
-        answers = load_black_box(server.url, SHAPE, CLASSES).ask(IMAGES)
+        assert served_black_box(server.url, 30, 0)[1](IMAGES).dtype.kind == "i"
+        answers = load_black_box(server.url, SHAPE, CLASSES).logits(IMAGES)
     np.testing.assert_array_equal(answers, np.eye(4)[[3, 0, 1, 2, 3, 0, 1]])
 
 
 def test_scores_of_any_kind_are_taken_where_labels_alone_are_used() -> None:
     with Scripted(said({"predictions": np.log(PROBABILITIES).tolist()})) as server:
-        answers = load_black_box(server.url, SHAPE, CLASSES, labels_only=True).ask(IMAGES)
+        answers = load_black_box(server.url, SHAPE, CLASSES, labels_only=True).logits(IMAGES)
     np.testing.assert_array_equal(answers, np.eye(CLASSES)[PROBABILITIES.argmax(axis=1)])
 
 
 def test_a_server_that_rounds_is_taken_as_probabilities() -> None:
     with Scripted(said({"predictions": np.round(PROBABILITIES, 1).tolist()})) as server:
-        answers = load_black_box(server.url, SHAPE, CLASSES).ask(IMAGES)
+        answers = load_black_box(server.url, SHAPE, CLASSES).logits(IMAGES)
     np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(answers, PROBABILITIES, atol=0.1)
 
 
 def test_an_output_with_a_name_is_taken() -> None:
     with Scripted(said({"predictions": [{"softmax": row} for row in PROBABILITIES.tolist()]})) as server:
-        answers = load_black_box(server.url, SHAPE, CLASSES).ask(IMAGES)
+        answers = load_black_box(server.url, SHAPE, CLASSES).logits(IMAGES)
     np.testing.assert_array_equal(answers, PROBABILITIES.astype(np.float32))
 
 
@@ -411,10 +411,10 @@ def test_a_server_on_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.M
         monkeypatch.delenv(name, raising=False)
     with Scripted(RIGHT) as server:
         check_served(server.url, 30)
-        assert load_black_box(server.url, SHAPE, CLASSES, retries=0).ask(IMAGES).shape == (7, CLASSES)
+        assert load_black_box(server.url, SHAPE, CLASSES, retries=0).logits(IMAGES).shape == (7, CLASSES)
     with Scripted(RIGHT) as proxy:  # another machine is asked through it
         monkeypatch.setenv("http_proxy", proxy.url.removesuffix(PATH))
-        assert load_black_box(f"http://model.example{PATH}", SHAPE, CLASSES, retries=0).ask(IMAGES).shape == (
+        assert load_black_box(f"http://model.example{PATH}", SHAPE, CLASSES, retries=0).logits(IMAGES).shape == (
             7,
             CLASSES,
         )
@@ -445,7 +445,7 @@ def test_ctrl_c_ends_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(time, "sleep", interrupted)
     with Scripted(said({}, 503)) as server, pytest.raises(KeyboardInterrupt):
-        load_black_box(server.url, SHAPE, CLASSES).ask(IMAGES)
+        load_black_box(server.url, SHAPE, CLASSES).logits(IMAGES)
 
 
 # --- the attack that ships as an example ---

@@ -12,16 +12,15 @@ import tensorflow as tf
 
 from advgan.attacks.fused import fused
 from advgan.attacks.inputs import checked_bounds, checked_images, class_indices
-from advgan.classifiers.interface import as_classifier, float_scores
+from advgan.classifiers.classifier import Classifier, classifier_of
 from advgan.config.loading import parse_config
 from advgan.config.settings import AttackSettings
-from advgan.data.batches import halve_batches, images_at_once, in_batches, slices
+from advgan.data.batches import halve_batches, images_at_once, slices
 from advgan.errors import AdvGANError
 from advgan.networks.keras_file import load_network
 from advgan.perturbation import UNIT, Bounds, perturb
-from advgan.run_folder import CONFIG, GENERATOR, TARGET, TRAIN, load_run_config
+from advgan.run_folder import CONFIG, GENERATOR, RUN_OF_THIS_KERAS, TARGET, load_run_config
 
-keras = tf.keras
 AT_ONCE = 2
 """Batches that are worked on at a time, which bounds the memory: parts of the work use one core only."""
 
@@ -45,10 +44,11 @@ class AdvGANAttack:
 
     Args:
         generator: a Keras model from images in [0, 1] to tanh outputs in [-1, 1] of the same shape.
-        target: the classifier: a Keras model, which is called in inference mode, or any function from float32 images
-            within the bounds to scores (n, classes), logits or probabilities; None where no success is asked for.
+        target: the classifier: a Keras model, which is called in inference mode, or any function, from float32 images
+            within the bounds to scores (n, classes), logits or probabilities; or a ``Classifier``, which has bounds of
+            its own; None where no success is asked for.
         settings: goal, epsilon (a share of the pixel range, whatever the bounds) and the form of the output.
-        bounds: the smallest and the largest pixel value, for the images and for the target.
+        bounds: the smallest and the largest pixel value of the images.
         xla: compile the generator with XLA for full batches: seconds once, then faster (``attacks/fused.py``).
 
     Raises:
@@ -58,7 +58,7 @@ class AdvGANAttack:
     def __init__(
         self,
         generator: Any,
-        target: Callable[[Any], Any] | None,
+        target: Classifier | Callable[[Any], Any] | None,
         settings: AttackSettings,
         bounds: Bounds = UNIT,
         xla: bool = False,
@@ -71,7 +71,12 @@ class AdvGANAttack:
         self.epsilon, self.goal = settings.epsilon, settings.objective
         self.target, self.bounds = target, checked_bounds(bounds)
         self.image_shape = (taken[1], taken[2], taken[3])
-        self._signature = [tf.TensorSpec([None, *self.image_shape], tf.float32)]
+        if target is None or isinstance(target, Classifier):
+            self.classifier = target
+        else:
+            self.classifier = classifier_of(target, self.image_shape, "the target", bounds=self.bounds)
+        self._classes = None if self.classifier is None else self.classifier.number_of_classes
+        signature = [tf.TensorSpec([None, *self.image_shape], tf.float32)]
         low, high = self.bounds
 
         def compiled(forward: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, Any]]:
@@ -80,18 +85,16 @@ class AdvGANAttack:
                 perturbation, adversarial = perturb(images, output, self.epsilon, settings.output, self.bounds)
                 return images + perturbation, adversarial
 
-            return tf.function(perturbed, input_signature=self._signature)
+            return tf.function(perturbed, input_signature=signature)
 
         self._any_batch = compiled(lambda images: generator(images, training=False))
         self._full_batch = compiled(fused(generator)) if xla else self._any_batch
-        self._scores = None if target is None else self._inference(target)
-        self._classes = None if self._scores is None else self._count_classes(self._scores)
 
     @classmethod
     def load(
         cls,
         path: str | Path,
-        target: Callable[[Any], Any] | None = None,
+        target: Classifier | Callable[[Any], Any] | None = None,
         *,
         bounds: Bounds | None = None,
         epsilon: float | str | None = None,
@@ -128,7 +131,7 @@ class AdvGANAttack:
             if epsilon is None:
                 raise AdvGANError(f"{path} does not say its epsilon; pass it, such as epsilon=0.3")
             settings = parse_config({"attack": given}).attack
-            return cls(_load(path), target, settings, bounds or UNIT, xla)
+            return cls(load_network(path, RUN_OF_THIS_KERAS), target, settings, bounds or UNIT, xla)
 
         config = load_run_config(path)
         settings = config.attack
@@ -139,8 +142,8 @@ class AdvGANAttack:
         if target is None and ((path / TARGET).exists() or config.black_box is None):
             if bounds is not None and checked_bounds(bounds) != UNIT:
                 raise AdvGANError(f"bounds = {bounds}: {path / TARGET} takes images in [0, 1]; pass your target too")
-            target = _load(path / TARGET)
-        return cls(_load(path / GENERATOR), target, settings, bounds or UNIT, xla)
+            target = load_network(path / TARGET, RUN_OF_THIS_KERAS)
+        return cls(load_network(path / GENERATOR, RUN_OF_THIS_KERAS), target, settings, bounds or UNIT, xla)
 
     def __call__(self, x: Any, y: Any = None) -> Attacked:
         """Attack images and say where it succeeded.
@@ -159,10 +162,10 @@ class AdvGANAttack:
             raw[part], projected[part] = (made.numpy() for made in self._perturbed(batch))
 
         _by_batch(images, work)
-        if self._scores is None:
+        if self.classifier is None:
             return Attacked(raw, projected, None)
-        labels = _answers(self._scores, images) if labels is None else labels
-        return Attacked(raw, projected, self.goal.reached(labels, _answers(self._scores, projected)))
+        labels = self.classifier.predict(images, self.bounds) if labels is None else labels
+        return Attacked(raw, projected, self.goal.reached(labels, self.classifier.predict(projected, self.bounds)))
 
     def generate(self, x: Any, y: Any = None) -> np.ndarray:
         """Attack images, as ``EvasionAttack.generate`` of ART does; the target is not asked.
@@ -193,9 +196,9 @@ class AdvGANAttack:
             AdvGANError: there is no target, or the images cannot be meant.
         """
         images, _ = self._checked(x, None)
-        if self._scores is None:
+        if self.classifier is None:
             raise AdvGANError("the attack has no target to ask; load it with target=, a Keras model or a function")
-        return _answers(self._scores, images)
+        return self.classifier.predict(images, self.bounds)
 
     def _perturbed(self, batch: Any) -> tuple[Any, Any]:
         return (self._full_batch if len(batch) == images_at_once(self.image_shape) else self._any_batch)(batch)
@@ -203,27 +206,6 @@ class AdvGANAttack:
     def _checked(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray | None]:
         images = checked_images(x, self.image_shape, self.bounds)
         return images, None if y is None else class_indices(y, len(images), self._classes)
-
-    def _inference(self, target: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """The target as a function of images alone; a Keras model is compiled, any other function is left as it is."""
-        if not isinstance(target, keras.layers.Layer):
-            return lambda images: float_scores(target(images), "the target")
-        network = as_classifier(target, self.image_shape, "the target") if getattr(target, "inputs", None) else target
-
-        def scores(images: Any) -> Any:
-            return float_scores(network(images, training=False), "the target")
-
-        return tf.function(scores, input_signature=self._signature)
-
-    def _count_classes(self, scores: Callable[[Any], Any]) -> int:
-        shape = np.shape(scores(tf.fill([1, *self.image_shape], self.bounds[0])))
-        if len(shape) != 2 or shape[0] != 1 or shape[1] < 2:
-            raise AdvGANError(f"the target answers one image with shape {shape}; it should be (1, classes)")
-        return int(shape[1])
-
-
-def _load(path: Path) -> Any:
-    return load_network(path, f"pass a run, or a .keras file, of the Keras that is here, such as made by: {TRAIN}")
 
 
 def _by_batch(images: np.ndarray, work: Callable[[slice, Any], None]) -> None:
@@ -245,13 +227,3 @@ def _by_batch(images: np.ndarray, work: Callable[[slice, Any], None]) -> None:
             pool.shutdown(cancel_futures=True)
             raise
     _by_batch(images, work)
-
-
-def _answers(scores: Callable[[Any], Any], images: np.ndarray) -> np.ndarray:
-    answers = np.empty(len(images), np.int32)
-
-    def classify(part: slice) -> None:
-        answers[part] = np.argmax(scores(tf.constant(images[part].astype(np.float32, copy=False))), axis=-1)
-
-    in_batches(len(images), images.shape[1:], classify)  # one by one: a function need not be safe to call twice at once
-    return answers

@@ -21,7 +21,7 @@ import tensorflow as tf
 from foolbox.attacks.fast_minimum_norm import LInfFMNAttack
 from foolbox.models.tensorflow import TensorFlowModel
 
-from advgan.classifiers.loading import Classifier
+from advgan.classifiers.classifier import Classifier
 from advgan.data.batches import in_batches
 from advgan.goals import Goal, Targeted
 from advgan.perturbation import measure
@@ -99,7 +99,7 @@ def pgd_attack(goal: Goal, epsilon: float) -> Attack:
 def foolbox_model(classifier: Classifier) -> Any:
     """The classifier as Foolbox takes it; pixels in [0, 1]."""
     device = "/GPU:0" if tf.config.list_physical_devices("GPU") else "/CPU:0"  # Foolbox's own question is deprecated
-    return TensorFlowModel(classifier.scores, bounds=(0, 1), device=device)
+    return TensorFlowModel(classifier.logits, bounds=(0, 1), device=device)
 
 
 def run_baseline(
@@ -143,7 +143,7 @@ def run_baseline(
                 start = time.perf_counter()
                 made = baseline.attack(model, images[here], labels[here], random)
                 seconds += time.perf_counter() - start
-                predictions[here] = classifier.answers(made)
+                predictions[here] = classifier.predict(made)
                 reached[here] = goal.reached(labels[here], predictions[here])
                 linf[here] = np.maximum(linf[here], measure(images[here], made).linf)
                 flat = made.reshape(len(here), -1)

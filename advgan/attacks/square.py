@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from advgan.attacks.baselines import Advance, Arrays
-from advgan.classifiers.loading import Classifier
+from advgan.classifiers.classifier import Classifier
 from advgan.errors import AdvGANError
 from advgan.goals import Goal, Targeted
 from advgan.perturbation import measure
@@ -97,7 +97,7 @@ def run_square(
         made[counted], asked[counted], reached[counted] = search.best, search.asked, search.reached
         flat = made.reshape(len(made), -1)
         return {
-            "predictions": classifier.answers(made),
+            "predictions": classifier.predict(made),
             "linf": measure(images, made).linf,
             "lowest": flat.min(axis=1),
             "highest": flat.max(axis=1),
@@ -149,7 +149,7 @@ class _Search:
         keys = [hashlib.sha256(image.tobytes()).digest() for image in images]
         new = [i for i, (key, place) in enumerate(zip(keys, places, strict=True)) if key not in self._known[place]]
         if new:
-            for i, answer in zip(new, np.asarray(self._classifier.scores(images[new])), strict=True):
+            for i, answer in zip(new, np.asarray(self._classifier.logits(images[new])), strict=True):
                 self._keep(int(places[i]), keys[i], images[i], answer)
         return np.stack([self._known[place][key] for key, place in zip(keys, places, strict=True)])
 

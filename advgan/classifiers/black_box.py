@@ -1,45 +1,18 @@
-"""A black box: a classifier that answers images with probabilities, and of which nothing else can be had.
-
-What goes in and what comes out are NumPy arrays, so no gradient and no weight passes through.
-"""
+"""A black box: a classifier that answers images with probabilities, and of which nothing else can be had."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from advgan.classifiers.answers import AnswerReader
-from advgan.classifiers.interface import only_output
-from advgan.classifiers.loading import Shape, find_function, network_classifier
-from advgan.classifiers.served import served_black_box
+from advgan.classifiers.classifier import Classifier, Shape
+from advgan.classifiers.loading import black_box_source
 from advgan.config.settings import Config
-from advgan.data.batches import images_at_once, slices
-from advgan.errors import AdvGANError, BlackBoxFailed
-from advgan.files import file_digest
+from advgan.data.batches import slices
 from advgan.run_folder import ANSWERS, TARGET
-
-REMEDY = "give a .keras file written with the Keras that is installed here"
-
-
-@dataclass(frozen=True)
-class BlackBox:
-    """A classifier behind its answers."""
-
-    name: str
-    """What the user calls it."""
-    digest: str
-    """SHA-256 of what determines its answers, as far as that can be seen; of a served model's its URL's."""
-    ask: Callable[[np.ndarray], np.ndarray]
-    """From float32 images in [0, 1], shape (n, height, width, channels), to probabilities, float32 (n, classes).
-
-    Raises ``OracleUnavailable`` where it may answer later, ``AdvGANError`` where it never will."""
-    remarks: list[str] = field(default_factory=list)
-    """What had to be done to its answers to make probabilities of them, in words; added to as it answers."""
 
 
 def is_local(given: str) -> bool:
@@ -57,8 +30,8 @@ def load_black_box(
     labels_only: bool = False,
     kept: Path | None = None,
     writes: bool = True,
-) -> BlackBox:
-    """The black box as a configuration names it.
+) -> Classifier:
+    """The black box as a configuration names it; its ``logits`` are probabilities, and raise where it does not answer.
 
     Args:
         given: a ``.keras`` file, ``module:function``, or the URL of a served model.
@@ -70,30 +43,31 @@ def load_black_box(
         kept, writes: the file that says what its answers are; see ``AnswerReader``.
 
     Raises:
-        AdvGANError: there is no such black box, or it does not take the images.
+        AdvGANError: there is no such black box, or it does not take the images. When it is queried:
+            ``BlackBoxUnavailable`` where it may answer later, another ``AdvGANError`` where it never will.
     """
-    if "://" in given:
-        name, digest, ask = served_black_box(given, timeout, retries)
-    else:
-        if is_local(given):
-            classifier = network_classifier(Path(given), shape, REMEDY)
-            name, digest, scores = given, classifier.digest, classifier.scores
-            per_request = min(per_request, images_at_once(shape))  # its memory is this process's
-        else:
-            scores, file = find_function(given)
-            name, digest = given, file_digest(file) if file else hashlib.sha256(given.encode()).hexdigest()
-        ask = _answers_of(scores, name)
-    reader = AnswerReader(name, classes, "://" not in given, labels_only, kept, writes)
+    source = black_box_source(given, shape, timeout, retries)
+    reader = AnswerReader(given, classes, source.may_give_logits, labels_only, kept, writes)
+    at_once = min(per_request, source.images_at_once or per_request)
 
-    def asked(images: np.ndarray) -> np.ndarray:
-        parts = slices(len(images), per_request)
-        answers = [reader.read(ask(images[part]), part.stop - part.start) for part in parts]
+    def probabilities(images: Any) -> np.ndarray:
+        images = np.asarray(images)
+        parts = slices(len(images), at_once)
+        answers = [reader.read(source.answer(images[part]), part.stop - part.start) for part in parts]
         return np.concatenate(answers) if answers else np.empty((0, classes), np.float32)
 
-    return BlackBox(name, digest, asked, reader.remarks)
+    return Classifier(
+        given,
+        source.digest,
+        shape,
+        probabilities,
+        weights=source.weights,
+        is_black_box=True,
+        remarks=reader.remarks,
+    )
 
 
-def run_black_box(config: Config, run: Path, shape: Shape, classes: int, writes: bool) -> BlackBox:
+def run_black_box(config: Config, run: Path, shape: Shape, classes: int, writes: bool) -> Classifier:
     """The black box of a run: its own copy where it is a file, else where the configuration says.
 
     Args:
@@ -118,24 +92,3 @@ def run_black_box(config: Config, run: Path, shape: Shape, classes: int, writes:
         run / ANSWERS,
         writes,
     )
-
-
-def _answers_of(classifier: Callable[[Any], Any], name: str) -> Callable[[np.ndarray], np.ndarray]:
-    """A local classifier as a function from images to the arrays it answers with.
-
-    Raises:
-        BlackBoxFailed: the function does, where the classifier raises.
-    """
-
-    def ask(images: np.ndarray) -> np.ndarray:
-        try:
-            answers = np.asarray(only_output(classifier(images), name))
-            answers.astype(np.float64)  # raises where they are no numbers
-        except AdvGANError:  # a function of the user's own may say that it is not available
-            raise
-        except Exception as error:  # whatever the user's classifier raises
-            problem = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-            raise BlackBoxFailed(f"{name} fails on images of shape {images.shape} ({problem})") from None
-        return answers
-
-    return ask

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from advgan.classifiers.answers import kind_of
-from advgan.classifiers.loading import Classifier
+from advgan.classifiers.classifier import Classifier
 from advgan.data.batches import images_at_once, slices
 from advgan.errors import AdvGANError
 from advgan.metrics import Rate
@@ -152,7 +152,7 @@ def check_accuracy(name: str, accuracy: Rate, labels: np.ndarray, images: np.nda
 def _scores(classifier: Classifier, images: np.ndarray) -> np.ndarray:
     """A classifier's scores as float64, batch by batch."""
     batches = [tf.constant(images[part]) for part in slices(len(images), images_at_once(images.shape[1:]))]
-    return np.concatenate([np.atleast_1d(np.asarray(classifier.scores(batch), np.float64)) for batch in batches])
+    return np.concatenate([np.atleast_1d(np.asarray(classifier.logits(batch), np.float64)) for batch in batches])
 
 
 def _in_half_precision(scores: np.ndarray) -> bool:
@@ -169,15 +169,6 @@ def _difference(scores: np.ndarray, others: np.ndarray) -> float:
     return float(np.abs(scores - others).max())
 
 
-def has_gradient(classifier: Classifier, images: np.ndarray) -> bool:
-    """Whether attacks can follow the target's gradient at all."""
-    batch = tf.constant(images[:1])
-    with tf.GradientTape() as tape:
-        tape.watch(batch)
-        scores = tf.reduce_sum(tf.convert_to_tensor(classifier.scores(batch)))
-    return tape.gradient(scores, batch) is not None
-
-
 def check_gradients(classifier: Classifier, images: np.ndarray, labels: np.ndarray) -> Finding:
     """Mark a target whose gradients say nothing: attacks that follow them fail, whatever its robustness.
 
@@ -191,7 +182,7 @@ def check_gradients(classifier: Classifier, images: np.ndarray, labels: np.ndarr
         batch, classes = tf.constant(images[part]), tf.constant(labels[part])
         with tf.GradientTape() as tape:
             tape.watch(batch)
-            scores = tf.convert_to_tensor(classifier.scores(batch))
+            scores = tf.convert_to_tensor(classifier.logits(batch))
             loss = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, scores)
         gradient = tape.gradient(loss, batch)
         if gradient is None:

@@ -1,4 +1,4 @@
-"""A black box asked through a counter: every answer is kept, none is asked for twice, and a budget is a budget.
+"""A black box behind a counter: every answer is kept, no image is a query twice, and a budget is a budget.
 
 Answers go into a journal as they come, so a killed process loses at most the request that was under way.
 """
@@ -9,12 +9,14 @@ import hashlib
 import os
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from advgan.classifiers.black_box import BlackBox
+from advgan.classifiers.classifier import Classifier
 from advgan.errors import AdvGANError
 
 Purpose = Literal["clean", "adversarial", "validation", "scoring"]
@@ -26,7 +28,7 @@ def queries_in(journal: Path, classes: int) -> dict[Purpose, int]:
     """How many answers a journal holds, by purpose; it is read only, and a record that was cut short is left out.
 
     Args:
-        journal: of a ``CountedOracle``.
+        journal: of a ``QueryCounter``.
         classes: how many the black box tells apart.
     """
     content, size = journal.read_bytes(), _record_size(classes)
@@ -39,14 +41,14 @@ def _record_size(classes: int) -> int:
     return 1 + 32 + 4 * classes + 4
 
 
-class CountedOracle:
-    """Asks a black box, counts the images it was asked about, and keeps its answers.
+class QueryCounter:
+    """Queries a black box, counts the images, and keeps the answers.
 
     Args:
-        black_box: which is asked.
+        black_box: as ``load_black_box`` makes it.
         classes: how many it tells apart.
         labels_only: whether of an answer only the class is looked at; it then comes as a one-hot row.
-        budget: the most images it may be asked about for all purposes but scoring; None for no limit.
+        budget: the most queries for all purposes but scoring; None for no limit.
         per_request: images in a request.
         journal: a file for the answers; None keeps them in memory.
 
@@ -56,7 +58,7 @@ class CountedOracle:
 
     def __init__(
         self,
-        black_box: BlackBox,
+        black_box: Classifier,
         classes: int,
         labels_only: bool = False,
         budget: int | None = None,
@@ -66,17 +68,24 @@ class CountedOracle:
         self.black_box, self.classes, self.labels_only = black_box, classes, labels_only
         self.budget, self.per_request, self._journal = budget, per_request, journal
         self.queries: dict[Purpose, int] = dict.fromkeys(PURPOSES, 0)
-        """Images it was asked about, by purpose; repeated ones count once."""
+        """Images, by purpose; repeated ones count once."""
         self._known: dict[bytes, np.ndarray] = {}
         if journal is not None and journal.exists():
             self._read(journal)
 
     @property
     def spent(self) -> int:
-        """Images it was asked about for the attack itself."""
+        """The queries of the attack itself."""
         return sum(count for purpose, count in self.queries.items() if purpose != "scoring")
 
-    def ask(self, images: np.ndarray, purpose: Purpose, advance: Callable[[int], None] = lambda _: None) -> np.ndarray:
+    @cached_property
+    def classifier(self) -> Classifier:
+        """The black box as a classifier to score: its queries go through this counter, as scoring."""
+        return replace(self.black_box, function=lambda images: self.query(np.asarray(images), "scoring"))
+
+    def query(
+        self, images: np.ndarray, purpose: Purpose, advance: Callable[[int], None] = lambda _: None
+    ) -> np.ndarray:
         """The answers on images: probabilities, or one-hot labels; float32 of shape (n, classes).
 
         Args:
@@ -85,7 +94,7 @@ class CountedOracle:
             advance: told after each request how many images more are answered; may raise, and nothing is lost then.
 
         Raises:
-            OracleUnavailable: it does not answer at the moment; what it answered before is kept.
+            BlackBoxUnavailable: it does not answer at the moment; what it answered before is kept.
             AdvGANError: it answers with something else, or the budget is spent.
         """
         images = np.ascontiguousarray(images, np.float32)
@@ -99,7 +108,7 @@ class CountedOracle:
         advance(len(keys) - len(new))
         for start in range(0, len(new), self.per_request):
             here = new[start : start + self.per_request]
-            answers = np.asarray(self.black_box.ask(images[here]), np.float32)
+            answers = np.asarray(self.black_box.logits(images[here]), np.float32)
             self._keep([keys[index] for index in here], answers, purpose)
             advance(len(here))
         found = np.stack([self._known[key] for key in keys]) if keys else np.empty((0, self.classes), np.float32)

@@ -17,7 +17,7 @@ from urllib.request import HTTPRedirectHandler, OpenerDirector, ProxyHandler, Re
 
 import numpy as np
 
-from advgan.errors import AdvGANError, OracleUnavailable
+from advgan.errors import AdvGANError, BlackBoxUnavailable
 
 PREDICT = ":predict"
 EXAMPLE = f"http://127.0.0.1:8501/v1/models/my_classifier{PREDICT}"
@@ -48,8 +48,8 @@ class _NotNow(Exception):  # noqa: N818 (never leaves this module)
         super().__init__(problem)
 
 
-def served_black_box(url: str, timeout: float, retries: int) -> tuple[str, str, Callable[[np.ndarray], np.ndarray]]:
-    """A served classifier's name, the digest of its URL, and the function that asks it.
+def served_black_box(url: str, timeout: float, retries: int) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
+    """The digest of a served classifier's URL, and the function that queries it.
 
     The function takes float32 images in [0, 1], shape (n, height, width, channels), and returns what the server says of
     them: floats (n, classes), or integers (n,), not checked further. Each image arrives bit for bit.
@@ -61,7 +61,7 @@ def served_black_box(url: str, timeout: float, retries: int) -> tuple[str, str, 
 
     Raises:
         AdvGANError: the URL can be none of a served model. The function raises it where an answer is no answer to the
-            images, and ``OracleUnavailable`` where the server could not answer in all these tries.
+            images, and ``BlackBoxUnavailable`` where the server could not answer in all these tries.
     """
     opener = _opener(url)
 
@@ -74,11 +74,11 @@ def served_black_box(url: str, timeout: float, retries: int) -> tuple[str, str, 
             except _NotNow as problem:
                 if tries > retries:
                     times = "once" if tries == 1 else f"{tries} times"
-                    raise OracleUnavailable(f"{url} does not answer ({problem}; tried {times})") from None
+                    raise BlackBoxUnavailable(f"{url} does not answer ({problem}; tried {times})") from None
                 time.sleep(min(LONGEST_WAIT, max(FIRST_WAIT * 2 ** (tries - 1), problem.wait)))
         raise AssertionError("unreachable")
 
-    return url, hashlib.sha256(url.encode()).hexdigest(), ask
+    return hashlib.sha256(url.encode()).hexdigest(), ask
 
 
 def check_served(url: str, timeout: float) -> None:

@@ -179,7 +179,7 @@ class AttackSettings(Settings):
         return Untargeted() if self.target_class is None else Targeted(self.target_class)
 
 
-class OracleSettings(Settings):
+class BlackBoxSettings(Settings):
     """A black box: a classifier of which nothing is used but its answers. Without one the attack is semi-white-box."""
 
     black_box: BlackBox | None = None
@@ -348,7 +348,7 @@ class Config(Settings):
     seed: Seed = 0
     data: DataSettings = DataSettings()
     target: TargetSettings = TargetSettings()
-    oracle: OracleSettings = OracleSettings()
+    oracle: BlackBoxSettings = BlackBoxSettings()
     distillation: DistillationSettings = DistillationSettings()
     attack: AttackSettings = AttackSettings()
     loss: LossSettings = LossSettings()
@@ -370,7 +370,7 @@ class Config(Settings):
     def _black_box_settings_have_a_black_box(self) -> Config:
         if self.black_box is None:
             for section, settings, defaults in (
-                ("oracle", self.oracle, OracleSettings()),
+                ("oracle", self.oracle, BlackBoxSettings()),
                 ("distillation", self.distillation, DistillationSettings()),
             ):
                 for key in type(settings).model_fields:

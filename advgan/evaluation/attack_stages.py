@@ -13,8 +13,8 @@ import numpy as np
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.attacks.baselines import Advance, Arrays, Baseline, baselines, black_box_baselines, pgd_attack, run_baseline
 from advgan.attacks.square import run_square, square_settings, why_not_square
-from advgan.classifiers.checks import PROBE_IMAGES, Finding, check_accuracy, has_gradient
-from advgan.classifiers.loading import Classifier
+from advgan.classifiers.checks import PROBE_IMAGES, Finding, check_accuracy
+from advgan.classifiers.classifier import Classifier
 from advgan.data.batches import images_at_once, slices
 from advgan.data.datasets import scaled
 from advgan.errors import AdvGANError
@@ -122,7 +122,7 @@ def retrained_success(
             adversarial[part] = attack.generate(images[part])
             advance(part.stop - part.start)
         linf, lowest, highest = extremes(images, adversarial)
-        answers = subject.classifier.answers(adversarial)
+        answers = subject.classifier.predict(adversarial)
         return {"predictions": answers, "linf": linf, "lowest": lowest, "highest": highest}
 
     settings = {"epsilon": epsilon, "generator": file_digest(run / GENERATOR)}
@@ -150,7 +150,7 @@ def _clean(subject: Subject, stages: ResultCache) -> tuple[list[np.ndarray], lis
 
 def _clean_answers(subject: Subject, stages: ResultCache, classifier: Classifier, number: int) -> np.ndarray:
     def work(advance: Advance) -> Arrays:
-        answers = classifier.answers(subject.images)
+        answers = classifier.predict(subject.images)
         advance(len(answers))
         return {"clean_predictions": answers}
 
@@ -175,8 +175,8 @@ def _advgan(subject: Subject, stages: ResultCache) -> Arrays:
         return {
             "raw": raw,
             "adversarial": adversarial,
-            "predictions": classifier.answers(adversarial),
-            "predictions_8_bit": classifier.answers(scaled(to_8_bits(images, adversarial, subject.epsilon))),
+            "predictions": classifier.predict(adversarial),
+            "predictions_8_bit": classifier.predict(scaled(to_8_bits(images, adversarial, subject.epsilon))),
             "seconds": np.array(seconds),
         }
 
@@ -195,13 +195,12 @@ def _baselines(
     else:
         chosen = baselines(subject.goal, subject.epsilon, request.restarts, request.optimized_images)
         followed = subject.classifier
-    differentiable = has_gradient(followed, subject.images)
     findings = []
     goal, labels = subject.goal, subject.test.labels
     fooled = goal.reached(labels, made["predictions"])
     rows = []
     for baseline in chosen:
-        if not (differentiable or baseline.kind == "noise"):
+        if not (followed.has_gradient or baseline.kind == "noise"):
             continue
         part = slice(None if baseline.images is None else min(baseline.images, len(labels)))
         images, classes, total = subject.images[part], labels[part], len(labels[part])
@@ -277,7 +276,7 @@ def _transfer(subject: Subject, stages: ResultCache, made: Arrays, others_clean:
     for number, (other, clean) in enumerate(zip(subject.others, others_clean, strict=True), start=1):
 
         def work(advance: Advance, other: Classifier = other) -> Arrays:
-            answers = other.answers(made["adversarial"])
+            answers = other.predict(made["adversarial"])
             advance(len(labels))
             return {"predictions": answers}
 
@@ -296,7 +295,7 @@ def _transfer(subject: Subject, stages: ResultCache, made: Arrays, others_clean:
 
 def _full_range(subject: Subject, stages: ResultCache) -> Rate | None:
     """The stage ``full-range``: accuracy under untargeted PGD at epsilon 1; None where no gradient may be followed."""
-    if subject.black_box is not None or not has_gradient(subject.classifier, subject.images):
+    if not subject.classifier.has_gradient:
         return None
     images, labels = subject.images[:PROBE_IMAGES], subject.test.labels[:PROBE_IMAGES]
     pgd = Baseline("full-range", "iterative", {"epsilon": 1.0}, pgd_attack(Untargeted(), 1.0))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from advgan.attacks.baselines import Advance, Arrays
-from advgan.classifiers.loading import Classifier
+from advgan.classifiers.classifier import Classifier
 from advgan.data.batches import images_at_once, slices
 from advgan.goals import Goal
 from advgan.metrics import Rate, success_rate
@@ -54,7 +54,7 @@ def curve_answers(
         for part in slices(len(images), images_at_once(images.shape[1:])):
             clean, changed = images[part], raw[part]
             made = np.clip(changed, 0, 1) if value == epsilon else scaled_attack(clean, changed, value / epsilon)
-            row[part] = classifier.answers(made)
+            row[part] = classifier.predict(made)
         advance(len(images))
     return {"answers": answers}
 

@@ -44,9 +44,9 @@ def gap(subject: Subject, run: BlackBoxRun, stages: ResultCache, made: Arrays) -
     labels, distilled = subject.test.labels, run.distilled
 
     def work(advance: Advance) -> Arrays:
-        clean = distilled.answers(subject.images)
+        clean = distilled.predict(subject.images)
         advance(len(labels))
-        answers = distilled.answers(made["adversarial"])
+        answers = distilled.predict(made["adversarial"])
         advance(len(labels))
         return {"clean_predictions": clean, "predictions": answers}
 

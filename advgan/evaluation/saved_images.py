@@ -64,13 +64,13 @@ def read_back(folder: Path, subject: Subject, stages: ResultCache, files: Record
 
     def work(advance: Advance) -> Arrays:
         with np.load(folder / ARCHIVE, allow_pickle=False) as archive:
-            answers = {"archive": subject.classifier.answers(archive["x_adv"])}
+            answers = {"archive": subject.classifier.predict(archive["x_adv"])}
         advance(len(subject.test))
         if sheets:
             whole = read_sheets(sheets, len(subject.test), shape)
             answers["png"], levels = np.empty(len(whole), np.int32), 0
             for part in slices(len(whole), images_at_once(shape)):
-                answers["png"][part] = subject.classifier.answers(scaled(whole[part]))
+                answers["png"][part] = subject.classifier.predict(scaled(whole[part]))
                 clean = to_8_bits(subject.images[part], subject.images[part], 0)
                 levels = max(levels, int(np.abs(whole[part].astype(np.int16) - clean).max()))
             answers["png_levels"] = np.array(levels)

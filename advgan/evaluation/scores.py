@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from advgan.attacks.advgan_attack import AdvGANAttack
-from advgan.data.batches import in_batches
+from advgan.classifiers.classifier import Classifier
 from advgan.data.datasets import Split, scaled
 from advgan.metrics import Rate
 from advgan.perturbation import measure, to_8_bits
@@ -31,15 +29,9 @@ class AttackScore:
     """Over the images that the goal counts, in pixel units."""
 
 
-def accuracy(classifier: Any, split: Split) -> Rate:
-    """The share of images classified correctly; the last batch counts whatever its size."""
-    correct = np.zeros(len(split), bool)
-
-    def classify(part: slice) -> None:
-        logits = classifier(tf.constant(scaled(split.images[part])), training=False)
-        correct[part] = np.argmax(logits.numpy(), axis=-1) == split.labels[part]
-
-    in_batches(len(split), split.images.shape[1:], classify)
+def accuracy(classifier: Classifier, split: Split) -> Rate:
+    """The share of images classified correctly."""
+    correct = classifier.predict(scaled(split.images)) == split.labels
     return Rate.of(int(correct.sum()), len(correct))
 
 

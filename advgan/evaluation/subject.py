@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,11 @@ import numpy as np
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.attacks.square import FEWEST_QUERIES
 from advgan.classifiers import checks as classifier_checks
-from advgan.classifiers.black_box import BlackBox, is_local, run_black_box
+from advgan.classifiers.black_box import is_local, run_black_box
 from advgan.classifiers.checks import Finding
-from advgan.classifiers.loading import Classifier, load_classifier, network_classifier
-from advgan.classifiers.query_counter import CountedOracle, Purpose, queries_in
+from advgan.classifiers.classifier import Classifier
+from advgan.classifiers.loading import load_classifier
+from advgan.classifiers.query_counter import Purpose, QueryCounter, queries_in
 from advgan.config.settings import Config
 from advgan.data.datasets import Dataset, Split, load_dataset, scaled
 from advgan.errors import AdvGANError, ConfigurationError
@@ -31,9 +31,9 @@ from advgan.run_folder import (
     JOURNAL,
     PROCESSES,
     REFERENCE,
+    RUN_OF_THIS_KERAS,
     SUMMARY,
     TARGET,
-    TRAIN,
     is_reference_run,
     load_run_config,
 )
@@ -41,7 +41,6 @@ from advgan.run_folder import (
 SQUARE_QUERIES = 1000
 STAGES = "stages"
 """The folder, in that of the results, of what outlives the process."""
-REMEDY = f"evaluate a run of the Keras that is installed here, made with: {TRAIN}"
 
 
 @dataclass(frozen=True)
@@ -107,9 +106,9 @@ class EvaluationRequest:
 class BlackBoxRun:
     """What an evaluation of a black-box run has beside the answers that it scores."""
 
-    oracles: tuple[CountedOracle, CountedOracle, CountedOracle]
-    """The black box behind three counters, each of which keeps its answers: one for every figure, one that asks a
-    second time and one that asks about single images, for the guards."""
+    counters: tuple[QueryCounter, QueryCounter, QueryCounter]
+    """The black box behind three counters, each of which keeps its answers: one for every figure, and for the guards
+    one with the same images again and one with single images."""
     distilled: Classifier
     """The network that the generator was trained against."""
     stated: dict[str, Any]
@@ -120,7 +119,7 @@ class BlackBoxRun:
     @property
     def queries(self) -> int:
         """How many images the evaluation asked about so far, killed processes and earlier evaluations included."""
-        return sum(sum(oracle.queries.values()) for oracle in self.oracles)
+        return sum(sum(counter.queries.values()) for counter in self.counters)
 
     @property
     def attack_queries(self) -> dict[str, int]:
@@ -204,12 +203,9 @@ def load_subject(request: EvaluationRequest, config: Config, dataset: Dataset) -
     black_box = None
     if asks_black_box(request, config):
         black_box = _black_box(request, config, dataset)
-        classifier, other_target = _counted(black_box.oracles[0]), False
-        if is_local(str(config.black_box)):  # so that a table of runs can tell whether they attack one network
-            weights = network_classifier(request.run / TARGET, shape, REMEDY).weights
-            classifier = dataclasses.replace(classifier, weights=weights)
+        classifier, other_target = black_box.counters[0].classifier, False
     elif request.target is None:
-        classifier, other_target = network_classifier(request.run / TARGET, shape, REMEDY), False
+        classifier, other_target = load_classifier(request.run / TARGET, shape, RUN_OF_THIS_KERAS), False
     else:  # a black-box run's generator was trained against its distilled network, whatever the target
         classifier = load_classifier(request.target, shape)
         other_target = config.black_box is not None or classifier.digest != file_digest(request.run / TARGET)
@@ -230,7 +226,7 @@ def target_digest(request: EvaluationRequest, config: Config, dataset: Dataset) 
     return _box(request, config, dataset).digest
 
 
-def _box(request: EvaluationRequest, config: Config, dataset: Dataset) -> BlackBox:
+def _box(request: EvaluationRequest, config: Config, dataset: Dataset) -> Classifier:
     return run_black_box(config, request.run, dataset.image_shape, dataset.number_of_classes, writes=False)
 
 
@@ -239,24 +235,18 @@ def _black_box(request: EvaluationRequest, config: Config, dataset: Dataset) -> 
     folder = request.folder / STAGES
     folder.mkdir(parents=True, exist_ok=True)
 
-    def oracle(part: str) -> CountedOracle:
+    def counter(part: str) -> QueryCounter:
         journal = folder / f"answers{part}-{box.digest[:16]}.bin"
         labels_only = settings.answers == "labels"
-        return CountedOracle(box, classes, labels_only, None, settings.images_per_request, journal)
+        return QueryCounter(box, classes, labels_only, None, settings.images_per_request, journal)
 
     journal = request.run / JOURNAL
     return BlackBoxRun(
-        (oracle(""), oracle("-again"), oracle("-alone")),
-        network_classifier(request.run / DISTILLED, dataset.image_shape, REMEDY),
+        (counter(""), counter("-again"), counter("-alone")),
+        load_classifier(request.run / DISTILLED, dataset.image_shape, RUN_OF_THIS_KERAS),
         read_json(request.run / SUMMARY)["black_box"],
         queries_in(journal, classes) if journal.is_file() else None,
     )
-
-
-def _counted(oracle: CountedOracle) -> Classifier:
-    """A black box as a classifier; its scores are answers, which have no gradient."""
-    box = oracle.black_box
-    return Classifier(box.name, lambda images: oracle.ask(np.asarray(images), "scoring"), box.digest)
 
 
 def load_generator(run: Path, shape: tuple[int, int, int]) -> Any:
@@ -265,7 +255,7 @@ def load_generator(run: Path, shape: tuple[int, int, int]) -> Any:
     Raises:
         AdvGANError: it cannot be loaded, or does not take images of the shape.
     """
-    generator = load_network(run / GENERATOR, REMEDY)
+    generator = load_network(run / GENERATOR, RUN_OF_THIS_KERAS)
     if tuple(generator.input_shape[1:]) != shape:
         raise AdvGANError(
             f"{run / GENERATOR} takes images of {tuple(generator.input_shape[1:])}, the data's are "
@@ -287,7 +277,7 @@ def check_subject(subject: Subject) -> list[Finding]:
     if (run := subject.black_box) is not None:
         stated, spent = run.stated, sum(run.attack_queries.values())
         same = checks.check_same_black_box(subject.classifier.digest, stated["digest"])
-        uncached = [_counted(oracle) for oracle in run.oracles[1:]]
+        uncached = [counter.classifier for counter in run.counters[1:]]
         return [
             *classifier_checks.check_answers(subject.classifier, images, classes, white_box=False, uncached=uncached),
             checks.not_for_a_black_box("gradients"),

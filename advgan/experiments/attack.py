@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
-import tensorflow as tf
 
 import advgan
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.classifiers.checks import PROBE_IMAGES, Finding, check_accuracy, check_answers
-from advgan.classifiers.loading import Classifier, load_classifier, network_classifier
+from advgan.classifiers.classifier import Classifier
+from advgan.classifiers.loading import load_classifier
 from advgan.config.settings import Config
 from advgan.data.batches import images_at_once, slices
 from advgan.data.datasets import scaled
@@ -29,7 +29,6 @@ from advgan.data.image_source import ImageSource, Labels
 from advgan.data.pictures import Shape, printable, shape_text
 from advgan.environment import Environment, code_commit, prepare_environment
 from advgan.errors import AdvGANError, ConfigurationError
-from advgan.evaluation.subject import REMEDY
 from advgan.experiments import console
 from advgan.experiments.attack_folder import PICTURE, RECORD, SCHEMA, TABLE, AttackFolder
 from advgan.files import check_writable, file_digest, locked, write_json
@@ -39,7 +38,7 @@ from advgan.perturbation import FLOAT_TOLERANCE, measure, to_8_bits
 from advgan.records.attack import Row
 from advgan.reports.image_grid import rows_grid
 from advgan.reports.plots import save_figure
-from advgan.run_folder import GENERATOR, TARGET, load_run_config
+from advgan.run_folder import GENERATOR, RUN_OF_THIS_KERAS, TARGET, load_run_config
 from advgan.training.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -70,7 +69,6 @@ class _Attacker(NamedTuple):
     config: Config
     attack: AdvGANAttack
     classifier: Classifier | None
-    classes: int | None
     other_target: bool
 
     @property
@@ -103,7 +101,7 @@ def attack_files(request: AttackRequest, command: str = "") -> Record:
     few = images.read(slice(0, min(len(images), PROBE_IMAGES)), attacker.shape, request.resize).images
     if attacker.classifier is not None and len(few):
         check_answers(attacker.classifier, scaled(few), classes=2, white_box=False)
-    labels = None if attacker.classes is None else images.labels(attacker.classes)
+    labels = None if attacker.classifier is None else images.labels(attacker.classifier.number_of_classes)
     head = _head(request, attacker, labels, content, environment, command)
     folder = AttackFolder(request.output, head["digest"])
     folder.check(request.overwrite)
@@ -145,16 +143,15 @@ def _load(request: AttackRequest) -> tuple[_Attacker, Environment]:
         if not (run / name).is_file():
             problem = f"it has no {name}; continue it with: python -m advgan.train --resume {run}"
             raise AdvGANError(f"{run} is not finished: {problem}")
-    attack = AdvGANAttack(load_network(run / GENERATOR, REMEDY), None, config.attack)
+    attack = AdvGANAttack(load_network(run / GENERATOR, RUN_OF_THIS_KERAS), None, config.attack)
     shape, other_target, classifier = attack.image_shape, False, None
     if request.target is not None:
         classifier = load_classifier(request.target, shape)
         own = run / TARGET
         other_target = not own.is_file() or config.black_box is not None or classifier.digest != file_digest(own)
     elif (run / TARGET).is_file():
-        classifier = network_classifier(run / TARGET, shape, REMEDY)
-    classes = None if classifier is None else int(np.shape(classifier.scores(tf.zeros([1, *shape])))[-1])
-    return _Attacker(config, attack, classifier, classes, other_target), environment
+        classifier = load_classifier(run / TARGET, shape, RUN_OF_THIS_KERAS)
+    return _Attacker(config, attack, classifier, other_target), environment
 
 
 def _head(
@@ -255,7 +252,7 @@ def _attack_batch(request: AttackRequest, attacker: _Attacker, labels: Labels | 
             raise AdvGANError(f"{request.output}: the images read back differ from those written; check the disk")
         if norms.linf.max() > attack.epsilon + FLOAT_TOLERANCE:
             raise AdvGANError(f"a pixel changed by {norms.linf.max()}, more than epsilon: this is a bug of advgan")
-        answers = [None if classifier is None else classifier.answers(scaled(shown)) for shown in (clean, written)]
+        answers = [None if classifier is None else classifier.predict(scaled(shown)) for shown in (clean, written)]
         for place, index in enumerate(batch.indices):
             before, after = (None if answer is None else int(answer[place]) for answer in answers)
             label = before if labels is None else int(labels.indices[index])

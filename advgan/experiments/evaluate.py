@@ -64,7 +64,7 @@ def evaluate_run(request: EvaluationRequest, command: str = "") -> Record:
         AdvGANError: there is nothing that can be evaluated, or the evaluation would be wrong; nothing is written then,
             but what a black box was asked.
         Interrupted: Ctrl-C while a generator was retrained; a call with the same arguments goes on.
-        OracleUnavailable: the black box does not answer; a call with the same arguments goes on.
+        BlackBoxUnavailable: the black box does not answer; a call with the same arguments goes on.
     """
     config, dataset = check_request(request)
     planned = plan_retraining(request.run, config, request.retrain) if request.retrain else []
@@ -87,7 +87,7 @@ def evaluate_run(request: EvaluationRequest, command: str = "") -> Record:
         (request.folder / EVALUATION).unlink(missing_ok=True)  # written last: where it is, the folder is whole
         results = attack_all(request, subject, stages)
         files = write_images(request.folder, subject, results.made)
-        attack = AdvGANAttack(subject.generator, subject.classifier.scores, config.attack)
+        attack = AdvGANAttack(subject.generator, subject.classifier, config.attack)
         files["grid"] = draw_grid(request.folder, attack, subject.test, results.made["clean_predictions"])
         saved = read_back(request.folder, subject, stages, files)
         retrained, bounded = _retrained(planned, subject, stages, results)

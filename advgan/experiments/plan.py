@@ -8,24 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from advgan.classifiers.architectures import build_classifier
-from advgan.classifiers.checks import PROBE_IMAGES, Finding, check_accuracy, check_answers, has_gradient
-from advgan.classifiers.interface import as_classifier
-from advgan.classifiers.loading import find_function, network_classifier
-from advgan.classifiers.served import check_served
+from advgan.classifiers.black_box import is_local
+from advgan.classifiers.checks import PROBE_IMAGES, Finding, check_accuracy, check_answers
+from advgan.classifiers.classifier import classifier_of
+from advgan.classifiers.loading import black_box_source, load_classifier
 from advgan.config.settings import Config
 from advgan.data.datasets import Dataset, divided, images_in_common, load_dataset, scaled
 from advgan.environment import Environment, prepare_environment
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation.checks import check_held_out
+from advgan.evaluation.scores import accuracy
 from advgan.files import check_writable
-from advgan.metrics import Rate
 from advgan.networks.discriminator import build_discriminator
 from advgan.networks.generator import build_generator
-from advgan.networks.keras_file import load_network
 from advgan.training.distillation import build_distilled
 from advgan.training.query_plan import query_plan
 from advgan.training.trainer import total_steps
@@ -36,7 +34,6 @@ JUDGED_IMAGES = 500
 """Validation images that show, before any work, whether a classifier of the user's own is better than chance."""
 MOST_SHARED_IMAGES = 0.01
 """The share of the attacker's images that may be the black box's too: some data sets hold an image twice."""
-REMEDY = "give a .keras file written with the Keras that is installed here"
 
 
 class UntrainedNetworks(NamedTuple):
@@ -97,38 +94,29 @@ def build_networks(image_shape: tuple[int, int, int], number_of_classes: int, co
 def _own_target(file: Path, shape: tuple[int, int, int]) -> Any:
     """The user's own classifier, once it is known to take the images."""
     with _refusing("target.file", file):
-        return as_classifier(load_network(file, REMEDY), shape, str(file))
+        return load_classifier(file, shape).network
 
 
-def _check_own_target(file: Path, dataset: Dataset, stop: bool) -> None:
+def _check_own_target(network: Any, file: Path, dataset: Dataset, stop: bool) -> None:
     """Try the user's own classifier on a few validation images, as an evaluation does before it trusts it."""
     few = dataset.validation.first(JUDGED_IMAGES)
-    images = scaled(few.images[:PROBE_IMAGES])
     with _refusing("target.file", file):
-        classifier = network_classifier(file, dataset.image_shape, REMEDY)
-        known = np.shape(classifier.scores(tf.constant(images[:1])))[-1]
-        if known < dataset.number_of_classes:
+        classifier = classifier_of(network, dataset.image_shape, str(file))
+        check_answers(classifier, scaled(few.images[:PROBE_IMAGES]), classes=2)
+        if classifier.number_of_classes < dataset.number_of_classes:
             raise AdvGANError(
-                f"answers with {known} scores, the data have {dataset.classes_in_words}; do labels start at 0?"
+                f"answers with {classifier.number_of_classes} scores, the data have {dataset.classes_in_words}; do "
+                "labels start at 0?"
             )
-        check_answers(classifier, images, dataset.number_of_classes)
-        if not has_gradient(classifier, images):
+        if not classifier.has_gradient:
             raise AdvGANError("has no gradient, which the generator learns from; replace the part that has none")
-        correct = classifier.answers(scaled(few.images)) == few.labels
-        check_accuracy(str(file), Rate.of(int(correct.sum()), len(correct)), few.labels, few.images, stop)
+        check_accuracy(str(file), accuracy(classifier, few), few.labels, few.images, stop)
 
 
 def _check_black_box(given: str, dataset: Dataset, timeout: float) -> None:
-    """See that a black box is there; it is not asked about any image, which would be a query."""
-    if "://" in given:
-        with _refusing("oracle.black_box", given):
-            check_served(given, timeout)
-    elif given.endswith(".keras"):
-        with _refusing("oracle.black_box", Path(given)):
-            network_classifier(Path(given), dataset.image_shape, REMEDY)
-    else:
-        with _refusing("oracle.black_box", given):
-            find_function(given)
+    """See that a black box is there, without a query."""
+    with _refusing("oracle.black_box", Path(given) if is_local(given) else given):
+        black_box_source(given, dataset.image_shape, timeout, retries=0).check()
 
 
 @contextmanager
@@ -205,7 +193,7 @@ def check(config: Config) -> Plan:
     environment = prepare_environment(config.training)  # before the first network starts the device
     networks = build_networks(dataset.image_shape, classes, config)
     if config.target.file is not None:
-        _check_own_target(Path(config.target.file), dataset, config.target.check_accuracy)
+        _check_own_target(networks.target, Path(config.target.file), dataset, config.target.check_accuracy)
     if config.black_box not in (None, "target"):
         _check_black_box(str(config.black_box), dataset, config.oracle.timeout)
     held_out = check_held_out(dataset.test, [owner.training, dataset.training, dataset.validation], stop=False)

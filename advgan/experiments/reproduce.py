@@ -17,7 +17,7 @@ import tensorflow as tf
 from advgan.config.loading import dump_config
 from advgan.config.settings import Config
 from advgan.config.table import Row, Table
-from advgan.errors import AdvGANError, ConfigurationError, Interrupted, OracleUnavailable
+from advgan.errors import AdvGANError, BlackBoxUnavailable, ConfigurationError, Interrupted
 from advgan.experiments.plan import check
 from advgan.experiments.train import train
 from advgan.files import check_writable, locked, read_json, write_json, write_text
@@ -202,7 +202,7 @@ def reproduce(work: Reproduction, only: str | None = None, command: str = "") ->
             failures.pop(_name(work, cell), None)
             try:
                 _run(cell, command)
-            except OracleUnavailable as error:  # it can go on, but others need not wait for it
+            except BlackBoxUnavailable as error:  # it can go on, but others need not wait for it
                 failures[_name(work, cell)] = str(error)
             except Interrupted:
                 raise

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from advgan.classifiers.black_box import BlackBox, is_local, run_black_box
-from advgan.classifiers.query_counter import CountedOracle
+from advgan.classifiers.black_box import is_local, run_black_box
+from advgan.classifiers.classifier import Classifier
+from advgan.classifiers.query_counter import QueryCounter
 from advgan.errors import AdvGANError
 from advgan.experiments.plan import Plan
 from advgan.files import file_digest, read_json, write_json, write_whole
@@ -50,15 +49,15 @@ def provide_target(plan: Plan, run_directory: Path) -> float:
     return float(read_json(record, "seconds")["seconds"])
 
 
-def black_box_of(plan: Plan, run_directory: Path) -> BlackBox:
+def black_box_of(plan: Plan, run_directory: Path) -> Classifier:
     """The black box of a run, which is in its folder already where it is a file."""
     return run_black_box(plan.config, run_directory, plan.dataset.image_shape, plan.dataset.number_of_classes, True)
 
 
-def counted_oracle(plan: Plan, run_directory: Path) -> CountedOracle:
+def query_counter(plan: Plan, run_directory: Path) -> QueryCounter:
     """The black box of a run behind its counter, with the answers that earlier processes of the run were given."""
     settings = plan.config.oracle
-    return CountedOracle(
+    return QueryCounter(
         black_box_of(plan, run_directory),
         plan.dataset.number_of_classes,
         settings.answers == "labels",
@@ -66,8 +65,3 @@ def counted_oracle(plan: Plan, run_directory: Path) -> CountedOracle:
         settings.images_per_request,
         run_directory / JOURNAL,
     )
-
-
-def scores_of(oracle: CountedOracle) -> Callable[[Any], Any]:
-    """The black box as a classifier for scoring the finished attack: from a tensor of images to answers."""
-    return lambda images: oracle.ask(images.numpy(), "scoring")

@@ -10,8 +10,8 @@ from typing import Any
 
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.classifiers.checks import Finding, check_accuracy
-from advgan.classifiers.interface import as_classifier
-from advgan.classifiers.query_counter import CountedOracle
+from advgan.classifiers.loading import load_classifier
+from advgan.classifiers.query_counter import QueryCounter
 from advgan.config.loading import dump_config
 from advgan.config.settings import Config
 from advgan.data.datasets import Dataset, scaled
@@ -20,10 +20,10 @@ from advgan.errors import AdvGANError
 from advgan.evaluation.scores import accuracy, score_attack
 from advgan.experiments import console
 from advgan.experiments.plan import Plan, check
-from advgan.experiments.threat_models import counted_oracle, provide_target, scores_of
+from advgan.experiments.threat_models import provide_target, query_counter
 from advgan.files import locked, read_json, write_json, write_text, write_whole
 from advgan.metrics import Rate
-from advgan.networks.keras_file import load_network, weights_digest
+from advgan.networks.keras_file import weights_digest
 from advgan.reports.plots import as_pixels, one_of_each_class, sample_grid, save_figure, training_curves
 from advgan.run_folder import (
     CONFIG,
@@ -87,11 +87,12 @@ def _run(plan: Plan, run_directory: Path, command: str) -> dict[str, Any]:
         logger.warning(line)
 
     target_seconds = provide_target(plan, run_directory)
-    oracle = None if config.black_box is None else counted_oracle(plan, run_directory)
-    if oracle is None:
-        network = load_network(run_directory / TARGET, f"delete {run_directory / TARGET_RECORD} to put it there again")
-        target = as_classifier(network, dataset.image_shape, str(run_directory / TARGET))
-        clean = accuracy(target, dataset.test)
+    counter = None if config.black_box is None else query_counter(plan, run_directory)
+    if counter is None:
+        remedy = f"delete {run_directory / TARGET_RECORD} to put it there again"
+        classifier = load_classifier(run_directory / TARGET, dataset.image_shape, remedy)
+        target = classifier.network
+        clean = accuracy(classifier, dataset.test)
         logger.info("Target         clean accuracy %s test images", clean)
         for line in console.warnings([_judged(plan, clean)]):
             logger.warning(line)
@@ -99,41 +100,41 @@ def _run(plan: Plan, run_directory: Path, command: str) -> dict[str, Any]:
         target = build_distilled(dataset.image_shape, dataset.number_of_classes, config)
     target_weights = weights_digest(target)
 
-    state = build_state(dataset.image_shape, target, config, plan.steps, target_learns=oracle is not None)
+    state = build_state(dataset.image_shape, target, config, plan.steps, target_learns=counter is not None)
     checkpoints = Checkpoints(run_directory / "state", config.output.keep_checkpoints)
     if checkpoints.restore_latest(state):
-        rounds = "" if oracle is None else f", round {1 + state.position.epoch // config.training.epochs}"
+        rounds = "" if counter is None else f", round {1 + state.position.epoch // config.training.epochs}"
         logger.info("Resumed        at step %d of %d%s", state.position.step, plan.steps, rounds)
-    _train(state, plan, checkpoints, run_directory, oracle)
+    _train(state, plan, checkpoints, run_directory, counter)
 
-    if oracle is None and weights_digest(target) != target_weights:
+    if counter is None and weights_digest(target) != target_weights:
         raise AdvGANError("the target's weights changed during training: this is a bug of advgan, and the run is void")
-    best = AdvGANAttack(state.best_generator, target if oracle is None else scores_of(oracle), config.attack)
+    best = AdvGANAttack(state.best_generator, target if counter is None else counter.classifier, config.attack)
     score = score_attack(best, dataset.test)
     findings = [*plan.findings, _judged(plan, score.clean_accuracy)]
     write_whole(run_directory / GENERATOR, state.best_generator.save)
     write_whole(run_directory / "generator-last.keras", state.networks.generator.save)
     write_whole(run_directory / "discriminator.keras", state.networks.discriminator.save)
-    if oracle is not None:
+    if counter is not None:
         write_whole(run_directory / DISTILLED, target.save)
     _draw_results(best, dataset, run_directory)
     summary = {
         "processes": read_json(run_directory / PROCESSES),
         "threat_model": console.threat_model(config),
-        **({} if oracle is None else {"black_box": _black_box_figures(state, plan, oracle)}),
+        **({} if counter is None else {"black_box": _black_box_figures(state, plan, counter)}),
         "seed": config.seed,
         "steps": state.position.step,
         "best_epoch": state.position.best_epoch + 1,
         "validation_success": state.position.best_success,
         "test": dataclasses.asdict(score),
         "checks": [dataclasses.asdict(finding) for finding in findings],
-        "target_weights_sha256" if oracle is None else "distilled_weights_sha256": weights_digest(target),
+        "target_weights_sha256" if counter is None else "distilled_weights_sha256": weights_digest(target),
         "generator_weights_sha256": weights_digest(state.best_generator),
         "generator_last_weights_sha256": weights_digest(state.networks.generator),
         "seconds": {
             "target_training": target_seconds,
             "generator_training": state.position.seconds - state.position.distillation_seconds,
-            **({} if oracle is None else {"distillation": state.position.distillation_seconds}),
+            **({} if counter is None else {"distillation": state.position.distillation_seconds}),
             "this_process": time.monotonic() - start,
         },
         "peak_memory_bytes": peak_memory(),
@@ -161,20 +162,20 @@ def _start_process(plan: Plan, run_directory: Path, command: str) -> None:
     write_json(path, [*processes, {**here, "environment": plan.environment}])
 
 
-def _black_box_figures(state: TrainingState, plan: Plan, oracle: CountedOracle) -> dict[str, Any]:
+def _black_box_figures(state: TrainingState, plan: Plan, counter: QueryCounter) -> dict[str, Any]:
     """What a black-box run cost, and how the same images do on the distilled network: the gap between the two."""
     config, test = plan.config, plan.dataset.test
     distilled = AdvGANAttack(state.best_generator, state.networks.target, config.attack)
     clean = scaled(test.images)
     adversarial = distilled.generate(clean)
     shown = {"clean": clean, "adversarial": adversarial}
-    answers = {name: oracle.ask(images, "scoring").argmax(axis=1) for name, images in shown.items()}
+    answers = {name: counter.query(images, "scoring").argmax(axis=1) for name, images in shown.items()}
     learned = {name: distilled.classify(images) for name, images in shown.items()}
     counted = distilled.goal.eligible(test.labels, answers["clean"])
     fooled = counted & distilled.goal.reached(test.labels, learned["adversarial"])
     return {
         "name": config.black_box,
-        "digest": oracle.black_box.digest,
+        "digest": counter.black_box.digest,
         "answers": config.oracle.answers,
         "query_budget": config.oracle.query_budget,
         "attacker_images": len(plan.dataset.training),
@@ -183,13 +184,13 @@ def _black_box_figures(state: TrainingState, plan: Plan, oracle: CountedOracle) 
             "success": dataclasses.asdict(Rate.of(int(fooled.sum()), int(counted.sum()))),
             **{f"agreement_{name}": float((learned[name] == answers[name]).mean()) for name in answers},
         },
-        "remarks": oracle.black_box.remarks,
-        "queries": dict(oracle.queries),
+        "remarks": counter.black_box.remarks,
+        "queries": dict(counter.queries),
     }
 
 
 def _train(
-    state: TrainingState, plan: Plan, checkpoints: Checkpoints, run_directory: Path, oracle: CountedOracle | None
+    state: TrainingState, plan: Plan, checkpoints: Checkpoints, run_directory: Path, counter: QueryCounter | None
 ) -> None:
     config = plan.config
     if state.position.finished:
@@ -197,13 +198,13 @@ def _train(
     attack = AdvGANAttack(state.networks.generator, state.networks.target, config.attack)
     validation = plan.dataset.validation
     # A distilled network knows nothing yet, so there the first image of each class is shown, whatever it answers.
-    predictions = attack.classify(scaled(validation.images)) if oracle is None else validation.labels
+    predictions = attack.classify(scaled(validation.images)) if counter is None else validation.labels
     sample = one_of_each_class(validation, predictions)
     pictures = run_directory / "samples"
     pictures.mkdir(exist_ok=True)
     records = MetricsLog(run_directory, state.position.step, state.position.round)
     progress = Progress("advgan", plan.steps, start=state.position.step)
-    answering = "" if oracle is None else ", answers of the distilled network"
+    answering = "" if counter is None else ", answers of the distilled network"
 
     def on_epoch(epoch: EpochReport) -> None:
         title = (
@@ -217,14 +218,14 @@ def _train(
             logger.warning(epoch.discriminator_health)
 
     try:
-        if oracle is None:
+        if counter is None:
             validate: Validation = TargetValidation(attack, validation)
             before_epoch = None
         else:
-            before_epoch = Distillation(state, oracle, attack, plan.dataset, config, run_directory / "rounds", records)
+            before_epoch = Distillation(state, counter, attack, plan.dataset, config, run_directory / "rounds", records)
             count = before_epoch.plan.validation
             validate = (
-                BlackBoxValidation(oracle, attack, validation, count, config)
+                BlackBoxValidation(counter, attack, validation, count, config)
                 if count
                 else DistilledValidation(attack, validation)
             )

@@ -9,8 +9,8 @@ Operations are floating-point operations for one image, and a multiply-add count
 Whatever cannot work is a ``ShapeError`` that says why.
 
 Sources: TensorFlow, "Notes on padding" (https://www.tensorflow.org/api_docs/python/tf/nn#notes_on_padding_2);
-Dumoulin and Visin, "A guide to convolution arithmetic for deep learning" (arXiv:1603.07285), which has the textbook
-forms; the Keras layers themselves, against which the tests run every formula.
+Dumoulin and Visin, "A guide to convolution arithmetic for deep learning" (arXiv:1603.07285); the Keras layers
+themselves, against which the tests run every formula.
 """
 
 from __future__ import annotations
@@ -113,59 +113,7 @@ def input_padding(size: int, kernel: int, stride: int, padding: str) -> tuple[in
     return 0, 0
 
 
-def textbook_output_size(size: int, kernel: int, stride: int, padding: int) -> int:
-    """Output size with the same padding on both sides: ``(W - F + 2P) / S + 1``.
-
-    Args:
-        padding: P, pixels of zeros on each side.
-
-    Raises:
-        ShapeError: the kernel does not fit, or the result is not a whole number. (TensorFlow has no such case: VALID
-            drops the pixels left over, SAME pads unevenly.)
-    """
-    _require_at_least_one(size=size, kernel=kernel, stride=stride)
-    _require_at_least(0, padding=padding)
-    span = size - kernel + 2 * padding
-    if span < 0:
-        raise ShapeError(
-            f"a kernel of {kernel} does not fit an input of {size} with {padding} pixels of padding on each side "
-            f"({size + 2 * padding} in all): use a smaller kernel or more padding"
-        )
-    left_over = span % stride
-    if left_over:
-        raise ShapeError(
-            f"(W - F + 2P)/S + 1 = ({size} - {kernel} + {2 * padding})/{stride} + 1 is not a whole number: "
-            f"{left_over} of the padded input's {size + 2 * padding} pixels would not be covered; use an input "
-            f"{left_over} smaller or {stride - left_over} larger, or a stride that divides {span} "
-            f"(TensorFlow's VALID drops what is left over, its SAME pads unevenly)"
-        )
-    return span // stride + 1
-
-
 # --- Transposed convolution --------------------------------------------------------------------------------------
-
-
-def textbook_transposed_output_size(size: int, kernel: int, stride: int, padding: int) -> int:
-    """Output size of a transposed convolution in textbooks: ``s (i - 1) + k - 2p``.
-
-    Keras gives the same for ``valid`` (p = 0) when the kernel is at least the stride, and otherwise ``s i``: zeros are
-    added so that the strides tile the output. Its ``same`` gives ``s i``: ``p = (k - s) / 2``, where that is whole.
-
-    Args:
-        padding: p, pixels cropped from each side.
-
-    Raises:
-        ShapeError: the padding crops away the whole output.
-    """
-    _require_at_least_one(size=size, kernel=kernel, stride=stride)
-    _require_at_least(0, padding=padding)
-    output = stride * (size - 1) + kernel - 2 * padding
-    if output < 1:
-        raise ShapeError(
-            f"s(i - 1) + k - 2p = {stride}({size} - 1) + {kernel} - {2 * padding} = {output}: "
-            f"a padding of {padding} on each side crops away the whole output"
-        )
-    return output
 
 
 def transposed_output_size(size: int, kernel: int, stride: int, padding: str, output_padding: int | None = None) -> int:
@@ -220,26 +168,6 @@ def admissible_transposed_sizes(size: int, kernel: int, stride: int, padding: st
     _require_at_least_one(size=size, kernel=kernel, stride=stride)
     smallest = stride * (size - 1) + (1 if same else kernel)
     return range(smallest, smallest + stride)
-
-
-def output_padding_for(size: int, wanted: int, kernel: int, stride: int, padding: str) -> int | None:
-    """The ``output_padding`` of ``Conv2DTranspose`` that gives the wanted output size.
-
-    A VALID convolution at stride S drops ``(L - F) mod S`` pixels at its end: that is the output_padding with which
-    its mirror image in a decoder gives L again.
-
-    Returns:
-        The number, or None where only Keras's default gives that size: SAME, even kernel, output ``s i``. (Keras
-        takes None for height and width together, so such a layer cannot give ``s i`` along one axis only.)
-
-    Raises:
-        ShapeError: no output_padding gives that size; the message names the sizes within reach.
-    """
-    sizes = admissible_transposed_sizes(size, kernel, stride, padding)
-    if wanted not in sizes:
-        raise ShapeError(f"an output of {wanted} cannot be had: {_sizes_within_reach(size, kernel, stride, padding)}")
-    output_padding = wanted - _size_without_output_padding(size, kernel, stride, _is_same(padding))
-    return output_padding if output_padding < stride else None
 
 
 def transposed_cropping(
@@ -377,31 +305,6 @@ def group_normalization_parameters(channels: int, groups: int) -> int:
     if channels % groups:
         raise ShapeError(f"{channels} channels cannot be split into {groups} equal groups: use a divisor of {channels}")
     return 2 * channels
-
-
-def layer_normalization_parameters(features: int) -> int:
-    """Trained parameters of layer normalization: a scale and a shift per feature.
-
-    Args:
-        features: product of the sizes of the axes that are normalized; with Keras's default, the last axis, channels.
-
-    Raises:
-        ShapeError: features is not a whole number of at least 1.
-    """
-    _require_at_least_one(features=features)
-    return 2 * features
-
-
-def lstm_parameters(inputs: int, units: int) -> int:
-    """Trained parameters of an LSTM: ``4 ((a + b + 1) b)`` for a inputs and b units.
-
-    Each of the four gates sees the inputs, the previous output and a bias: 4,096 inputs and 256 units give 4,457,472.
-
-    Raises:
-        ShapeError: an argument is not a whole number of at least 1.
-    """
-    _require_at_least_one(inputs=inputs, units=units)
-    return 4 * ((inputs + units + 1) * units)
 
 
 # --- Floating-point operations -----------------------------------------------------------------------------------

@@ -16,9 +16,10 @@ import tensorflow as tf
 from advgan.errors import AdvGANError
 
 keras = tf.keras
+GIVE_ANOTHER = "give a .keras file written with the Keras that is installed here"
 
 
-def load_network(path: Path, remedy: str) -> Any:
+def load_network(path: Path, remedy: str = GIVE_ANOTHER) -> Any:
     """Load a network from a ``.keras`` file, frozen.
 
     Args:

@@ -20,7 +20,7 @@ import tensorflow as tf
 from advgan import losses
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.classifiers.architectures import build_classifier
-from advgan.classifiers.query_counter import CountedOracle
+from advgan.classifiers.query_counter import QueryCounter
 from advgan.config.settings import Config
 from advgan.data.batches import gather_batch
 from advgan.data.datasets import Dataset
@@ -47,7 +47,7 @@ class Distillation:
 
     Args:
         state: the run's, f being its target.
-        oracle: the black box, counted.
+        counter: the black box, counted.
         attack: the state's generator against f.
         dataset: the attacker's.
         config: the run's settings.
@@ -58,16 +58,16 @@ class Distillation:
     def __init__(
         self,
         state: TrainingState,
-        oracle: CountedOracle,
+        counter: QueryCounter,
         attack: AdvGANAttack,
         dataset: Dataset,
         config: Config,
         folder: Path,
         log: MetricsLog,
     ) -> None:
-        self._state, self._oracle, self._config, self._log = state, oracle, config, log
+        self._state, self._counter, self._config, self._log = state, counter, config, log
         self.plan = query_plan(config, len(dataset.training), len(dataset.validation))
-        self._queries = Queries(oracle, attack, dataset.training, config, self.plan, folder)
+        self._queries = Queries(counter, attack, dataset.training, config, self.plan, folder)
         self._steps_per_epoch = max(1, len(dataset.training) // config.distillation.batch_size)
         self._compiled_step = _compiled_step(state)
 
@@ -111,7 +111,7 @@ class Distillation:
 
     def _report(self, loss: float) -> None:
         """Log what the round came to."""
-        position, spent, budget = self._state.position, self._oracle.spent, self._oracle.budget
+        position, spent, budget = self._state.position, self._counter.spent, self._counter.budget
         values = {"round": position.round, "loss_distillation": loss, "queries": spent}
         self._log.add("distillation", position.epoch + 1, position.step, values)
         rounds, ended = self._config.distillation.rounds, ""

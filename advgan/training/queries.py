@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from advgan.attacks.advgan_attack import AdvGANAttack
-from advgan.classifiers.query_counter import CountedOracle, Purpose
+from advgan.classifiers.query_counter import Purpose, QueryCounter
 from advgan.config.settings import Config
 from advgan.data.batches import images_at_once, slices
 from advgan.data.datasets import Split, scaled
@@ -30,7 +30,7 @@ class Queries:
     """Chooses images, has them answered, and keeps the adversarial ones with their answers.
 
     Args:
-        oracle: the black box, counted.
+        counter: the black box, counted.
         attack: the generator against the distilled network.
         images: the attacker's training images.
         config: the run's settings.
@@ -39,9 +39,9 @@ class Queries:
     """
 
     def __init__(
-        self, oracle: CountedOracle, attack: AdvGANAttack, images: Split, config: Config, plan: QueryPlan, folder: Path
+        self, counter: QueryCounter, attack: AdvGANAttack, images: Split, config: Config, plan: QueryPlan, folder: Path
     ) -> None:
-        self._oracle, self._attack, self._images = oracle, attack, images
+        self._counter, self._attack, self._images = counter, attack, images
         self._config, self._plan, self._folder = config, plan, folder
 
     def of_round(self, number: int, stop_requested: Callable[[], bool]) -> list[tuple[Any, Any]]:
@@ -64,7 +64,7 @@ class Queries:
     def _clean(self, stop_requested: Callable[[], bool]) -> tuple[Any, Any]:
         images, labels = self._images.images, self._images.labels
         if self._config.distillation.clean_answers == "labels":
-            return tf.constant(images), tf.one_hot(labels, self._oracle.classes)
+            return tf.constant(images), tf.one_hot(labels, self._counter.classes)
         chosen = np.sort(_shuffled(len(images), self._config.seed, 0)[: self._plan.clean])
         answers = self._query(scaled(images[chosen]), "clean", stop_requested)
         judge_black_box(self._config, answers.argmax(axis=1), Split(images[chosen], labels[chosen]))
@@ -102,11 +102,11 @@ class Queries:
         with closing(Progress(f"queries ({purpose})", len(images), unit="image")) as progress:
 
             def advance(count: int) -> None:
-                progress.advance(count, f"{self._oracle.spent:,} queries so far")
+                progress.advance(count, f"{self._counter.spent:,} queries so far")
                 if stop_requested() and progress.done < len(images):
                     raise Interrupted("stopped between two requests; the answers are kept")
 
-            return self._oracle.ask(images, purpose, advance)
+            return self._counter.query(images, purpose, advance)
 
 
 def _shuffled(count: int, seed: int, number: int) -> np.ndarray:

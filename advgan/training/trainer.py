@@ -12,7 +12,7 @@ import tensorflow as tf
 from advgan.config.settings import Config
 from advgan.data.batches import epoch_batches, gather_batch, steps_per_epoch
 from advgan.data.datasets import Split
-from advgan.errors import BlackBoxFailed, Interrupted, OracleUnavailable
+from advgan.errors import BlackBoxFailed, BlackBoxUnavailable, Interrupted
 from advgan.training.interruption import stop_requests
 from advgan.training.loop import Trainer, means, run_steps
 from advgan.training.metrics_log import MetricsLog
@@ -101,7 +101,7 @@ class GeneratorTrainer(Trainer):
                     self.save()
                     if stop_requested() and not position.finished:
                         raise Interrupted(f"stopped after epoch {position.epoch}; nothing is lost")
-            except (OracleUnavailable, BlackBoxFailed):
+            except (BlackBoxUnavailable, BlackBoxFailed):
                 self.save()
                 raise
 

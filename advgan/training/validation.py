@@ -8,7 +8,7 @@ import numpy as np
 
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.classifiers.checks import check_accuracy
-from advgan.classifiers.query_counter import CountedOracle
+from advgan.classifiers.query_counter import QueryCounter
 from advgan.config.settings import Config
 from advgan.data.datasets import Split, scaled
 from advgan.errors import AdvGANError
@@ -107,7 +107,7 @@ class BlackBoxValidation:
     """The generator's success on a few validation images, as the black box itself answers, within its allowance.
 
     Args:
-        oracle: the black box, counted.
+        counter: the black box, counted.
         attack: the generator against the distilled network.
         split: the validation images.
         count: how many of them are queried.
@@ -117,10 +117,10 @@ class BlackBoxValidation:
         AdvGANError: none of them counts for the goal, or the black box does no better on them than chance.
     """
 
-    def __init__(self, oracle: CountedOracle, attack: AdvGANAttack, split: Split, count: int, config: Config) -> None:
-        self._oracle, self._attack, self._goal = oracle, attack, attack.goal
+    def __init__(self, counter: QueryCounter, attack: AdvGANAttack, split: Split, count: int, config: Config) -> None:
+        self._counter, self._attack, self._goal = counter, attack, attack.goal
         self._images, self._labels = scaled(split.images[:count]), split.labels[:count]
-        self._clean = oracle.ask(self._images, "validation").argmax(axis=1)
+        self._clean = counter.query(self._images, "validation").argmax(axis=1)
         judge_black_box(config, self._clean, split.first(count))
         self._eligible = self._goal.eligible(self._labels, self._clean)
         if not self._eligible.any():
@@ -133,7 +133,7 @@ class BlackBoxValidation:
         """Success on the black box and on the distilled network, where they agree, and the queries so far."""
         clean = self._images
         adversarial = scaled(to_8_bits(clean, self._attack.generate(clean), self._attack.epsilon))
-        answers = self._oracle.ask(adversarial, "validation").argmax(axis=1)
+        answers = self._counter.query(adversarial, "validation").argmax(axis=1)
         distilled = self._attack.classify(adversarial)
 
         def success(predictions: np.ndarray) -> float:
@@ -144,7 +144,7 @@ class BlackBoxValidation:
             "validation_success_distilled": success(distilled),
             "agreement_clean": float((self._attack.classify(clean) == self._clean).mean()),
             "agreement_adversarial": float((distilled == answers).mean()),
-            "queries": self._oracle.spent,
+            "queries": self._counter.spent,
         }
 
     @staticmethod

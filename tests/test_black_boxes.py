@@ -11,9 +11,10 @@ import pytest
 import tensorflow as tf
 
 from advgan.classifiers.answers import AnswerReader, kind_of
-from advgan.classifiers.black_box import BlackBox, is_local, load_black_box
-from advgan.classifiers.query_counter import PURPOSES, CountedOracle
-from advgan.errors import AdvGANError, Interrupted, OracleUnavailable
+from advgan.classifiers.black_box import is_local, load_black_box
+from advgan.classifiers.classifier import Classifier
+from advgan.classifiers.query_counter import PURPOSES, QueryCounter
+from advgan.errors import AdvGANError, BlackBoxUnavailable, Interrupted
 
 keras = tf.keras
 SHAPE = (4, 3, 1)
@@ -21,7 +22,7 @@ CLASSES = 5
 IMAGES = np.random.default_rng(0).random((40, *SHAPE), np.float32)
 MODULE = """
 import numpy as np
-from advgan.errors import OracleUnavailable
+from advgan.errors import BlackBoxUnavailable
 weights = np.random.default_rng(3).normal(size=(12, 5))
 def logits(images):
     assert type(images) is np.ndarray and images.dtype == np.float32
@@ -44,7 +45,7 @@ def nothing(images):
 def one_number(images):
     return images.sum()
 def away(images):
-    raise OracleUnavailable("back at noon")
+    raise BlackBoxUnavailable("back at noon")
 """
 
 
@@ -66,11 +67,11 @@ class Asked:
         self.requests: list[int] = []
         self.fails_at: int | None = None
         self.weights = np.random.default_rng(1).normal(size=(12, classes))
-        self.black_box = BlackBox("asked", "0" * 64, self.ask)
+        self.black_box = Classifier("asked", "0" * 64, SHAPE, self.ask, is_black_box=True)
 
     def ask(self, images: np.ndarray) -> np.ndarray:
         if self.fails_at == len(self.requests):
-            raise OracleUnavailable("asked does not answer")
+            raise BlackBoxUnavailable("asked does not answer")
         self.requests.append(len(images))
         return self.right(images)
 
@@ -105,21 +106,21 @@ def test_a_keras_file_answers_with_the_softmax_of_its_logits(last: str | None, t
     black_box = load_black_box(str(tmp_path / "own.keras"), SHAPE, CLASSES, per_request=17)
     kernel, bias = (weights.astype(np.float64) for weights in dense.get_weights())
     expected = softmax(IMAGES.reshape(len(IMAGES), -1) @ kernel + bias)
-    answers = black_box.ask(IMAGES)
+    answers = black_box.logits(IMAGES)
     assert type(answers) is np.ndarray and answers.dtype == np.float32
     np.testing.assert_allclose(answers, expected, atol=1e-6)
-    assert black_box.ask(IMAGES[:0]).shape == (0, CLASSES)
+    assert black_box.logits(IMAGES[:0]).shape == (0, CLASSES)
 
 
 def test_a_function_in_numpy_is_asked_with_arrays(module: str) -> None:
     expected = softmax(logits_of_the_module())
     for function in ("logits", "probabilities"):
-        answers = load_black_box(f"{module}:{function}", SHAPE, CLASSES).ask(IMAGES)
+        answers = load_black_box(f"{module}:{function}", SHAPE, CLASSES).logits(IMAGES)
         np.testing.assert_allclose(answers, expected, atol=1e-6)
 
 
 def test_a_function_may_tell_labels_only(module: str) -> None:
-    answers = load_black_box(f"{module}:labels", SHAPE, CLASSES, per_request=7).ask(IMAGES)
+    answers = load_black_box(f"{module}:labels", SHAPE, CLASSES, per_request=7).logits(IMAGES)
     assert answers.dtype == np.float32
     np.testing.assert_array_equal(answers, np.eye(CLASSES)[logits_of_the_module().argmax(axis=1)])
 
@@ -145,13 +146,13 @@ def test_a_function_is_not_asked_before_the_attack_asks(module: str) -> None:
 )
 def test_a_function_that_is_no_black_box_is_refused_in_one_line(module: str, function: str, words: str) -> None:
     with pytest.raises(AdvGANError, match=words) as refused:
-        load_black_box(f"{module}:{function}", SHAPE, CLASSES).ask(IMAGES)
+        load_black_box(f"{module}:{function}", SHAPE, CLASSES).logits(IMAGES)
     assert "\n" not in str(refused.value) and not isinstance(refused.value, Interrupted)
 
 
 def test_a_function_may_say_that_it_is_not_available(module: str) -> None:
-    with pytest.raises(OracleUnavailable, match=r"^back at noon$"):
-        load_black_box(f"{module}:away", SHAPE, CLASSES).ask(IMAGES)
+    with pytest.raises(BlackBoxUnavailable, match=r"^back at noon$"):
+        load_black_box(f"{module}:away", SHAPE, CLASSES).logits(IMAGES)
 
 
 def test_what_is_a_file_here() -> None:
@@ -254,7 +255,7 @@ def test_logits_are_not_mistaken_for_probabilities(scores: np.ndarray) -> None:
 
 def test_what_is_done_to_answers_is_said_once(module: str, caplog: pytest.LogCaptureFixture) -> None:
     black_box = load_black_box(f"{module}:in_per_cent", SHAPE, CLASSES, per_request=10)
-    answers = black_box.ask(IMAGES)
+    answers = black_box.logits(IMAGES)
     np.testing.assert_allclose(answers, softmax(logits_of_the_module()), atol=1e-6)
     assert black_box.remarks == ["are in per cent: divided by 100"]
     [said] = [record.getMessage() for record in caplog.records]
@@ -266,80 +267,80 @@ def test_what_is_done_to_answers_is_said_once(module: str, caplog: pytest.LogCap
 
 def test_repeated_images_cost_nothing() -> None:
     asked = Asked()
-    oracle = CountedOracle(asked.black_box, CLASSES, per_request=16)
+    counter = QueryCounter(asked.black_box, CLASSES, per_request=16)
     advanced: list[int] = []
     shown = np.concatenate([IMAGES, IMAGES[:10], IMAGES[5:6]])
-    answers = oracle.ask(shown, "clean", advanced.append)
+    answers = counter.query(shown, "clean", advanced.append)
     np.testing.assert_array_equal(answers, asked.right(shown))
-    assert asked.requests == [16, 16, 8] and oracle.spent == 40
+    assert asked.requests == [16, 16, 8] and counter.spent == 40
     assert advanced == [11, 16, 16, 8]
-    assert oracle.queries == {"clean": 40, "adversarial": 0, "validation": 0, "scoring": 0}
+    assert counter.queries == {"clean": 40, "adversarial": 0, "validation": 0, "scoring": 0}
     more = np.concatenate([IMAGES[::-1], 1 - IMAGES[:3]])
-    np.testing.assert_array_equal(oracle.ask(more, "adversarial"), asked.right(more))
-    assert asked.requests == [16, 16, 8, 3] and oracle.queries["adversarial"] == 3 and oracle.spent == 43
-    assert oracle.ask(IMAGES[:0], "clean").shape == (0, CLASSES) and oracle.spent == 43
+    np.testing.assert_array_equal(counter.query(more, "adversarial"), asked.right(more))
+    assert asked.requests == [16, 16, 8, 3] and counter.queries["adversarial"] == 3 and counter.spent == 43
+    assert counter.query(IMAGES[:0], "clean").shape == (0, CLASSES) and counter.spent == 43
 
 
 def test_answers_go_to_the_images_they_belong_to_whatever_was_known_before() -> None:
     asked = Asked()
-    oracle = CountedOracle(asked.black_box, CLASSES, per_request=3)
-    oracle.ask(IMAGES[[30, 2, 17]], "validation")
+    counter = QueryCounter(asked.black_box, CLASSES, per_request=3)
+    counter.query(IMAGES[[30, 2, 17]], "validation")
     order = np.random.default_rng(4).integers(0, 40, 200)
-    np.testing.assert_array_equal(oracle.ask(IMAGES[order], "clean"), asked.right(IMAGES[order]))
-    assert oracle.spent == len({*order.tolist(), 30, 2, 17})
+    np.testing.assert_array_equal(counter.query(IMAGES[order], "clean"), asked.right(IMAGES[order]))
+    assert counter.spent == len({*order.tolist(), 30, 2, 17})
 
 
 def test_a_budget_is_a_budget_and_scoring_is_not_limited() -> None:
     asked = Asked()
-    oracle = CountedOracle(asked.black_box, CLASSES, budget=25)
-    oracle.ask(IMAGES[:10], "clean")
-    oracle.ask(IMAGES[10:20], "validation")
+    counter = QueryCounter(asked.black_box, CLASSES, budget=25)
+    counter.query(IMAGES[:10], "clean")
+    counter.query(IMAGES[10:20], "validation")
     with pytest.raises(AdvGANError, match=r"oracle\.query_budget = 25: 6 more images after 20 are too many"):
-        oracle.ask(IMAGES[:26], "adversarial")
-    assert asked.requests == [10, 10] and oracle.spent == 20
-    oracle.ask(IMAGES[:25], "adversarial")  # twenty are known
-    oracle.ask(IMAGES, "scoring")
-    assert oracle.spent == 25
-    assert oracle.queries == {"clean": 10, "adversarial": 5, "validation": 10, "scoring": 15}
+        counter.query(IMAGES[:26], "adversarial")
+    assert asked.requests == [10, 10] and counter.spent == 20
+    counter.query(IMAGES[:25], "adversarial")  # twenty are known
+    counter.query(IMAGES, "scoring")
+    assert counter.spent == 25
+    assert counter.queries == {"clean": 10, "adversarial": 5, "validation": 10, "scoring": 15}
     with pytest.raises(AdvGANError, match="too many"):
-        oracle.ask(1 - IMAGES[:1], "validation")
+        counter.query(1 - IMAGES[:1], "validation")
 
 
 def test_labels_only_leaves_one_hot_rows() -> None:
     asked = Asked()
-    answers = CountedOracle(asked.black_box, CLASSES, labels_only=True).ask(IMAGES, "clean")
+    answers = QueryCounter(asked.black_box, CLASSES, labels_only=True).query(IMAGES, "clean")
     np.testing.assert_array_equal(answers, np.eye(CLASSES)[asked.right(IMAGES).argmax(axis=1)])
     assert answers.dtype == np.float32
 
 
 def test_a_journal_outlives_its_process(tmp_path: Path) -> None:
     asked, journal = Asked(), tmp_path / "answers.bin"
-    before = CountedOracle(asked.black_box, CLASSES, journal=journal)
+    before = QueryCounter(asked.black_box, CLASSES, journal=journal)
     for number, purpose in enumerate(PURPOSES):
-        before.ask(IMAGES[10 * number : 10 * number + 5 + number], purpose)
+        before.query(IMAGES[10 * number : 10 * number + 5 + number], purpose)
     asked.requests.clear()
-    after = CountedOracle(asked.black_box, CLASSES, journal=journal)
+    after = QueryCounter(asked.black_box, CLASSES, journal=journal)
     assert after.queries == before.queries == {"clean": 5, "adversarial": 6, "validation": 7, "scoring": 8}
     shown = np.concatenate([IMAGES[10 * number : 10 * number + 5 + number] for number in range(4)])
-    np.testing.assert_array_equal(after.ask(shown, "clean"), asked.right(shown))
+    np.testing.assert_array_equal(after.query(shown, "clean"), asked.right(shown))
     assert asked.requests == [] and after.queries == before.queries
-    after.ask(IMAGES, "clean")
-    again = CountedOracle(asked.black_box, CLASSES, journal=journal, budget=32)
+    after.query(IMAGES, "clean")
+    again = QueryCounter(asked.black_box, CLASSES, journal=journal, budget=32)
     assert again.queries == after.queries and again.spent == 32
     with pytest.raises(AdvGANError, match="1 more images after 32"):
-        again.ask(1 - IMAGES[:1], "clean")
+        again.query(1 - IMAGES[:1], "clean")
 
 
 def test_a_record_that_was_cut_short_is_cut_off(tmp_path: Path) -> None:
     asked, journal = Asked(), tmp_path / "answers.bin"
-    CountedOracle(asked.black_box, CLASSES, journal=journal).ask(IMAGES[:8], "clean")
+    QueryCounter(asked.black_box, CLASSES, journal=journal).query(IMAGES[:8], "clean")
     content = journal.read_bytes()
     size = len(content) // 8
     for left in (0, 1, size - 1, size, 7 * size + 1, 8 * size - 1):
         journal.write_bytes(content[:left])
-        oracle = CountedOracle(asked.black_box, CLASSES, journal=journal)
-        assert oracle.spent == left // size and journal.stat().st_size == size * (left // size)
-        np.testing.assert_array_equal(oracle.ask(IMAGES[:8], "clean"), asked.right(IMAGES[:8]))
+        counter = QueryCounter(asked.black_box, CLASSES, journal=journal)
+        assert counter.spent == left // size and journal.stat().st_size == size * (left // size)
+        np.testing.assert_array_equal(counter.query(IMAGES[:8], "clean"), asked.right(IMAGES[:8]))
         assert journal.read_bytes() == content
 
 
@@ -347,21 +348,21 @@ def test_a_record_that_was_cut_short_is_cut_off(tmp_path: Path) -> None:
 @pytest.mark.parametrize("record", [0, 3, 7])
 def test_a_damaged_journal_is_refused_and_left_as_it_is(tmp_path: Path, record: int, place: int) -> None:
     asked, journal = Asked(), tmp_path / "answers.bin"
-    CountedOracle(asked.black_box, CLASSES, journal=journal).ask(IMAGES[:8], "clean")
+    QueryCounter(asked.black_box, CLASSES, journal=journal).query(IMAGES[:8], "clean")
     content = bytearray(journal.read_bytes())
     size = len(content) // 8
     content[record * size + place % size] ^= 1
     journal.write_bytes(content)
     with pytest.raises(AdvGANError, match="is damaged, or another black box's; delete it to ask again"):
-        CountedOracle(asked.black_box, CLASSES, journal=journal)
+        QueryCounter(asked.black_box, CLASSES, journal=journal)
     assert journal.read_bytes() == content
 
 
 def test_a_journal_of_another_number_of_classes_is_refused(tmp_path: Path) -> None:
     journal = tmp_path / "answers.bin"
-    CountedOracle(Asked().black_box, CLASSES, journal=journal).ask(IMAGES[:8], "clean")
+    QueryCounter(Asked().black_box, CLASSES, journal=journal).query(IMAGES[:8], "clean")
     with pytest.raises(AdvGANError, match="another black box's"):
-        CountedOracle(Asked(7).black_box, 7, journal=journal)
+        QueryCounter(Asked(7).black_box, 7, journal=journal)
 
 
 def interrupting_after(calls: int) -> Callable[[int], None]:
@@ -380,22 +381,42 @@ def interrupting_after(calls: int) -> Callable[[int], None]:
 @pytest.mark.parametrize("stopped_by", ["black box", "advance"])
 def test_a_stop_in_the_middle_loses_no_answer(tmp_path: Path, requests: int, stopped_by: str) -> None:
     asked, journal = Asked(), tmp_path / "answers.bin"
-    oracle = CountedOracle(asked.black_box, CLASSES, budget=40, per_request=10, journal=journal)
+    counter = QueryCounter(asked.black_box, CLASSES, budget=40, per_request=10, journal=journal)
     advance: Any = interrupting_after(requests)
     if stopped_by == "black box":
         asked.fails_at, advance = requests, lambda _: None
     with pytest.raises(Interrupted):
-        oracle.ask(IMAGES, "clean", advance)
+        counter.query(IMAGES, "clean", advance)
     asked.fails_at = None
-    assert asked.requests == [10] * requests and oracle.spent == 10 * requests
-    for counter in (oracle, CountedOracle(asked.black_box, CLASSES, budget=40, per_request=10, journal=journal)):
-        assert counter.queries["clean"] == 10 * requests
-    np.testing.assert_array_equal(counter.ask(IMAGES, "clean"), asked.right(IMAGES))
-    assert asked.requests == [10] * 4 and counter.spent == 40
+    assert asked.requests == [10] * requests and counter.spent == 10 * requests
+    again = QueryCounter(asked.black_box, CLASSES, budget=40, per_request=10, journal=journal)
+    for each in (counter, again):
+        assert each.queries["clean"] == 10 * requests
+    np.testing.assert_array_equal(again.query(IMAGES, "clean"), asked.right(IMAGES))
+    assert asked.requests == [10] * 4 and again.spent == 40
 
 
 def test_an_answer_of_another_type_is_kept_as_float32(tmp_path: Path) -> None:
     asked, journal = Asked(), tmp_path / "answers.bin"
-    double = BlackBox("double", "0" * 64, lambda images: asked.right(images).astype(np.float64))
-    CountedOracle(double, CLASSES, journal=journal).ask(IMAGES, "clean")
-    assert CountedOracle(double, CLASSES, journal=journal).spent == 40
+    double = Classifier("double", "0" * 64, SHAPE, lambda images: asked.right(images).astype(np.float64))
+    QueryCounter(double, CLASSES, journal=journal).query(IMAGES, "clean")
+    assert QueryCounter(double, CLASSES, journal=journal).spent == 40
+
+
+def test_a_counted_black_box_is_a_classifier_without_a_gradient() -> None:
+    asked = Asked()
+    counter = QueryCounter(asked.black_box, CLASSES)
+    classifier = counter.classifier
+    assert not classifier.has_gradient and asked.requests == []  # a trial would be a query
+    np.testing.assert_array_equal(classifier.predict(IMAGES), asked.right(IMAGES).argmax(axis=1))
+    assert counter.queries == {"clean": 0, "adversarial": 0, "validation": 0, "scoring": 40}
+    classifier.predict(IMAGES)
+    assert asked.requests == [40]
+    assert (classifier.name, classifier.digest) == (asked.black_box.name, asked.black_box.digest)
+
+
+def test_a_name_of_no_kind_is_no_black_box(tmp_path: Path) -> None:
+    words = r"is no black box: give a \.keras file, module:function, or the URL of a served model$"
+    for given in (str(tmp_path), "absent.keras"):
+        with pytest.raises(AdvGANError, match=words):
+            load_black_box(given, SHAPE, CLASSES)
