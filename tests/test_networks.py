@@ -46,6 +46,64 @@ def test_generator_gives_back_the_size_it_got(size: tuple[int, int, int], upsamp
     assert np.ptp(output) > 0
 
 
+@pytest.mark.parametrize("size", [(29, 30), (30, 29), (31, 33), (10, 13)])
+def test_a_perturbation_lies_where_its_image_lies_in_the_padded_frame(size: tuple[int, int]) -> None:
+    """What the same weights make of the image in a black frame that the strides divide, cut out where the image is."""
+    tf.keras.utils.set_random_seed(0)
+    settings = GeneratorSettings(residual_blocks=1, normalization="none")
+    height, width = size
+    frame = tuple(-(-side // 4) * 4 for side in size)
+    small, large = build_generator((height, width, 1), settings), build_generator((*frame, 1), settings)
+    large.set_weights([10 * weights for weights in small.get_weights()])  # no pixel like its neighbour
+    small.set_weights(large.get_weights())
+    image = np.random.default_rng(0).random((1, height, width, 1), np.float32)
+    made = small(image).numpy()
+    found = []
+    for top, left in np.ndindex(frame[0] - height + 1, frame[1] - width + 1):
+        framed = np.zeros((1, *frame, 1), np.float32)
+        framed[:, top : top + height, left : left + width] = image
+        cut_out = large(framed).numpy()[:, top : top + height, left : left + width]
+        found.append(np.allclose(cut_out, made, atol=1e-5))
+    assert sum(found) == 1
+
+
+def reference_generator(generator: tf.keras.Model, settings: GeneratorSettings, images: np.ndarray) -> np.ndarray:
+    """G as Xiao et al. lay it out, from its weights, in TensorFlow's own convolutions; without normalization."""
+
+    def convolution(x: tf.Tensor, name: str, stride: int = 1) -> tf.Tensor:
+        kernel, bias = generator.get_layer(name).get_weights()
+        return tf.nn.conv2d(x, kernel, stride, "SAME") + bias
+
+    def upsampling(x: tf.Tensor, name: str) -> tf.Tensor:
+        if settings.upsampling == "resize":
+            return convolution(tf.repeat(tf.repeat(x, 2, axis=1), 2, axis=2), name)
+        kernel, bias = generator.get_layer(name).get_weights()
+        shape = [x.shape[0], 2 * x.shape[1], 2 * x.shape[2], kernel.shape[2]]
+        return tf.nn.conv2d_transpose(x, kernel, shape, 2, "SAME") + bias
+
+    x = tf.nn.relu(convolution(tf.constant(images), "c0"))
+    for index in range(1, len(settings.widths)):
+        x = tf.nn.relu(convolution(x, f"d{index}", 2))
+    for index in range(1, settings.residual_blocks + 1):
+        x = tf.nn.relu(x + convolution(tf.nn.relu(convolution(x, f"r{index}a")), f"r{index}b"))
+    for index in range(1, len(settings.widths)):
+        x = tf.nn.relu(upsampling(x, f"u{index}"))
+    return tf.tanh(convolution(x, "c1")).numpy()
+
+
+@pytest.mark.parametrize("upsampling", ["transposed", "resize"])
+def test_the_generator_computes_what_the_paper_lays_out(upsampling: str) -> None:
+    tf.keras.utils.set_random_seed(0)
+    settings = GeneratorSettings(widths=(3, 4, 5), residual_blocks=2, normalization="none", upsampling=upsampling)
+    generator = build_generator((12, 16, 2), settings)
+    random = np.random.default_rng(0)
+    generator.set_weights([weights + random.normal(0, 0.3, weights.shape) for weights in generator.get_weights()])
+    images = random.random((2, 12, 16, 2), np.float32)
+    made = generator(images).numpy()
+    assert np.ptp(made) > 0.5
+    np.testing.assert_allclose(made, reference_generator(generator, settings, images), atol=1e-4)
+
+
 def test_generator_with_other_widths_and_blocks() -> None:
     generator = build_generator((32, 32, 3), GeneratorSettings(widths=(4, 8, 16, 32), residual_blocks=1))
     assert generator.output_shape == (None, 32, 32, 3)
