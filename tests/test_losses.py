@@ -17,9 +17,18 @@ from advgan.config.settings import (
 )
 from advgan.data.datasets import load_dataset, scaled
 from advgan.goals import Goal, Targeted, Untargeted
-from advgan.losses import adversarial_loss, discriminator_loss, falling_temperature, gan_loss, hinge_loss, margin
+from advgan.losses import (
+    adversarial_loss,
+    discriminator_loss,
+    distillation_loss,
+    falling_temperature,
+    gan_loss,
+    hinge_loss,
+    margin,
+)
 from advgan.networks.discriminator import build_discriminator
 from advgan.networks.generator import build_generator
+from advgan.training.distillation import distillation_step
 from advgan.training.step import Networks, Optimizers, StepSettings, training_step
 
 pytestmark = pytest.mark.addons
@@ -286,6 +295,33 @@ def test_hinge_gradient_at_zero_perturbation_is_zero_even_beside_others(dtype: t
     np.testing.assert_allclose(gradient[1], 1 / 28 / 3, rtol=1e-5)
 
 
+def test_distillation_loss_and_its_gradient() -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 2, (4, 5))
+    answers = softmax(random.normal(0, 2, (4, 5)))
+    answers[3] = np.eye(5)[2]  # a label
+    value, gradient = value_and_gradient(lambda at: distillation_loss(at, tf.constant(answers)), logits)
+    assert value == pytest.approx(-(answers * np.log(softmax(logits))).sum() / 4, rel=1e-12)
+    keras_value = keras.losses.CategoricalCrossentropy(from_logits=True)(answers, logits)
+    assert value == pytest.approx(float(keras_value), rel=1e-6)
+    np.testing.assert_allclose(gradient, (softmax(logits) - answers) / 4, atol=1e-12)
+
+
+@pytest.mark.parametrize("terms", [1, 2])
+def test_a_distillation_step_descends_on_the_sum_of_its_terms(terms: int) -> None:
+    random = np.random.default_rng(0)
+    network = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    matrix, bias = (weights.astype(np.float64) for weights in network.get_weights())
+    batches, expected = [], 0.0
+    for count in (6, 3)[:terms]:
+        images, answers = random.random((count, 2, 2, 1), np.float32), softmax(random.normal(0, 1, (count, 3)))
+        difference = (softmax(images.reshape(-1, 4) @ matrix + bias) - answers) / count
+        expected = expected + images.reshape(-1, 4).T @ difference
+        batches.append((tf.constant(images), tf.constant(answers, tf.float32)))
+    distillation_step(network, plain_descent(network, 0.5), batches)
+    np.testing.assert_allclose(matrix - network.get_weights()[0], 0.5 * expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("times", [2, 5])
 def test_a_repeated_batch_has_the_same_losses_and_a_gradient_shared_among_its_copies(times: int) -> None:
     random = np.random.default_rng(6)
@@ -425,3 +461,67 @@ def test_training_step_updates_discriminator_then_generator_on_the_combined_loss
     for weights, reference in zip(networks.target.get_weights(), target_before, strict=True):
         np.testing.assert_array_equal(weights, reference)
     assert (int(optimizers.discriminator.iterations), int(optimizers.generator.iterations)) == (steps, 1)
+
+
+class Watched:
+    """A discriminator that keeps what it was shown and what it said."""
+
+    def __init__(self, network: keras.Model) -> None:
+        self.network, self.trainable_variables = network, network.trainable_variables
+        self.shown: list[np.ndarray] = []
+        self.said: list[np.ndarray] = []
+
+    def __call__(self, images: tf.Tensor, training: bool) -> tf.Tensor:
+        said = self.network(images, training=training)
+        self.shown.append(images.numpy().astype(np.float64))
+        self.said.append(said.numpy())
+        return said
+
+
+def flat(weights: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([each.astype(np.float64).ravel() for each in weights])
+
+
+def watched_steps(noise: float, seed: int = 0) -> tuple[list[np.ndarray], Watched, dict[str, float]]:
+    """Two steps with two updates of D each: the noise in all that D was shown, D, what the second step tells."""
+    networks, (images, labels) = tiny_networks(), eight_digits()
+    watched = Watched(networks.discriminator)
+    settings = StepSettings(
+        AttackSettings(), LossSettings(), DiscriminatorSettings(widths=(4, 8), steps=2, noise=noise), seed, steps=2
+    )
+    optimizers = Optimizers(plain_descent(networks.generator, 0.01), plain_descent(networks.discriminator, 0.01))
+    found, told = [], {}
+    for step in (1, 2):
+        adversarial = np.clip(images.numpy() + np.float32(0.3) * networks.generator(images).numpy(), 0, 1)
+        before = flat(networks.generator.get_weights())
+        told = training_step(
+            networks._replace(discriminator=watched), optimizers, images, labels, tf.constant(step), settings
+        )
+        plain = (images.numpy(), adversarial, images.numpy(), adversarial, adversarial)
+        found += [shown - clean for shown, clean in zip(watched.shown[-5:], plain, strict=True)]
+    change = np.linalg.norm(before - flat(networks.generator.get_weights()))
+    assert float(told["gradient_norm_generator"]) == pytest.approx(change / 0.01, rel=1e-3)
+    answers = networks.target(adversarial, training=False).numpy().argmax(axis=1)
+    assert float(told["batch_success"]) == np.mean(answers != labels.numpy())
+    return found, watched, {name: float(value) for name, value in told.items()}
+
+
+def test_noise_on_what_the_discriminator_sees_is_drawn_for_each_look() -> None:
+    noise, _, _ = watched_steps(0.25)
+    assert [each.std() for each in noise] == pytest.approx([0.25] * 10, rel=0.05)
+    correlations = np.corrcoef([each.ravel() for each in noise]) - np.eye(10)
+    assert np.abs(correlations).max() < 0.06  # 6,272 values: 0.013 is one standard deviation
+    again, other = watched_steps(0.25)[0], watched_steps(0.25, seed=1)[0]
+    np.testing.assert_array_equal(again[0], noise[0])
+    assert np.abs(other[0] - noise[0]).max() > 0.1
+    assert max(np.abs(each).max() for each in watched_steps(0.0)[0]) < 1e-6
+
+
+def test_a_step_tells_how_the_discriminator_did_at_its_last_update() -> None:
+    _, watched, told = watched_steps(0.0)
+    on_real, on_adversarial, after = watched.said[-3:]
+    assert told["discriminator_accuracy_real"] == np.mean(on_real > 0.5)
+    assert told["discriminator_accuracy_adversarial"] == np.mean(on_adversarial < 0.5)
+    assert told["discriminator_gap"] == pytest.approx(on_real.mean() - on_adversarial.mean(), abs=1e-6)
+    assert abs(told["discriminator_gap"]) > 1e-4
+    assert told["loss_gan"] == pytest.approx(0.5 * np.mean(np.square(after - 1)), rel=1e-5)
