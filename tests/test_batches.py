@@ -11,7 +11,7 @@ import tensorflow as tf
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.config.settings import AttackSettings
 from advgan.data import batches
-from advgan.data.batches import images_at_once, in_batches
+from advgan.data.batches import gather_batch, images_at_once, in_batches
 
 keras = tf.keras
 LINE = "Out of memory: images are attacked and classified half as many at a time"
@@ -39,6 +39,17 @@ def test_every_image_is_worked_on_once() -> None:
 
         in_batches(count, (28, 28, 1), work)
         assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_a_batch_has_the_images_and_labels_of_its_indices_in_0_to_1(dtype: type) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), np.uint8)
+    images[3, 0, 0] = 0, 128, 255
+    held = images if dtype is np.uint8 else images.astype(np.float32) / np.float32(255)
+    batch, labels = gather_batch(tf.constant(held), tf.constant([10, 11, 12, 13, 14]), tf.constant([3, 0, 3]))
+    assert batch.dtype == tf.float32
+    np.testing.assert_allclose(batch, images[[3, 0, 3]] / 255.0, rtol=1e-6)
+    assert labels.numpy().tolist() == [13, 10, 13]
 
 
 class SmallMemory:

@@ -151,3 +151,14 @@ def test_norms_of_worked_examples() -> None:
     norms = measure(clean, adversarial)
     np.testing.assert_allclose(norms.linf, [0.4, 0.5, 0.0])
     np.testing.assert_allclose(norms.l2, [0.5, 1.0, 0.0])
+
+
+def test_norms_of_colour_images_count_each_channel_for_itself() -> None:
+    clean = np.full((3, 4, 5, 3), 0.5)
+    changed = clean.copy()
+    changed[1, 2, 3] += [0.3, -0.4, 0.0]
+    changed[2] -= 0.25
+    found = measure(clean, changed)
+    np.testing.assert_allclose(found.linf, [0, 0.4, 0.25], atol=1e-12)
+    np.testing.assert_allclose(found.l2, [0, 0.5, 0.25 * np.sqrt(60)], atol=1e-12)
+    assert found.l0.tolist() == [0, 2, 60]

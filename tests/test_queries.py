@@ -1,0 +1,103 @@
+"""Which images each round queries, and what the distilled network learns of them: chosen again in NumPy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from advgan.attacks.advgan_attack import AdvGANAttack
+from advgan.classifiers.black_box import BlackBox
+from advgan.classifiers.query_counter import CountedOracle
+from advgan.config.loading import parse_config
+from advgan.data.datasets import Split
+from advgan.training.queries import Queries
+from advgan.training.query_plan import query_plan
+
+keras = tf.keras
+COUNT, EPSILON = 60, 0.2
+RANDOM = np.random.default_rng(0)
+IMAGES = Split(RANDOM.integers(0, 256, (COUNT, 8, 8, 1), np.uint8), RANDOM.integers(0, 3, COUNT).astype(np.int32))
+KERNEL = RANDOM.normal(0, 0.2, (64, 3)).astype(np.float32)
+
+
+def probabilities(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    powers = np.exp(images.reshape(-1, 64) @ kernel)
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def black_box(images: np.ndarray) -> np.ndarray:
+    """Not what the distilled network answers."""
+    return probabilities(images, KERNEL[::-1])
+
+
+class Round:
+    """One attacker: his images, a generator that makes them lighter, a distilled network that is linear."""
+
+    def __init__(self, folder: Path, choose: str = "random", replay: bool = True, budget: int | None = None) -> None:
+        self.config = parse_config(
+            {
+                "attack": {"epsilon": EPSILON},
+                "oracle": {"black_box": "target", "query_budget": budget, "validation_queries": 0},
+                "distillation": {"rounds": 4, "choose": choose, "replay": replay},
+                "target": {"check_accuracy": False},
+            }
+        )
+        self.distilled = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])
+        self.distilled.layers[-1].set_weights([KERNEL, np.zeros(3, np.float32)])
+        image = keras.Input((8, 8, 1))
+        convolution = keras.layers.Conv2D(1, 1, activation="tanh")
+        self.generator = keras.Model(image, convolution(image))
+        convolution.set_weights([np.full((1, 1, 1, 1), 0.5, np.float32), np.full(1, 0.1, np.float32)])
+        self.oracle = CountedOracle(BlackBox("box", "0", black_box), 3)
+        attack = AdvGANAttack(self.generator, self.distilled, self.config.attack)
+        plan = query_plan(self.config, COUNT, 10)
+        self.queries = Queries(self.oracle, attack, IMAGES, self.config, plan, folder / "rounds")
+
+    def data(self, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        found: list[tuple[Any, Any]] = self.queries.of_round(number, lambda: False)
+        return [(np.asarray(images), np.asarray(answers)) for images, answers in found]
+
+
+def attacked() -> np.ndarray:
+    """Every image under attack, at its nearest level; in every round the same, as G is not trained here."""
+    clean = IMAGES.images.astype(np.float64) / 255
+    return np.rint(255 * np.clip(clean + EPSILON * np.tanh(0.5 * clean + 0.1), 0, 1)).astype(np.uint8)
+
+
+def places(images: np.ndarray, among: np.ndarray) -> list[int]:
+    """Where each image is among others, which differ from each other."""
+    return [int(np.flatnonzero((among == image).all(axis=(1, 2, 3)))[0]) for image in images]
+
+
+def test_every_answer_is_learned_with_its_own_image(tmp_path: Path) -> None:
+    round_ = Round(tmp_path, budget=100)
+    ((clean, on_clean),) = round_.data(0)
+    assert places(clean, IMAGES.images) == sorted(set(places(clean, IMAGES.images)))
+    np.testing.assert_allclose(on_clean, black_box(clean.astype(np.float32) / np.float32(255)), atol=1e-6)
+    again, (adversarial, on_adversarial) = round_.data(1)
+    np.testing.assert_array_equal(again[0], clean)
+    assert len(clean) == len(set(places(adversarial, attacked()))) == 25
+    np.testing.assert_allclose(on_adversarial, black_box(adversarial.astype(np.float32) / np.float32(255)), atol=1e-6)
+    assert round_.oracle.queries == {"clean": 25, "adversarial": 25, "validation": 0, "scoring": 0}
+
+
+@pytest.mark.parametrize("replay", [True, False])
+def test_the_images_of_every_earlier_round_are_learned_again_or_those_of_none(tmp_path: Path, replay: bool) -> None:
+    round_ = Round(tmp_path, replay=replay, budget=40)
+    rounds = [places(round_.data(number)[1][0], attacked()) for number in (1, 2, 3)]
+    assert rounds[1] != rounds[2]
+    latest = [found[-10:] for found in rounds]
+    assert latest[0] != latest[1] != latest[2]
+    expected = [latest[0], latest[0] + latest[1], latest[0] + latest[1] + latest[2]] if replay else latest
+    assert rounds == expected
+
+
+def test_the_images_that_the_distilled_network_is_least_sure_of_are_queried(tmp_path: Path) -> None:
+    (adversarial, _) = Round(tmp_path, "uncertain", budget=40).data(1)[1]
+    answers = np.sort(probabilities(attacked() / 255, KERNEL.astype(np.float64)), axis=1)
+    margins = answers[:, -1] - answers[:, -2]
+    assert set(places(adversarial, attacked())) == set(np.argsort(margins)[:10].tolist())
