@@ -283,6 +283,19 @@ def test_a_few_images_of_many_classes_are_no_stray_labels(tmp_path: Path) -> Non
         load_dataset(DataSettings(dataset=archive(tmp_path / "own.npz", arrays), validation_images=5))
 
 
+@pytest.mark.parametrize(("above", "stray"), [([50], True), ([50, 51], False), ([51, 51], False)])
+def test_more_than_one_label_in_a_hundred_above_a_gap_is_no_mistake(
+    tmp_path: Path, above: list[int], stray: bool
+) -> None:
+    arrays = numbered_arrays(94, 6)  # a hundred labels
+    arrays["y_train"][: len(above)] = above
+    path = Path(archive(tmp_path / "own.npz", arrays))
+    if stray:
+        refused(path, "y_train has class 50 at index 0, above a gap: the others are up to 3")
+    else:
+        assert load_dataset(DataSettings(dataset=str(path), validation_images=5)).number_of_classes == 52
+
+
 def test_gaps_between_classes_are_shown_and_no_mistake(tmp_path: Path) -> None:
     arrays = numbered_arrays()
     arrays["y_train"], arrays["y_test"] = 1 + 2 * arrays["y_train"], np.full(6, 9)

@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from advgan.attacks.baselines import Advance, Arrays
+from advgan.attacks.baselines import Advance, Arrays, Baseline, run_baseline
+from advgan.classifiers.loading import Classifier
 from advgan.config.settings import DataSettings
 from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import AdvGANError
 from advgan.evaluation.cache import ResultCache
+from advgan.evaluation.curve import epsilons_of_curve, scaled_attack
 from advgan.evaluation.distortion import distortion
 from advgan.evaluation.image_sheets import challenge_array, read_sheets, write_sheets
-from advgan.goals import Targeted, Untargeted
+from advgan.goals import Goal, Targeted, Untargeted
 from advgan.metrics import Rate, count_matrix, success_by_class, success_rate
 from advgan.perturbation import to_8_bits
 
@@ -54,6 +58,24 @@ def test_distances_as_in_numpy() -> None:
     pairs = zip(clean[counted, ..., 0].astype(np.float64), changed[counted, ..., 0].astype(np.float64), strict=True)
     assert found.mean_ssim == pytest.approx(np.mean([structural_similarity(a, b) for a, b in pairs]), abs=1e-4)
     assert found.largest_linf == pytest.approx(0.2, abs=1e-3)
+
+
+def test_a_distance_is_a_mean_over_the_images_that_count_and_the_largest_change_is_over_all() -> None:
+    clean = np.full((700, 11, 11, 3), 0.5, np.float32)  # two batches
+    sizes = np.linspace(0.01, 0.3, 700)
+    changed = clean.copy()
+    changed[:, 0, :5, 0] += sizes[:, None].astype(np.float32)
+    counted = np.arange(700) % 7 == 0
+    found = distortion(clean, changed, counted)
+    assert found.largest_linf == pytest.approx(0.3, abs=1e-6)
+    assert found.mean_l2 == pytest.approx(np.sqrt(5) * sizes[counted].mean(), rel=1e-5)
+    assert found.mean_l0 == 5
+    decibels = -10 * np.log10(5 * np.square(sizes[counted]) / (11 * 11 * 3))
+    assert found.mean_psnr == pytest.approx(decibels.mean(), rel=1e-5)
+    similar = structural_similarity(clean[0, ..., 0].astype(np.float64), changed[0, ..., 0].astype(np.float64))
+    alone = distortion(clean[:1], changed[:1], np.ones(1, bool)).mean_ssim
+    assert alone == pytest.approx((similar + 2) / 3, abs=1e-4)  # the window is as large as the image
+    assert distortion(clean, changed, ~counted).mean_l2 == pytest.approx(np.sqrt(5) * sizes[~counted].mean(), rel=1e-5)
 
 
 def test_distances_where_nothing_can_be_measured() -> None:
@@ -126,6 +148,68 @@ def test_what_the_challenge_would_refuse(count: int, add: float, words: str) -> 
     if count == 10_000:
         with pytest.raises(AdvGANError, match=r"in \[0, 1\]"):
             challenge_array(IMAGES, IMAGES * 1.001)
+
+
+def brightness_classifier() -> Classifier:
+    """Class 0, 1 or 2 by an image's mean: below 0.4, from there on, from 0.6 on."""
+
+    def scores(images: Any) -> Any:
+        mean = tf.reduce_mean(tf.convert_to_tensor(images), axis=(1, 2, 3))
+        return tf.stack([0.4 - mean, 0.1 - tf.abs(mean - 0.5), mean - 0.6], axis=1)
+
+    return Classifier("brightness", scores, "0" * 64)
+
+
+@pytest.mark.parametrize("goal", [Untargeted(), Targeted(2)], ids=str)
+def test_an_image_is_attacked_until_a_start_succeeds_and_its_worst_change_is_kept(goal: Goal) -> None:
+    """At each start an image is made lighter or darker, and one of its pixels leaves the box."""
+    count, restarts = 1100, 3
+    random = np.random.default_rng(0)
+    images = random.uniform(0.3, 0.4, (count, 8, 8, 1)).astype(np.float32)
+    labels = np.zeros(count, np.int32)
+    attacked = images + random.uniform(-0.1, 0.35, (restarts, count, 1, 1, 1)).astype(np.float32)
+    attacked[:, :, 0, 0, 0] = random.uniform(-0.5, 1.5, (restarts, count))
+    places = {image.tobytes(): place for place, image in enumerate(images)}
+    starts, draws, clock = np.zeros(count, int), {}, []
+
+    def attack(_model: Any, batch: np.ndarray, _labels: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        if not clock:  # compiled before the clock runs
+            clock.append("runs")
+            return batch
+        here = np.array([places[image.tobytes()] for image in batch])
+        (start,) = set(starts[here].tolist())
+        draws[start, int(here[0]) // 500] = random.integers(2**31)
+        starts[here] += 1
+        return attacked[start, here]
+
+    advanced: list[int] = []
+    baseline = Baseline("lighter", "noise", {}, attack, restarts=restarts)
+    found = run_baseline(baseline, brightness_classifier(), goal, images, labels, 7)(advanced.append)
+
+    means = attacked.mean(axis=(2, 3, 4), dtype=np.float64)
+    assert min(np.abs(means - 0.4).min(), np.abs(means - 0.6).min()) > 1e-6
+    answers = (means >= 0.4).astype(int) + (means >= 0.6)
+    reached = answers != 0 if isinstance(goal, Untargeted) else answers == 2
+    last = np.where(reached.any(axis=0), reached.argmax(axis=0), restarts - 1)
+    assert set(last.tolist()) == {0, 1, 2} and not reached.any(axis=0).all()
+    np.testing.assert_array_equal(starts, last + 1)
+    np.testing.assert_array_equal(found["predictions"], answers[last, np.arange(count)])
+    made = np.where((np.arange(restarts)[:, None] <= last)[..., None, None, None], attacked, images)
+    np.testing.assert_allclose(found["linf"], np.abs(made - images).max(axis=(0, 2, 3, 4)), atol=1e-6)
+    np.testing.assert_allclose(found["lowest"], np.minimum(made.min(axis=(0, 2, 3, 4)), 0), atol=1e-6)
+    np.testing.assert_allclose(found["highest"], np.maximum(made.max(axis=(0, 2, 3, 4)), 1), atol=1e-6)
+    assert sum(advanced) == restarts * count
+    assert len(draws) == len(set(draws.values())) == restarts * 3  # each start of each batch has randomness of its own
+
+
+def test_scaled_perturbations_stay_in_the_pixel_box() -> None:
+    images = np.array([0.0, 0.2, 0.9, 1.0], np.float32).reshape(1, 2, 2, 1)
+    raw = np.array([-0.1, 0.3, 1.1, 0.8], np.float32).reshape(1, 2, 2, 1)
+    np.testing.assert_allclose(scaled_attack(images, raw, 3.0).ravel(), [0, 0.5, 1, 0.4], atol=1e-6)
+    np.testing.assert_allclose(scaled_attack(images, raw, 0.5).ravel(), [0, 0.25, 1, 0.9], atol=1e-6)
+    np.testing.assert_array_equal(scaled_attack(images, raw, 0.0), images)
+    assert epsilons_of_curve(0.3) == pytest.approx(np.linspace(0, 1, 21).tolist())
+    assert epsilons_of_curve(0.31) == pytest.approx(sorted([*np.linspace(0, 1, 21).tolist(), 0.31]))
 
 
 @contextlib.contextmanager

@@ -215,6 +215,33 @@ def test_accuracy_that_survives_the_full_range_is_marked() -> None:
     assert checks.check_full_range(None, 10).status == NOT_CHECKED
 
 
+def test_a_lead_within_the_interval_is_no_mark() -> None:
+    """Of 100 images 50 are 40.4 % to 59.6 %; of 10,000 they would be 49.0 % to 51.0 %."""
+    weak = Rate.of(59, 100)
+    assert checks.check_iterative(weak, Rate.of(50, 100)).status == PASS
+    assert checks.check_iterative(Rate.of(60, 100), Rate.of(50, 100)).status == WARN
+    assert checks.check_iterative(weak, Rate.of(5000, 10_000)).status == WARN
+    assert checks.check_white_box(Rate.of(1, 100), Rate.of(50, 100), transferred=Rate.of(60, 100)).status == WARN
+    assert checks.check_white_box(Rate.of(60, 100), Rate.of(50, 100), transferred=Rate.of(1, 100)).status == WARN
+    assert checks.check_white_box(weak, Rate.of(50, 100), transferred=weak).status == PASS
+    assert checks.check_full_range(Rate.of(15, 100), 10).status == PASS  # 9.3 % to 23.3 %
+    assert checks.check_full_range(Rate.of(150, 1000), 10).status == WARN
+
+
+def test_a_success_falls_where_it_is_below_the_one_before_and_clearly_where_the_intervals_are_apart() -> None:
+    labels, clean = np.zeros(100, np.int32), np.zeros(100, np.int32)
+    successes = [0, 40, 90, 90, 89, 85, 81, 78, 78, 74, 70, 70, 70, 71, 70, 100, 99, 95, 95, 92, 90]
+    assert len(successes) == len(epsilons_of_curve(0.3))
+    answers = np.array([[1] * count + [0] * (100 - count) for count in successes], np.int32)
+    points = success_curve(Untargeted(), labels, clean, answers, 0.3)
+    intervals = [binomtest(count, 100).proportion_ci(method="wilson") for count in successes]
+    falls = [k > 0 and successes[k] < successes[k - 1] for k in range(21)]
+    clearly = [falls[k] and intervals[k].high < max(earlier.low for earlier in intervals[:k]) for k in range(21)]
+    assert [point.falls for point in points] == falls
+    assert [point.falls_clearly for point in points] == clearly
+    assert [k for k in range(21) if clearly[k]] == [9, 10, 14, 19, 20]
+
+
 # --- Budget ------------------------------------------------------------------------------------------------------
 
 
@@ -272,6 +299,20 @@ def test_training_images_are_refused_and_a_few_marked() -> None:
     found = checks.check_held_out(mixed, used)
     assert found.status == WARN
     assert found.reason.startswith("1 of 121 ")
+
+
+def test_one_image_in_a_hundred_may_be_a_training_image_and_each_copy_counts() -> None:
+    other, used = MNIST.test.first(100), [MNIST.training]
+    for copies, status in ((1, WARN), (2, None)):
+        places = np.arange(100)
+        places[[3, 50][:copies]] = 0
+        images, labels = other.images[places].copy(), other.labels[places]
+        images[[3, 50][:copies]] = MNIST.training.images[0]  # the same image twice
+        if status is not None:
+            assert checks.check_held_out(Split(images, labels), used).status == status
+        else:
+            with pytest.raises(AdvGANError, match=r"^2 of 100 scored images"):
+                checks.check_held_out(Split(images, labels), used)
 
 
 # --- Through the door --------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.stats import binomtest
 
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.classifiers.classifier import classifier_of
@@ -39,6 +40,14 @@ def test_wilson_intervals_as_published(successes: int, n: int, low: float, high:
     assert (rate.successes, rate.n, rate.rate) == (successes, n, successes / n)
     assert rate.low == pytest.approx(low, abs=5e-5)
     assert rate.high == pytest.approx(high, abs=5e-5)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 99, 500, 10_000])
+def test_wilson_intervals_are_scipys(n: int) -> None:
+    for successes in sorted({0, 1, n // 7, n // 2, n - 1, n}):
+        expected = binomtest(successes, n).proportion_ci(0.95, method="wilson")
+        rate = Rate.of(successes, n)
+        assert (rate.low, rate.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 100, 10_000])
