@@ -242,6 +242,16 @@ def test_the_first_answers_decide_for_good_and_in_every_process(tmp_path: Path) 
     np.testing.assert_array_equal(one_by_one.read(cut, 1), together)
 
 
+def test_a_hundred_answers_decide_and_no_fewer() -> None:
+    logits = np.array([[5.0, *[0.0] * 9]])
+    undecided, decided = (AnswerReader("box", 10, logits=True) for _ in range(2))
+    undecided.read(EXACT[:99], 99)
+    np.testing.assert_allclose(undecided.read(logits, 1), softmax(logits), atol=1e-6)
+    decided.read(EXACT[:100], 100)
+    with pytest.raises(AdvGANError, match="box answers with no probabilities"):
+        decided.read(logits, 1)
+
+
 def test_labels_in_a_column_are_labels() -> None:
     np.testing.assert_array_equal(read(np.array([[1], [0]]), 2)[0], [[0, 1], [1, 0]])
 

@@ -461,6 +461,26 @@ def test_square_told_the_class_alone_searches_on(box: Any) -> None:
         assert queries_until(goal, shown, box, images[place], labels[place])[1] == found["reached"][place]
 
 
+@pytest.mark.parametrize("queries", [3, 4, 6])
+def test_square_uses_up_its_queries_where_nothing_succeeds_and_no_more(queries: int) -> None:
+    images = np.random.default_rng(0).uniform(0.3, 0.7, (8, 12, 12, 3)).astype(np.float32)
+    pattern = np.random.default_rng(1).normal(0, 0.02, 12 * 12 * 3)
+    shown = 0
+
+    def scores(batch: Any) -> np.ndarray:
+        nonlocal shown
+        shown += len(batch)
+        first = 0.8 + 0.1 * np.tanh(np.asarray(batch, np.float64).reshape(-1, 12 * 12 * 3) @ pattern)
+        return np.stack([first, 1 - first], axis=1).astype(np.float32)  # always class 0
+
+    labels = np.zeros(8, np.int32)
+    work = run_square(Classifier("box", scores, "0"), Untargeted(), images, labels, labels, 0.1, queries, seed=0)
+    found = work(lambda _: None)
+    assert not found["reached"].any() and not found["predictions"].any()
+    assert found["asked"].max() == queries  # a square that leaves an image as it is costs none
+    assert found["asked"].sum() == shown - 8  # the answers in the end are for the record
+
+
 # --- Guards ------------------------------------------------------------------------------------------------------
 
 

@@ -152,10 +152,11 @@ def test_other_generators_are_converted_as_well(name: str, tmp_path: Path) -> No
     ("make", "problem"),
     [
         (lambda x: x + np.float32(2e-4), "differs from the run by 0.0002"),
+        (lambda x: np.where(x == x.max(), x - np.float32(2e-4), x), "differs from the run by 0.0002"),
         (lambda x: np.where(x > 0.5, np.nan, x), "no images"),
         (lambda x: x[:1], "no images"),
     ],
-    ids=["differs", "not finite", "another shape"],
+    ids=["differs", "differs in one pixel", "not finite", "another shape"],
 )
 def test_a_file_that_does_something_else_is_refused(
     images: np.ndarray, make: Callable[[np.ndarray], np.ndarray], problem: str
