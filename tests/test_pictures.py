@@ -160,6 +160,14 @@ def test_grey_becomes_rgb_by_repetition_and_equal_channels_become_grey(tmp_path:
     assert np.array_equal(read_fitted(three, (HEIGHT, WIDTH, 1), False), GREY[..., None])
 
 
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_a_picture_with_one_channel_unlike_the_others_is_coloured(tmp_path: Path, channel: int) -> None:
+    almost = np.stack([GREY] * 3, axis=-1)
+    almost[2, 3, channel] ^= 1
+    with pytest.raises(UnlikeRunError, match="is 6x9x3, the run takes 6x9x1"):
+        read_fitted(saved(tmp_path, "a.png", Image.fromarray(almost)), (HEIGHT, WIDTH, 1), False)
+
+
 def test_other_shapes_are_invalid_and_the_line_has_both_and_converted_with_resize(tmp_path: Path) -> None:
     colour = saved(tmp_path, "a.png", Image.fromarray(COLOUR))
     with pytest.raises(UnlikeRunError, match="is 6x9x3, the run takes 6x9x1; add --resize"):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from scipy.stats import binomtest
 
 from advgan import reproduce
 from advgan.config.loading import dump_config
@@ -197,6 +198,43 @@ def test_two_seeds_make_a_mean_a_spread_and_one_interval() -> None:
     assert "Not finished" not in text and "distilled" not in text and "different" not in text
     assert "An introduction." in text and "    python -m advgan.reproduce small" in text
     assert "- commit: abc\n- machine: A processor, 2 cores\n- versions: Python 3.11.7, TensorFlow 2.21.0" in text
+
+
+def test_seeds_that_attack_different_numbers_of_images_count_by_image_in_the_interval_alone() -> None:
+    runs = [
+        asked("box", 0, 450, success=vars(Rate.of(450, 900)), success_8_bit=vars(Rate.of(360, 900))),
+        asked(
+            "box",
+            1,
+            100,
+            success=vars(Rate.of(100, 500)),
+            success_8_bit=vars(Rate.of(50, 500)),
+            clean_accuracy=vars(Rate.of(500, 800)),
+            queries={"clean": 30_000, "adversarial": 10_000, "scoring": 9},
+        ),
+    ]
+    cells = lines_of(page([described("box", [0, 1], black_box=True)], runs))["box"]
+    pooled = binomtest(550, 1400).proportion_ci(method="wilson")
+    assert cells[3:7] == [
+        "80.75",
+        "35.00 [20.00, 50.00]",
+        f"{100 * pooled.low:.2f} to {100 * pooled.high:.2f}",
+        "25.00",
+    ]
+    assert cells[8:10] == ["45,000", "50"]  # 50,000 for 1,000 images and 40,000 for 800
+    points, _ = points_against_queries({"title": "First", "rows": [described("box", [0, 1])]}, runs)
+    assert points[0]["success"] == vars(Rate.of(550, 1400))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.6, "1 s"), (61, "61 s"), (99, "99 s"), (100, "2 min"), (5900, "98 min"), (6000, "1 h 40 min")],
+)
+def test_times_are_in_the_largest_unit_that_tells_them_apart(seconds: float, words: str) -> None:
+    run = done(
+        "one", 0, 960, seconds={"target_training": 1000.0, "generator_training": seconds, "this_process": 2000.0}
+    )
+    assert lines_of(page([described("one", [0])], [run]))["one"][-1] == words
 
 
 def test_seeds_that_are_missing_or_failed_are_told() -> None:
