@@ -162,6 +162,26 @@ def test_the_target_is_seeded_by_the_run_unless_it_has_a_seed_of_its_own() -> No
     assert parse_config({"seed": 5, "target": {"seed": 0}}).target_seed == 0
 
 
+@pytest.mark.parametrize(
+    ("budget", "queries", "allowance"),
+    [
+        (None, None, 5000),
+        (205, None, 20),
+        (49_999, None, 4999),
+        (60_000, None, 5000),
+        (9, None, 0),
+        (60_000, 0, 0),
+        (100, 99, 99),
+        (None, 7, 7),
+    ],
+)
+def test_a_tenth_of_the_budget_and_5000_at_most_is_for_validation(
+    budget: int | None, queries: int | None, allowance: int
+) -> None:
+    config = parse_config({"oracle": {"black_box": "target", "query_budget": budget, "validation_queries": queries}})
+    assert config.oracle.validation_allowance == allowance
+
+
 def test_the_goal_follows_from_the_target_class() -> None:
     assert str(Config().attack.objective) == "untargeted (any wrong class)"
     targeted = parse_config({"attack": {"goal": "targeted", "target_class": 0}})

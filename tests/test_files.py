@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from advgan.files import read_json, whole_directory, write_json, write_text, write_whole
+from advgan.files import (
+    file_digest,
+    folder_digest,
+    read_json,
+    whole_directory,
+    write_json,
+    write_text,
+    write_whole,
+)
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -192,3 +202,20 @@ def test_what_a_killed_process_left_does_not_get_into_the_new_folder(tmp_path: P
     with whole_directory(path) as beside:
         (beside / "target.keras").write_text("new")
     assert contents(path) == {"target.keras": "new"}
+
+
+def test_a_digest_is_of_the_whole_file(tmp_path: Path) -> None:
+    content = np.random.default_rng(0).bytes(2**21 + 7)  # more than is read at a time
+    (tmp_path / "large").write_bytes(content)
+    assert file_digest(tmp_path / "large") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_folders_digest_is_of_names_and_contents_in_the_order_of_names(tmp_path: Path) -> None:
+    names = [f"{number % 3}/{number:02d}" for number in np.random.default_rng(0).permutation(30)]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"content of {name}")
+    lines = [f"{name} {hashlib.sha256(f'content of {name}'.encode()).hexdigest()}\n" for name in sorted(names)]
+    assert folder_digest(tmp_path) == hashlib.sha256("".join(lines).encode()).hexdigest()
+    (tmp_path / "0").rename(tmp_path / "3")
+    assert folder_digest(tmp_path) != hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -13,15 +13,22 @@ from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.classifiers.black_box import BlackBox
 from advgan.classifiers.query_counter import CountedOracle
 from advgan.config.loading import parse_config
-from advgan.data.datasets import Split
+from advgan.config.settings import Config
+from advgan.data.datasets import Dataset, Split
+from advgan.goals import Targeted, Untargeted
+from advgan.training.distillation import Distillation
+from advgan.training.metrics_log import MetricsLog, read_rows
 from advgan.training.queries import Queries
 from advgan.training.query_plan import query_plan
+from advgan.training.state import build_state
+from advgan.training.validation import BlackBoxValidation, TargetValidation
 
 keras = tf.keras
 COUNT, EPSILON = 60, 0.2
 RANDOM = np.random.default_rng(0)
 IMAGES = Split(RANDOM.integers(0, 256, (COUNT, 8, 8, 1), np.uint8), RANDOM.integers(0, 3, COUNT).astype(np.int32))
 KERNEL = RANDOM.normal(0, 0.2, (64, 3)).astype(np.float32)
+KERNEL += np.float32([0.01, 0.0, -0.01]) - KERNEL.mean(axis=0)
 
 
 def probabilities(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:
@@ -35,15 +42,18 @@ def black_box(images: np.ndarray) -> np.ndarray:
 
 
 class Round:
-    """One attacker: his images, a generator that makes them lighter, a distilled network that is linear."""
+    """One attacker: his images, a generator that takes contrast away, a distilled network that is linear."""
 
-    def __init__(self, folder: Path, choose: str = "random", replay: bool = True, budget: int | None = None) -> None:
-        self.config = parse_config(
+    def __init__(self, folder: Path, budget: int | None = None, attack: dict[str, Any] | None = None, **settings: Any):
+        self.config: Config = parse_config(
             {
-                "attack": {"epsilon": EPSILON},
+                "attack": {"epsilon": EPSILON, **(attack or {})},
                 "oracle": {"black_box": "target", "query_budget": budget, "validation_queries": 0},
-                "distillation": {"rounds": 4, "choose": choose, "replay": replay},
+                "distillation": {"rounds": 4, "batch_size": 8, "first_epochs": 3, "epochs": 2, **settings},
                 "target": {"check_accuracy": False},
+                "generator": {"widths": [2], "residual_blocks": 0},
+                "discriminator": {"widths": [2]},
+                "training": {"epochs": 2},
             }
         )
         self.distilled = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])
@@ -51,21 +61,24 @@ class Round:
         image = keras.Input((8, 8, 1))
         convolution = keras.layers.Conv2D(1, 1, activation="tanh")
         self.generator = keras.Model(image, convolution(image))
-        convolution.set_weights([np.full((1, 1, 1, 1), 0.5, np.float32), np.full(1, 0.1, np.float32)])
+        convolution.set_weights([np.full((1, 1, 1, 1), -6, np.float32), np.full(1, 3, np.float32)])
         self.oracle = CountedOracle(BlackBox("box", "0", black_box), 3)
-        attack = AdvGANAttack(self.generator, self.distilled, self.config.attack)
+        self.attack = AdvGANAttack(self.generator, self.distilled, self.config.attack)
         plan = query_plan(self.config, COUNT, 10)
-        self.queries = Queries(self.oracle, attack, IMAGES, self.config, plan, folder / "rounds")
+        self.queries = Queries(self.oracle, self.attack, IMAGES, self.config, plan, folder / "rounds")
 
     def data(self, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
         found: list[tuple[Any, Any]] = self.queries.of_round(number, lambda: False)
         return [(np.asarray(images), np.asarray(answers)) for images, answers in found]
 
 
+def of_generator() -> np.ndarray:
+    return np.tanh(3 - 6 * (IMAGES.images / 255))
+
+
 def attacked() -> np.ndarray:
     """Every image under attack, at its nearest level; in every round the same, as G is not trained here."""
-    clean = IMAGES.images.astype(np.float64) / 255
-    return np.rint(255 * np.clip(clean + EPSILON * np.tanh(0.5 * clean + 0.1), 0, 1)).astype(np.uint8)
+    return np.rint(255 * np.clip(IMAGES.images / 255 + EPSILON * of_generator(), 0, 1)).astype(np.uint8)
 
 
 def places(images: np.ndarray, among: np.ndarray) -> list[int]:
@@ -97,7 +110,55 @@ def test_the_images_of_every_earlier_round_are_learned_again_or_those_of_none(tm
 
 
 def test_the_images_that_the_distilled_network_is_least_sure_of_are_queried(tmp_path: Path) -> None:
-    (adversarial, _) = Round(tmp_path, "uncertain", budget=40).data(1)[1]
+    (adversarial, _) = Round(tmp_path, budget=40, choose="uncertain").data(1)[1]
     answers = np.sort(probabilities(attacked() / 255, KERNEL.astype(np.float64)), axis=1)
     margins = answers[:, -1] - answers[:, -2]
     assert set(places(adversarial, attacked())) == set(np.argsort(margins)[:10].tolist())
+
+
+def test_each_round_is_distilled_once_before_its_first_epoch_for_as_long_as_it_says(tmp_path: Path) -> None:
+    round_ = Round(tmp_path, rounds=2)
+    state = build_state((8, 8, 1), round_.distilled, round_.config, 10, target_learns=True)
+    log = MetricsLog(tmp_path, 0)
+    dataset = Dataset(IMAGES, IMAGES, IMAGES, 3, "0")
+    distil = Distillation(state, round_.oracle, round_.attack, dataset, round_.config, tmp_path / "rounds", log)
+    done = []
+    for epoch in range(4):  # two in each round
+        state.position.epoch = epoch
+        distil(lambda: False, lambda: None)
+        done.append((state.position.round, int(state.distilled_optimizer.iterations)))
+    log.close()
+    per_epoch = COUNT // 8
+    assert done == [(1, 3 * per_epoch)] * 2 + [(2, 5 * per_epoch)] * 2
+    rows = read_rows(tmp_path / "metrics.jsonl")
+    assert [(row["epoch"], row["round"], row["queries"]) for row in rows] == [(1, 1, COUNT), (3, 2, 2 * COUNT)]
+
+
+@pytest.mark.parametrize("target_class", [None, 0])
+def test_a_validation_counts_images_and_not_batches_or_all(tmp_path: Path, target_class: int | None) -> None:
+    attack = {} if target_class is None else {"goal": "targeted", "target_class": target_class}
+    round_ = Round(tmp_path, attack=attack)
+    goal = Untargeted() if target_class is None else Targeted(target_class)
+    clean, adversarial = IMAGES.images / 255, np.clip(IMAGES.images / 255 + EPSILON * of_generator(), 0, 1)
+    whole = attacked() / 255
+    box, distilled = (
+        {name: scores(images).argmax(axis=1) for name, images in (("clean", clean), ("whole", whole))}
+        for scores in (black_box, lambda images: probabilities(images, KERNEL))
+    )
+
+    counted = np.asarray(goal.eligible(IMAGES.labels, distilled["clean"]))
+    on_distilled = probabilities(adversarial, KERNEL).argmax(axis=1)
+    success = np.asarray(goal.reached(IMAGES.labels, on_distilled))[counted].mean()
+    assert 0 < success < 1 and 0 < counted.sum() < COUNT
+    assert TargetValidation(round_.attack, IMAGES)() == {"validation_success": pytest.approx(success)}
+
+    count = 50
+    found = BlackBoxValidation(round_.oracle, round_.attack, IMAGES, count, round_.config)()
+    labels = IMAGES.labels[:count]
+    counted = np.asarray(goal.eligible(labels, box["clean"][:count]))
+    assert 0 < counted.sum() < count
+    for name, answers in (("validation_success", box), ("validation_success_distilled", distilled)):
+        assert found[name] == pytest.approx(np.asarray(goal.reached(labels, answers["whole"][:count]))[counted].mean())
+    for name, images in (("agreement_clean", "clean"), ("agreement_adversarial", "whole")):
+        assert found[name] == pytest.approx((box[images] == distilled[images])[:count].mean())
+    assert found["queries"] == 2 * count
