@@ -170,6 +170,7 @@ def test_sub_folders_are_labels_and_every_figure_is_counted_again(
     assert (success["successes"], success["n"]) == (reached.sum(), counts.sum())
     lengths = np.sqrt((change**2).reshape(150, -1).sum(axis=1)) / 255
     assert summary["mean_l2"] == pytest.approx(lengths[counts].mean())
+    assert summary["checks"][0]["reason"].startswith(f"{counts.mean():.2%} [")  # of the clean images
     line = f"150 images attacked, success {success['rate']:.2%} [{success['low']:.2%}, {success['high']:.2%}] of "
     assert f"{line}{counts.sum()} (classified correctly when clean)" in out
     assert pixels(here / "out" / "attack.png").shape[2] >= 3

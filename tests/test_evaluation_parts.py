@@ -7,11 +7,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import foolbox
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.stats import kstest, uniform
 
-from advgan.attacks.baselines import Advance, Arrays, Baseline, run_baseline
+from advgan.attacks.baselines import (
+    Advance,
+    Arrays,
+    Baseline,
+    foolbox_model,
+    noise_baselines,
+    pgd_attack,
+    run_baseline,
+)
 from advgan.classifiers.loading import Classifier
 from advgan.config.settings import DataSettings
 from advgan.data.datasets import load_dataset, scaled
@@ -20,6 +30,7 @@ from advgan.evaluation.cache import ResultCache
 from advgan.evaluation.curve import epsilons_of_curve, scaled_attack
 from advgan.evaluation.distortion import distortion
 from advgan.evaluation.image_sheets import challenge_array, read_sheets, write_sheets
+from advgan.evaluation.queries import survival
 from advgan.goals import Goal, Targeted, Untargeted
 from advgan.metrics import Rate, count_matrix, success_by_class, success_rate
 from advgan.perturbation import to_8_bits
@@ -202,6 +213,33 @@ def test_an_image_is_attacked_until_a_start_succeeds_and_its_worst_change_is_kep
     assert len(draws) == len(set(draws.values())) == restarts * 3  # each start of each batch has randomness of its own
 
 
+@pytest.mark.parametrize("name", ["uniform-noise", "sign-noise"])
+def test_noise_fills_the_ball_evenly(name: str) -> None:
+    (baseline,) = (each for each in noise_baselines(0.1) if each.name == name)
+    images = np.full((50, 20, 20, 1), 0.5, np.float32)
+    change = baseline.attack(None, images, np.zeros(50, int), np.random.default_rng(0)).astype(np.float64) - images
+    if name == "sign-noise":
+        np.testing.assert_allclose(np.abs(change), 0.1, atol=1e-6)
+        assert (change > 0).mean() == pytest.approx(0.5, abs=0.02)
+    else:
+        assert kstest(change.ravel(), uniform(-0.1, 0.2).cdf).pvalue > 0.01
+    at_the_edge = baseline.attack(None, images * 2, np.zeros(50, int), np.random.default_rng(0))
+    assert (at_the_edge == 1).mean() == pytest.approx(0.5, abs=0.02) and at_the_edge.max() == 1
+
+
+def test_pgd_is_foolboxs_with_its_defaults() -> None:
+    images = np.random.default_rng(0).random((20, 8, 8, 1), np.float32)
+    classifier, labels = brightness_classifier(), np.ones(20, np.int32)
+    made = pgd_attack(Untargeted(), 0.1)(foolbox_model(classifier), images, labels, np.random.default_rng(3))
+    tf.random.set_seed(int(np.random.default_rng(3).integers(2**31)))
+    model = foolbox.models.TensorFlowModel(classifier.scores, bounds=(0, 1), device="/CPU:0")
+    _, expected, _ = foolbox.attacks.LinfPGD()(
+        model, tf.constant(images), tf.constant(labels.astype(np.int64)), epsilons=0.1
+    )
+    np.testing.assert_allclose(made, expected, atol=1e-6)
+    assert 0.01 < np.mean(np.abs(made - images) < 0.09) < 0.6  # not all at the edge, which any step would reach
+
+
 def test_scaled_perturbations_stay_in_the_pixel_box() -> None:
     images = np.array([0.0, 0.2, 0.9, 1.0], np.float32).reshape(1, 2, 2, 1)
     raw = np.array([-0.1, 0.3, 1.1, 0.8], np.float32).reshape(1, 2, 2, 1)
@@ -210,6 +248,23 @@ def test_scaled_perturbations_stay_in_the_pixel_box() -> None:
     np.testing.assert_array_equal(scaled_attack(images, raw, 0.0), images)
     assert epsilons_of_curve(0.3) == pytest.approx(np.linspace(0, 1, 21).tolist())
     assert epsilons_of_curve(0.31) == pytest.approx(sorted([*np.linspace(0, 1, 21).tolist(), 0.31]))
+
+
+def test_survival_counts_at_each_number_of_queries_the_images_fooled_by_then() -> None:
+    labels = np.array([0, 0, 0, 0, 0, 1])
+    clean = np.array([0, 0, 0, 0, 0, 0])  # the last does not count
+    asked = np.array([1, 5, 5, 9, 12, 2])
+    reached = np.array([True, True, True, True, False, True])
+    points = survival(Untargeted(), labels, clean, asked, reached)
+    assert [(point["queries_per_image"], point["success"]) for point in points] == [
+        (1, 0.2),
+        (5, 0.6),
+        (9, 0.8),
+        (12, 0.8),  # in vain
+    ]
+    late = survival(Untargeted(), labels[:2], clean[:2], asked[1:3], reached[1:3])
+    assert [(point["queries_per_image"], point["success"]) for point in late] == [(1, 0.0), (5, 1.0)]
+    assert survival(Untargeted(), labels[5:], clean[5:], asked[5:], reached[5:]) == []
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from advgan.config.loading import parse_config
 from advgan.config.settings import Config
 from advgan.data.datasets import Dataset, Split
 from advgan.goals import Targeted, Untargeted
-from advgan.training.distillation import Distillation
+from advgan.training.distillation import Distillation, _batches
 from advgan.training.metrics_log import MetricsLog, read_rows
 from advgan.training.queries import Queries
 from advgan.training.query_plan import query_plan
@@ -132,6 +132,16 @@ def test_each_round_is_distilled_once_before_its_first_epoch_for_as_long_as_it_s
     assert done == [(1, 3 * per_epoch)] * 2 + [(2, 5 * per_epoch)] * 2
     rows = read_rows(tmp_path / "metrics.jsonl")
     assert [(row["epoch"], row["round"], row["queries"]) for row in rows] == [(1, 1, COUNT), (3, 2, 2 * COUNT)]
+
+
+def test_batches_go_through_all_images_again_and_again_in_new_orders() -> None:
+    found = _batches(10, 4, 25, [0, 1, 0])
+    assert found.shape == (25, 4)
+    passes = found.reshape(10, 10)
+    assert (np.sort(passes, axis=1) == np.arange(10)).all()
+    assert len(np.unique(passes, axis=0)) == 10
+    for other in ([1, 1, 0], [0, 2, 0], [0, 1, 1]):  # seed, round, clean or adversarial
+        assert (_batches(10, 4, 25, other) != found).any()
 
 
 @pytest.mark.parametrize("target_class", [None, 0])
