@@ -24,7 +24,8 @@ from advgan.experiments import evaluate as evaluate_experiment
 from advgan.experiments.compare import Comparison, compare
 from advgan.experiments.evaluate import EvaluationRequest, evaluate_run, last_record
 from advgan.experiments.retrain import plan_retraining, retrain
-from advgan.reports.comparison import differences
+from advgan.metrics import Rate
+from advgan.reports.comparison import compared, comparison_page, differences
 from advgan.run_folder import load_run_config
 
 keras = tf.keras
@@ -185,6 +186,20 @@ def test_each_difference_is_named(record: dict[str, Any], changed: dict[str, Any
     found = differences(other, record)
     assert len(found) == (words is not None)
     assert words is None or found[0].startswith(words)
+
+
+def test_the_best_of_those_that_compare_fairly_is_named(record: dict[str, Any]) -> None:
+    def of(run: str, successes: int, **changes: Any) -> dict[str, Any]:
+        return {**record, "run": run, "success": vars(Rate.of(successes, 50)), **changes}
+
+    runs = [of("first", 20), of("better", 30), of("other", 40, epsilon=0.2), of("worse", 10)]
+    rows = compared(runs)
+    assert [row["fair"] for row in rows] == [True, True, False, True]
+    html = comparison_page({"runs": rows, "command": "", "commit": None}, b"")
+    assert "1 of 4 cannot be compared with it fairly" in html
+    assert "Of those that can, better succeeds most often: 60.00%." in html
+    marked = [{"guard": name, "status": name, "reason": "", "remedy": ""} for name in ("pass", "warn", "not checked")]
+    assert compared([{**record, "guards": marked}])[0]["marked"] == ["warn"]
 
 
 def test_an_evaluation_is_out_of_date_when_what_it_was_made_of_changes(

@@ -219,6 +219,29 @@ def test_the_attacks_rank_as_they_should_and_stay_within_epsilon(record: dict[st
     assert record["worst_case"]["successes"] >= max(rate["successes"] for rate in every)
 
 
+def test_the_attacks_are_counted_again_from_what_their_stages_left(
+    run: Path, record: dict[str, Any], archive: dict[str, np.ndarray]
+) -> None:
+    labels, counted = archive["y"], archive["counted"]
+    advgan = archive["predictions"] != labels
+    fooled = advgan.copy()
+    for attack in record["attacks"]:
+        (stage,) = (run / "evaluation" / "stages").glob(f"{attack['name']}-*.npz")
+        with np.load(stage) as kept:
+            answers, linf, seconds = kept["predictions"], kept["linf"], float(kept["seconds"])
+        n = len(answers)
+        assert n == attack["images"]
+        wrong = answers != labels[:n]
+        same_rate(attack["success"], int((wrong & counted[:n]).sum()), int(counted[:n].sum()))
+        same_rate(attack["advgan_success"], int((advgan & counted)[:n].sum()), int(counted[:n].sum()))
+        same_rate(attack["accuracy_under_attack"], int((~wrong).sum()), n)
+        assert attack["largest_linf"] == linf.max()
+        assert attack["seconds_per_1000_images"] == pytest.approx(1000 * seconds / n)
+        fooled[:n] |= wrong
+    same_rate(record["worst_case"], int((fooled & counted).sum()), int(counted.sum()))
+    assert int((fooled & counted).sum()) > int((advgan & counted).sum())
+
+
 def test_the_curve_is_counted_again_from_the_archive(
     run: Path, record: dict[str, Any], archive: dict[str, np.ndarray], target: Any
 ) -> None:

@@ -150,6 +150,31 @@ def test_the_card_follows_the_record(record: dict[str, Any]) -> None:
     assert without["The attacks are diverse"] == "warn"
 
 
+def test_a_transfer_is_held_against_the_best_white_box_attack_and_kinds_of_attacks_are_counted(
+    record: dict[str, Any],
+) -> None:
+    def card(rates: list[float], kinds: set[str]) -> dict[str, str]:
+        other = copy.deepcopy(record)
+        other["attacks"] = [attack for attack in other["attacks"] if attack["kind"] in kinds]
+        for attack in other["attacks"]:
+            attack["success"]["high"] = {"iterative": 0.5, "optimization": 0.7}.get(attack["kind"], 0.9)
+        other["transfer"] = [
+            {"name": str(rate), "sha256": str(rate), "success": {**record["success"], "rate": rate}} for rate in rates
+        ]
+        return statuses(other)
+
+    every = {"noise", "single step", "iterative", "optimization"}
+    transfer = "Transfer: success on other classifiers is below that of white-box attacks"
+    assert [card(rates, every)[transfer] for rates in ([0.6], [0.7, 0.1], [0.1, 0.71], [0.71, 0.1])] == [
+        *("pass", "pass", "warn", "warn")
+    ]
+    assert card([0.1], {"noise", "single step"})[transfer] == "not checked"
+    for kinds in ({"noise", "single step", "iterative"}, every):
+        assert card([], kinds)["The attacks are diverse"] == "pass"
+    for kinds in ({"noise", "single step"}, {"noise"}):  # of noise there are two
+        assert card([], kinds)["The attacks are diverse"] == "warn"
+
+
 def test_the_page_shows_marks(record: dict[str, Any]) -> None:
     assert "Marked:" not in page({**record, "guards": []}, [])
     guard = {"guard": "iterative beats single step", "status": "warn", "reason": "FGSM <80 %>", "remedy": "Look & see."}

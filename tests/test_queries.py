@@ -62,10 +62,15 @@ class Round:
         convolution = keras.layers.Conv2D(1, 1, activation="tanh")
         self.generator = keras.Model(image, convolution(image))
         convolution.set_weights([np.full((1, 1, 1, 1), -6, np.float32), np.full(1, 3, np.float32)])
-        self.oracle = CountedOracle(BlackBox("box", "0", black_box), 3)
+        self.seen: list[np.ndarray] = []
+        self.oracle = CountedOracle(BlackBox("box", "0", self.answer), 3)
         self.attack = AdvGANAttack(self.generator, self.distilled, self.config.attack)
         plan = query_plan(self.config, COUNT, 10)
         self.queries = Queries(self.oracle, self.attack, IMAGES, self.config, plan, folder / "rounds")
+
+    def answer(self, images: np.ndarray) -> np.ndarray:
+        self.seen.append(images)
+        return black_box(images)
 
     def data(self, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
         found: list[tuple[Any, Any]] = self.queries.of_round(number, lambda: False)
@@ -172,3 +177,5 @@ def test_a_validation_counts_images_and_not_batches_or_all(tmp_path: Path, targe
     for name, images in (("agreement_clean", "clean"), ("agreement_adversarial", "whole")):
         assert found[name] == pytest.approx((box[images] == distilled[images])[:count].mean())
     assert found["queries"] == 2 * count
+    levels = 255 * np.concatenate(round_.seen).astype(np.float64)
+    np.testing.assert_allclose(levels, np.concatenate([IMAGES.images[:count], attacked()[:count]]), atol=1e-4)
