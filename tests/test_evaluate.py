@@ -20,8 +20,10 @@ from log_lines import logged
 
 from advgan import evaluate
 from advgan.attacks.art_adapter import art_classifier
+from advgan.attacks.baselines import baselines
 from advgan.config.loading import dump_config
 from advgan.errors import AdvGANError
+from advgan.evaluation import attack_stages
 from advgan.experiments import console
 from advgan.experiments import evaluate as evaluate_experiment
 from advgan.experiments.evaluate import EvaluationRequest, evaluate_run
@@ -240,6 +242,16 @@ def test_the_attacks_are_counted_again_from_what_their_stages_left(
         fooled[:n] |= wrong
     same_rate(record["worst_case"], int((fooled & counted).sum()), int(counted.sum()))
     assert int((fooled & counted).sum()) > int((advgan & counted).sum())
+
+
+def test_all_attacks_together_fool_what_any_of_them_fools_in_whatever_order(
+    run: Path, record: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = Path(shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("state")))
+    monkeypatch.setattr(attack_stages, "baselines", lambda *arguments: baselines(*arguments)[::-1])  # noise comes last
+    reversed_record = evaluate_run(EvaluationRequest(again, optimized_images=OPTIMIZED), command="a test")
+    assert [attack["name"] for attack in reversed_record["attacks"]][-1] == "uniform-noise"
+    assert reversed_record["worst_case"] == record["worst_case"]
 
 
 def test_the_curve_is_counted_again_from_the_archive(

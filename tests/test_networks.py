@@ -104,6 +104,26 @@ def test_the_generator_computes_what_the_paper_lays_out(upsampling: str) -> None
     np.testing.assert_allclose(made, reference_generator(generator, settings, images), atol=1e-4)
 
 
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_the_discriminator_computes_what_the_paper_lays_out(padding: str) -> None:
+    """Convolutions of stride 2, leaky ReLU of slope 0.2, one dense output; all but the first are normalized."""
+    tf.keras.utils.set_random_seed(0)
+    settings = DiscriminatorSettings(widths=(3, 4), padding=padding)
+    discriminator = build_discriminator((15, 18, 2), settings)
+    random = np.random.default_rng(0)
+    discriminator.set_weights(
+        [weights + random.normal(0, 0.3, weights.shape) for weights in discriminator.get_weights()]
+    )
+    images = random.random((2, 15, 18, 2), np.float32)
+    kernel, bias = discriminator.get_layer("c0").get_weights()
+    x = tf.nn.leaky_relu(tf.nn.conv2d(images, kernel, 2, padding.upper()) + bias, 0.2)
+    (kernel,) = discriminator.get_layer("c1").get_weights()
+    x = discriminator.get_layer("c1_norm")(tf.nn.conv2d(x, kernel, 2, padding.upper()))
+    kernel, bias = discriminator.get_layer("score").get_weights()
+    expected = tf.reshape(tf.nn.leaky_relu(x, 0.2), [2, -1]) @ kernel + bias
+    np.testing.assert_allclose(discriminator(images), expected, atol=1e-4)
+
+
 def test_generator_with_other_widths_and_blocks() -> None:
     generator = build_generator((32, 32, 3), GeneratorSettings(widths=(4, 8, 16, 32), residual_blocks=1))
     assert generator.output_shape == (None, 32, 32, 3)

@@ -12,9 +12,10 @@ from log_lines import logged
 
 import advgan
 from advgan.attacks.advgan_attack import AdvGANAttack
+from advgan.classifiers.architectures import build_classifier
 from advgan.config.loading import dump_config, parse_config
 from advgan.config.settings import Config
-from advgan.data.datasets import load_dataset, scaled
+from advgan.data.datasets import Dataset, Split, load_dataset, scaled
 from advgan.environment import prepare_environment
 from advgan.errors import NonFiniteError
 from advgan.experiments import console, plan
@@ -296,6 +297,42 @@ def test_the_target_is_cached_by_all_that_determines_it(tmp_path: Path, monkeypa
     assert all(any(Path(advgan.__file__).parent.glob(pattern)) for pattern in classifier.TRAINED_BY)
     monkeypatch.setattr(classifier, "code_digest", lambda *_files: "of other code")
     assert target_digest(config, dataset, environment) != first.digest
+
+
+@pytest.mark.parametrize(("schedule", "batch_normalization"), [("linear", False), ("cosine", True)])
+def test_a_target_is_trained_as_keras_trains_it(schedule: str, batch_normalization: bool) -> None:
+    """Keras's own loop on the same batches, which numbers drawn by the seed and the epoch give."""
+    config = parse_config(
+        {
+            "seed": 1,
+            "target": {
+                "seed": 5,
+                "epochs": 2,
+                "batch_size": 4,
+                "learning_rate": 0.01,
+                "schedule": schedule,
+                "weight_decay": 0.02,
+                "batch_normalization": batch_normalization,
+            },
+        }
+    )
+    random = np.random.default_rng(0)
+    images = Split(random.integers(0, 256, (14, 12, 12, 1), np.uint8), random.integers(0, 3, 14).astype(np.int32))
+    trained = train_classifier(config, Dataset(images, images, images, 3, "0"))
+
+    keras.utils.set_random_seed(5)
+    reference = build_classifier((12, 12, 1), 3, config.target)
+    schedules = keras.optimizers.schedules
+    rate = schedules.CosineDecay(0.01, 6) if schedule == "cosine" else schedules.PolynomialDecay(0.01, 6, 0.0)
+    reference.compile(keras.optimizers.Adam(rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    for epoch in range(2):
+        order = np.random.default_rng([5, epoch]).permutation(14)
+        for start in (0, 4, 8):  # two images are left over
+            here = order[start : start + 4]
+            reference.train_on_batch(images.images[here] / np.float32(255), images.labels[here])
+    shown = scaled(images.images)
+    np.testing.assert_allclose(trained(shown, training=False), reference(shown, training=False), atol=1e-3)
+    assert np.abs(trained(shown, training=False).numpy()).max() > 0.1
 
 
 def test_weight_decay_shrinks_the_weights_of_a_target(tmp_path: Path) -> None:
