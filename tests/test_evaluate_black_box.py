@@ -23,6 +23,7 @@ from log_lines import logged
 
 from advgan import evaluate
 from advgan.attacks.advgan_attack import AdvGANAttack
+from advgan.attacks.baselines import noise_baselines
 from advgan.attacks.square import run_square
 from advgan.classifiers import checks as classifier_checks
 from advgan.classifiers.checks import PASS, WARN
@@ -30,7 +31,7 @@ from advgan.classifiers.classifier import Classifier
 from advgan.classifiers.query_counter import queries_in
 from advgan.config.loading import dump_config, load_config, parse_config
 from advgan.errors import AdvGANError, ConfigurationError
-from advgan.evaluation import checks
+from advgan.evaluation import attack_stages, checks
 from advgan.evaluation.queries import survival
 from advgan.experiments import console
 from advgan.experiments.evaluate import EvaluationRequest, evaluate_run, last_record
@@ -197,6 +198,35 @@ def test_the_attacks_are_those_that_a_black_box_allows(record: dict[str, Any]) -
     assert record["worst_case"]["successes"] >= max(
         attack["success"]["successes"] for attack in record["attacks"] if attack["images"] == COUNT
     )
+
+
+def test_square_is_counted_again_from_what_its_stage_left(
+    record: dict[str, Any], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with np.load(run / "evaluation" / "adversarial.npz") as arrays:
+        labels, counted, answers = arrays["y"], arrays["counted"], arrays["predictions"]
+    (stage,) = (run / "evaluation" / "stages").glob("square-*.npz")
+    with np.load(stage) as kept:
+        by_square, asked, reached = kept["predictions"] != labels[:OPTIMIZED], kept["asked"], kept["reached"]
+    square = record["attacks"][-1]
+    assert square["success"]["successes"] == (by_square & counted[:OPTIMIZED]).sum()
+    assert square["queries"] == asked.sum()
+    assert square["median_queries"] == np.median(asked[reached]) < np.median(asked[counted[:OPTIMIZED]])
+
+    again = Path(shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("state")))
+    monkeypatch.setattr(
+        attack_stages, "black_box_baselines", lambda _goal, epsilon, _restarts: noise_baselines(epsilon)
+    )
+    few = evaluate_run(request_of(again), command="a test")
+    assert few["attacks"][-1] == square
+    fooled = answers != labels
+    for name in ("uniform-noise", "sign-noise"):
+        (stage,) = (run / "evaluation" / "stages").glob(f"{name}-*.npz")
+        with np.load(stage) as kept:
+            fooled |= kept["predictions"] != labels
+    without = (fooled & counted).sum()
+    fooled[:OPTIMIZED] |= by_square
+    assert few["worst_case"]["successes"] == (fooled & counted).sum() > without
 
 
 def test_guards_and_card_do_not_look_for_a_gradient(record: dict[str, Any]) -> None:

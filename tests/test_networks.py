@@ -35,6 +35,37 @@ def test_classifiers_are_pinned_by_their_parameter_counts(architecture: str, par
 
 
 @pytest.mark.parametrize(
+    ("architecture", "layout"),
+    [
+        ("lenet", "valid1 pool valid1 pool flat relu linear"),
+        ("model_a", "valid1 valid1 flat relu linear"),
+        ("model_b", "same2 valid2 valid1 flat linear"),
+        ("model_c", "valid1 valid1 pool valid1 valid1 pool flat relu relu linear"),
+        ("madrylab", "same1 pool same1 pool flat relu linear"),
+    ],
+)
+def test_classifiers_compute_what_their_papers_lay_out(architecture: str, layout: str) -> None:
+    tf.keras.utils.set_random_seed(0)
+    model = build_classifier((28, 28, 1), 3, TargetSettings(architecture=architecture))
+    random = np.random.default_rng(0)
+    model.set_weights([weights + random.normal(0, 0.02, weights.shape) for weights in model.get_weights()])
+    images = random.random((2, 28, 28, 1), np.float32)
+    weights, x = iter(model.get_weights()), tf.constant(images)
+    for part in layout.split():
+        if part == "pool":
+            x = tf.nn.max_pool2d(x, 2, 2, "VALID")
+        elif part == "flat":
+            x = tf.reshape(x, [2, -1])
+        elif part in ("relu", "linear"):
+            x = x @ next(weights) + next(weights)
+            x = tf.nn.relu(x) if part == "relu" else x
+        else:
+            x = tf.nn.relu(tf.nn.conv2d(x, next(weights), int(part[-1]), part[:-1].upper()) + next(weights))
+    assert next(weights, None) is None
+    np.testing.assert_allclose(model(images, training=False), x, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
     "size", [(8, 8, 1), (9, 9, 3), (10, 13, 2), (28, 28, 1), (30, 31, 4), (32, 32, 3), (33, 40, 5)]
 )
 @pytest.mark.parametrize("upsampling", ["transposed", "resize"])

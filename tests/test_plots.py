@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from advgan.data.datasets import Split
 from advgan.goals import Untargeted
 from advgan.records.attack import Row
 from advgan.reports.image_grid import MISSED, REACHED, UNCOUNTED, rows_grid
-from advgan.reports.plots import distillation_curves
+from advgan.reports.plots import confusion, distillation_curves, one_of_each_class
 
 
 def test_distillation_curves_stand_over_the_queries_of_their_run() -> None:
@@ -44,9 +45,37 @@ def test_an_attack_on_files_shows_answers_by_name_and_the_scale_of_the_change() 
     assert [axis.get_title() for axis in axes[0]] == ["ant", r"\$bee", "a long n…"]
     assert [axis.get_title() for axis in axes[2]] == ["ant\n→ \\$bee", "\\$bee\n→ \\$bee", "a long n…\n→ ant"]
     assert [axis.title.get_color() for axis in axes[2]] == [REACHED, MISSED, UNCOUNTED]
+    for column in range(3):
+        assert np.allclose(axes[0, column].images[0].get_array(), clean[column, ..., 0])
+        assert np.allclose(axes[2, column].images[0].get_array(), (clean + change)[column, ..., 0])
     for column, axis in enumerate(axes[1]):
         assert np.allclose(axis.images[0].get_array(), change[column, ..., 0])
         assert axis.images[0].get_clim() == (-0.1, 0.1)
     assert [tick.get_text() for tick in figure.axes[9].get_yticklabels()] == ["−0.1", "0", "+0.1"]
     colour = rows_grid(np.repeat(clean, 3, axis=-1), np.repeat(clean, 3, axis=-1), 0.1, Untargeted(), rows, None)
+    tinted = clean + change * [1, 0, -1]
+    changes = rows_grid(np.repeat(clean, 3, axis=-1), tinted, 0.1, Untargeted(), rows, None).axes[3:6]
+    shown = np.stack([axis.images[0].get_array() for axis in changes])
+    assert np.allclose(shown, 0.5 + change / 0.2 * [1, 0, -1])  # grey is no change
     assert len(colour.axes) == 9 and colour.axes[6].get_title() == "0 → 1"
+
+
+def test_answers_are_shown_as_shares_of_their_true_class_before_and_under_attack() -> None:
+    clean, attacked = np.array([[6, 2], [0, 4]]), np.array([[1, 7], [4, 0]])
+    figure = confusion(clean, attacked)
+    assert [axis.get_title() for axis in figure.axes] == ["clean", "under attack"]
+    for axis, counts in zip(figure.axes, (clean, attacked), strict=True):
+        assert np.allclose(axis.images[0].get_array(), counts / [[8], [4]])
+        numbers = {(int(text.get_position()[1]), int(text.get_position()[0])): text.get_text() for text in axis.texts}
+        assert numbers == {
+            (row, column): str(counts[row, column]) for row, column in zip(*np.nonzero(counts), strict=True)
+        }
+        assert (axis.get_xlabel(), axis.get_ylabel()) == ("answer", "true class")
+
+
+def test_the_sample_has_the_first_right_image_of_each_class() -> None:
+    split = Split(np.arange(8, dtype=np.uint8).reshape(8, 1, 1, 1), np.array([2, 0, 0, 2, 1, 2, 0, 3], np.int32))
+    predictions = np.array([1, 1, 0, 2, 0, 2, 0, 3])
+    sample = one_of_each_class(split, predictions)
+    assert (sample.images.ravel().tolist(), sample.labels.tolist()) == ([2, 3, 7], [0, 2, 3])
+    assert one_of_each_class(split, predictions, most=2).labels.tolist() == [0, 2]
