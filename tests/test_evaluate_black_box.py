@@ -504,7 +504,9 @@ def test_square_uses_up_its_queries_where_nothing_succeeds_and_no_more(queries: 
         return np.stack([first, 1 - first], axis=1).astype(np.float32)  # always class 0
 
     labels = np.zeros(8, np.int32)
-    work = run_square(Classifier("box", scores, "0"), Untargeted(), images, labels, labels, 0.1, queries, seed=0)
+    work = run_square(
+        Classifier("box", "0", (12, 12, 3), scores), Untargeted(), images, labels, labels, 0.1, queries, seed=0
+    )
     found = work(lambda _: None)
     assert not found["reached"].any() and not found["predictions"].any()
     assert found["asked"].max() == queries  # a square that leaves an image as it is costs none

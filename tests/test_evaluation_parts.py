@@ -22,7 +22,7 @@ from advgan.attacks.baselines import (
     pgd_attack,
     run_baseline,
 )
-from advgan.classifiers.loading import Classifier
+from advgan.classifiers.classifier import Classifier
 from advgan.config.settings import DataSettings
 from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import AdvGANError
@@ -168,7 +168,7 @@ def brightness_classifier() -> Classifier:
         mean = tf.reduce_mean(tf.convert_to_tensor(images), axis=(1, 2, 3))
         return tf.stack([0.4 - mean, 0.1 - tf.abs(mean - 0.5), mean - 0.6], axis=1)
 
-    return Classifier("brightness", scores, "0" * 64)
+    return Classifier("brightness", "0" * 64, (8, 8, 1), scores)
 
 
 @pytest.mark.parametrize("goal", [Untargeted(), Targeted(2)], ids=str)
@@ -232,7 +232,7 @@ def test_pgd_is_foolboxs_with_its_defaults() -> None:
     classifier, labels = brightness_classifier(), np.ones(20, np.int32)
     made = pgd_attack(Untargeted(), 0.1)(foolbox_model(classifier), images, labels, np.random.default_rng(3))
     tf.random.set_seed(int(np.random.default_rng(3).integers(2**31)))
-    model = foolbox.models.TensorFlowModel(classifier.scores, bounds=(0, 1), device="/CPU:0")
+    model = foolbox.models.TensorFlowModel(classifier.logits, bounds=(0, 1), device="/CPU:0")
     _, expected, _ = foolbox.attacks.LinfPGD()(
         model, tf.constant(images), tf.constant(labels.astype(np.int64)), epsilons=0.1
     )

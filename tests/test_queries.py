@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 
 from advgan.attacks.advgan_attack import AdvGANAttack
-from advgan.classifiers.black_box import BlackBox
-from advgan.classifiers.query_counter import CountedOracle
+from advgan.classifiers.classifier import Classifier
+from advgan.classifiers.query_counter import QueryCounter
 from advgan.config.loading import parse_config
 from advgan.config.settings import Config
 from advgan.data.datasets import Dataset, Split
@@ -63,10 +63,10 @@ class Round:
         self.generator = keras.Model(image, convolution(image))
         convolution.set_weights([np.full((1, 1, 1, 1), -6, np.float32), np.full(1, 3, np.float32)])
         self.seen: list[np.ndarray] = []
-        self.oracle = CountedOracle(BlackBox("box", "0", self.answer), 3)
+        self.counter = QueryCounter(Classifier("box", "0", (8, 8, 1), self.answer, is_black_box=True), 3)
         self.attack = AdvGANAttack(self.generator, self.distilled, self.config.attack)
         plan = query_plan(self.config, COUNT, 10)
-        self.queries = Queries(self.oracle, self.attack, IMAGES, self.config, plan, folder / "rounds")
+        self.queries = Queries(self.counter, self.attack, IMAGES, self.config, plan, folder / "rounds")
 
     def answer(self, images: np.ndarray) -> np.ndarray:
         self.seen.append(images)
@@ -100,7 +100,7 @@ def test_every_answer_is_learned_with_its_own_image(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again[0], clean)
     assert len(clean) == len(set(places(adversarial, attacked()))) == 25
     np.testing.assert_allclose(on_adversarial, black_box(adversarial.astype(np.float32) / np.float32(255)), atol=1e-6)
-    assert round_.oracle.queries == {"clean": 25, "adversarial": 25, "validation": 0, "scoring": 0}
+    assert round_.counter.queries == {"clean": 25, "adversarial": 25, "validation": 0, "scoring": 0}
 
 
 @pytest.mark.parametrize("replay", [True, False])
@@ -126,7 +126,7 @@ def test_each_round_is_distilled_once_before_its_first_epoch_for_as_long_as_it_s
     state = build_state((8, 8, 1), round_.distilled, round_.config, 10, target_learns=True)
     log = MetricsLog(tmp_path, 0)
     dataset = Dataset(IMAGES, IMAGES, IMAGES, 3, "0")
-    distil = Distillation(state, round_.oracle, round_.attack, dataset, round_.config, tmp_path / "rounds", log)
+    distil = Distillation(state, round_.counter, round_.attack, dataset, round_.config, tmp_path / "rounds", log)
     done = []
     for epoch in range(4):  # two in each round
         state.position.epoch = epoch
@@ -168,7 +168,7 @@ def test_a_validation_counts_images_and_not_batches_or_all(tmp_path: Path, targe
     assert TargetValidation(round_.attack, IMAGES)() == {"validation_success": pytest.approx(success)}
 
     count = 50
-    found = BlackBoxValidation(round_.oracle, round_.attack, IMAGES, count, round_.config)()
+    found = BlackBoxValidation(round_.counter, round_.attack, IMAGES, count, round_.config)()
     labels = IMAGES.labels[:count]
     counted = np.asarray(goal.eligible(labels, box["clean"][:count]))
     assert 0 < counted.sum() < count
