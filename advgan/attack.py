@@ -68,15 +68,16 @@ def _attack(options: argparse.Namespace) -> int:
         settings_are_kept(options)
     images = open_images(options.input)
     import_tensorflow()  # takes seconds, so after the options were checked
-    from advgan.experiments.attack import AttackRequest, attack_files, results
+    from advgan.experiments.attack import AttackRequest, attack_files
+    from advgan.reports.terminal import attack_results
     from advgan.run_folder import run_of
 
     run = options.run if config is None else run_of(config)
     request = AttackRequest(run, images, options.output, options.target, options.resize, options.overwrite)
     with continued_by(SAME_COMMAND):
         record = attack_files(request, options.command)
-        print("\n".join(results(record, request.output)))
-    return SOME_LEFT_OUT if record["left_out"] else 0
+        print("\n".join(attack_results(record, request.output)))
+    return SOME_LEFT_OUT if record.left_out else 0
 
 
 if __name__ == "__main__":

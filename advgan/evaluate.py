@@ -124,8 +124,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     else:
         settings_are_kept(options, f", but for {JUDGING}")
     import_tensorflow()  # takes seconds, so after the options were checked
-    from advgan.experiments import console
     from advgan.experiments.evaluate import EvaluationRequest, evaluate_run
+    from advgan.reports.terminal import evaluation_results, own_pictures
     from advgan.run_folder import is_reference_run, run_of
 
     run, images = options.run, options.images
@@ -150,7 +150,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     )
     with continued_by(SAME_COMMAND):
         record = evaluate_run(request, options.command)
-        print("\n".join([*console.evaluation_results(record, request.folder), console.own_pictures(run)]))
+        print("\n".join([*evaluation_results(record, request.folder), own_pictures(run)]))
     return 0
 
 
@@ -168,7 +168,7 @@ def _compare(options: argparse.Namespace) -> int:
             raise ConfigurationError(f"--{name}", given, "--compare takes runs against their own targets only")
     import_tensorflow()  # takes seconds, so after the options were checked
     from advgan.experiments.compare import Comparison, compare
-    from advgan.experiments.console import comparison_results
+    from advgan.reports.terminal import comparison_results
 
     comparison = Comparison(tuple(options.compare), options.output, options.images, options.restarts, options.optimized)
     with continued_by(SAME_COMMAND):

@@ -38,6 +38,11 @@ class Rate:
         return f"{self.rate:.2%} [{self.low:.2%}, {self.high:.2%}] of {self.n:,}"
 
 
+def share(hits: np.ndarray) -> Rate:
+    """How many of all: booleans of shape (n,)."""
+    return Rate.of(int(hits.sum()), len(hits))
+
+
 def success_rate(goal: Goal, labels: np.ndarray, clean: np.ndarray, answers: np.ndarray) -> Rate:
     """The share of the images that count on which the goal was reached.
 
@@ -45,8 +50,7 @@ def success_rate(goal: Goal, labels: np.ndarray, clean: np.ndarray, answers: np.
         goal: says which images count, and when it is reached.
         labels, clean, answers: classes, answers on the clean images and under attack; integers of shape (n,).
     """
-    counted = goal.eligible(labels, clean)
-    return Rate.of(int((counted & goal.reached(labels, answers)).sum()), int(counted.sum()))
+    return share(goal.reached(labels, answers)[goal.eligible(labels, clean)])
 
 
 def success_by_class(

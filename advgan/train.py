@@ -50,6 +50,7 @@ def _train(options: argparse.Namespace) -> int:
     from advgan.experiments import console
     from advgan.experiments.plan import check
     from advgan.experiments.train import train
+    from advgan.reports.terminal import run_results
     from advgan.run_folder import latest_run, load_run_config, new_run_directory
 
     run_directory = None
@@ -68,7 +69,7 @@ def _train(options: argparse.Namespace) -> int:
     run_directory = run_directory or new_run_directory(config)
     with continued_by(f"continue with: {command_for('train', '--resume', run_directory)}"):
         summary = train(plan, run_directory, options.command)
-        print("\n".join(console.results(summary, run_directory)))
+        print("\n".join(run_results(summary, run_directory)))
     return 0
 
 

@@ -72,8 +72,9 @@ def _attack(options: argparse.Namespace) -> int:
         config = load_config(find_config("mnist_blackbox.yaml"), [*overrides, f"oracle.black_box={url}"])
         run_directory = new_run_directory(config)
         summary = train_and_evaluate(config, run_directory)
-        queries = summary["black_box"]["queries"]
-        print(f"Success        {summary['test']['success']['rate']:.2%} of the test images")
+        assert summary.black_box is not None
+        queries = summary.black_box.queries
+        print(f"Success        {summary.test.success.rate:.2%} of the test images")
         print(f"Queries        {queries}, {sum(queries.values())} in all")
         print(f"Server counted {counted_by_the_server(url)}")
     return 0

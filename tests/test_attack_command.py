@@ -282,7 +282,7 @@ def test_quiet_leaves_results_and_warnings_verbose_adds_files_and_the_library_pr
     _, out, _ = on_reference(capsys, "in", "--overwrite", "--verbose")
     assert "Run            " in out and f"wrote {Path('out', 'attack.csv')}\n" in out
     request = AttackRequest(reference_run(), open_images(Path("in")), Path("other"))
-    assert attack_files(request)["images"] == 2
+    assert attack_files(request).images == 2
     assert capsys.readouterr() == ("", "")
 
 

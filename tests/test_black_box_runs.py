@@ -24,10 +24,11 @@ from advgan.config.loading import dump_config, parse_config
 from advgan.config.settings import Config
 from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import AdvGANError, BlackBoxUnavailable, ConfigurationError, Interrupted
-from advgan.experiments import console
 from advgan.experiments.plan import check
 from advgan.experiments.train import train_and_evaluate
 from advgan.files import read_json
+from advgan.records.summary import Summary
+from advgan.reports.terminal import run_results
 from advgan.run_folder import load_run_config, new_run_directory
 from advgan.training.metrics_log import read_rows
 from advgan.training.query_plan import query_plan
@@ -109,7 +110,10 @@ def test_every_query_is_counted_and_stated(finished: tuple[Config, Path, list[st
     assert [row["queries"] for row in epochs] == [1200 + 400, 1200 + 400 + 1400, 1200 + 400 + 2800]
     assert {"validation_success_distilled", "agreement_clean", "agreement_adversarial"} <= epochs[0].keys()
     assert [row["round"] for row in rows(run) if row["kind"] == "distillation"] == [1, 2, 3]
-    assert any("queries for the attack" in line and "4,400" in line for line in console.results(summary, run))
+    assert any(
+        "queries for the attack" in line and "4,400" in line
+        for line in run_results(Summary.read(run / "summary.json"), run)
+    )
 
 
 def test_only_answers_are_used(
@@ -142,7 +146,7 @@ def answer(images):
     )
     alone = settings(tmp_path, oracle={"black_box": "table_of_answers:answer", "training_images": 1200})
     again = new_run_directory(alone)
-    summary = train_and_evaluate(alone, again)
+    summary = train_and_evaluate(alone, again).as_json()
     assert not (again / "target.keras").exists()
     assert digests(again) == digests(run)
     assert summary["black_box"]["queries"] == read_json(run / "summary.json")["black_box"]["queries"]
@@ -293,7 +297,7 @@ def test_a_budget_is_spread_kept_and_told(tmp_path: Path) -> None:
     assert planned.validation == 25
     assert planned.clean + sum(planned.adversarial) == 600 and planned.clean == 200
     with logged() as lines:
-        summary = train_and_evaluate(config, new_run_directory(config))
+        summary = train_and_evaluate(config, new_run_directory(config)).as_json()
     queries = summary["black_box"]["queries"]
     assert queries["clean"] + queries["adversarial"] + queries["validation"] == 700
     assert any(
@@ -326,12 +330,15 @@ def test_each_way_to_ask_asks_what_it_says(
     tmp_path: Path, changes: dict[str, dict[str, Any]], expected: dict[str, int]
 ) -> None:
     config = settings(tmp_path, **changes)
-    summary = train_and_evaluate(config, run := new_run_directory(config))
+    summary = train_and_evaluate(config, run := new_run_directory(config)).as_json()
     queries = summary["black_box"]["queries"]
     assert {purpose: queries[purpose] for purpose in expected} == expected
     if not expected["validation"]:  # nothing tells the generators apart, so it is the last
         assert summary["generator_weights_sha256"] == summary["generator_last_weights_sha256"]
-        assert any("On the test images, last generator" in line for line in console.results(summary, run))
+        assert any(
+            "On the test images, last generator" in line
+            for line in run_results(Summary.read(run / "summary.json"), run)
+        )
     assert summary["test"]["success"]["n"] > 150
 
 
@@ -427,7 +434,7 @@ def test_a_keras_file_that_returns_probabilities_and_has_no_gradient_is_a_black_
     content = (tmp_path / "own.keras").read_bytes()
     config = settings(tmp_path, oracle={"black_box": str(tmp_path / "own.keras"), "training_images": 1200})
     again = new_run_directory(config)
-    summary = train_and_evaluate(config, again)
+    summary = train_and_evaluate(config, again).as_json()
     assert (again / "target.keras").read_bytes() == (tmp_path / "own.keras").read_bytes() == content
     assert summary["test"]["clean_accuracy"] == read_json(run / "summary.json")["test"]["clean_accuracy"]
     inside.save(tmp_path / "own.keras")

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from advgan import AdvGANAttack, evaluate, train
-from advgan.classifiers.checks import PASS, check_answers
+from advgan.classifiers.checks import check_answers
 from advgan.classifiers.loading import load_classifier
 from advgan.config.loading import parse_config
 from advgan.config.settings import AttackSettings, DataSettings
@@ -20,6 +20,7 @@ from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import AdvGANError
 from advgan.experiments.train import train_and_evaluate
 from advgan.files import read_json
+from advgan.records.finding import PASS
 from advgan.run_folder import new_run_directory
 
 keras = tf.keras
@@ -59,7 +60,7 @@ def test_half_precision_logits_under_a_name_are_trained_against(
         }
     )
     run = new_run_directory(config)
-    summary = train_and_evaluate(config, run)
+    summary = train_and_evaluate(config, run).as_json()
     attack = AdvGANAttack.load(run)
     adversarial = attack.generate(IMAGES)
     halved = [

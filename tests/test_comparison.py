@@ -19,12 +19,13 @@ import advgan
 from advgan import environment, evaluate
 from advgan.config.loading import dump_config
 from advgan.errors import AdvGANError, Interrupted
-from advgan.experiments import compare as compare_experiment
 from advgan.experiments import evaluate as evaluate_experiment
 from advgan.experiments.compare import Comparison, compare
 from advgan.experiments.evaluate import EvaluationRequest, evaluate_run, last_record
 from advgan.experiments.retrain import plan_retraining, retrain
 from advgan.metrics import Rate
+from advgan.records.comparison import ComparisonRecord
+from advgan.records.evaluation import Evaluation
 from advgan.reports.comparison import compared, comparison_page, differences
 from advgan.run_folder import load_run_config
 
@@ -50,7 +51,7 @@ def runs(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 def record(runs: tuple[Path, Path]) -> dict[str, Any]:
     """The first run's evaluation, with points trained anew."""
     request = EvaluationRequest(runs[0], images=COUNT, optimized_images=1, retrain=(0.3, EPSILON, 0.0, EPSILON))
-    return evaluate_run(request, command="a test")
+    return evaluate_run(request, command="a test").as_json()
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def content(runs: tuple[Path, Path], record: dict[str, Any]) -> Iterator[dict[st
     """The comparison; the first run's evaluation is there, the second's is not."""
     assert record
     written = (runs[0] / f"evaluation-first-{COUNT}" / "evaluation.json").stat().st_mtime_ns
-    yield compare(Comparison(runs, images=COUNT, optimized_images=1), command="a <test>")
+    yield compare(Comparison(runs, images=COUNT, optimized_images=1), command="a <test>").as_json()
     assert (runs[0] / f"evaluation-first-{COUNT}" / "evaluation.json").stat().st_mtime_ns == written
 
 
@@ -93,7 +94,7 @@ def test_a_retrained_point_is_counted_again(runs: tuple[Path, Path], record: dic
 
 def test_the_report_shows_retrained_points(runs: tuple[Path, Path], record: dict[str, Any]) -> None:
     html = (runs[0] / f"evaluation-first-{COUNT}" / "report.html").read_text(encoding="utf-8")
-    assert "Trained anew at other epsilons" in html
+    assert "Retrained at other epsilons" in html
     assert f"{record['retrained'][1]['success']['rate']:.2%}" in html
 
 
@@ -141,7 +142,7 @@ def test_the_table_says_what_the_evaluations_say(
 ) -> None:
     folder = runs[0] / f"comparison-first-{COUNT}"
     assert json.loads((folder / "comparison.json").read_text()) == content
-    assert content["schema"] == compare_experiment.SCHEMA
+    assert content["schema"] == ComparisonRecord.newest
     second = json.loads((runs[1] / f"evaluation-first-{COUNT}" / "evaluation.json").read_text())
     for row, evaluation in zip(content["runs"], (record, second), strict=True):
         for key in ("success", "success_8_bit", "clean_accuracy", "epsilon", "seconds_per_1000_images"):
@@ -183,7 +184,7 @@ def test_each_difference_is_named(record: dict[str, Any], changed: dict[str, Any
     other = {**record}
     for key, value in changed.items():
         other[key] = {**record[key], **value} if isinstance(value, dict) else value
-    found = differences(other, record)
+    found = differences(Evaluation.model_validate(other), Evaluation.model_validate(record))
     assert len(found) == (words is not None)
     assert words is None or found[0].startswith(words)
 
@@ -207,14 +208,15 @@ def test_an_evaluation_is_out_of_date_when_what_it_was_made_of_changes(
 ) -> None:
     run = Path(shutil.copytree(runs[0], tmp_path / "run", ignore=shutil.ignore_patterns("retrained", "stages")))
     request = EvaluationRequest(run, images=COUNT)
-    assert last_record(request) == (record, True)
+    found = Evaluation.model_validate(record)
+    assert last_record(request) == (found, True)
     assert last_record(EvaluationRequest(run)) == (None, False)  # all images: that is another folder
     with monkeypatch.context() as changed:  # the same commit, with a change that is not committed
         changed.setattr(evaluate_experiment, "code_digest", lambda: "of other files")
-        assert last_record(request) == (record, False)
+        assert last_record(request) == (found, False)
     with (run / "generator.keras").open("ab") as file:
         file.write(b"\0")
-    assert last_record(request) == (record, False)
+    assert last_record(request) == (found, False)
 
 
 def test_code_that_is_not_committed_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,9 +24,10 @@ from advgan.attacks.baselines import baselines
 from advgan.config.loading import dump_config
 from advgan.errors import AdvGANError
 from advgan.evaluation import attack_stages
-from advgan.experiments import console
 from advgan.experiments import evaluate as evaluate_experiment
 from advgan.experiments.evaluate import EvaluationRequest, evaluate_run
+from advgan.records.evaluation import Evaluation
+from advgan.reports.terminal import evaluation_results
 from advgan.run_folder import latest_finished_run, load_run_config
 
 keras = tf.keras
@@ -43,7 +44,7 @@ def run(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def record(run: Path) -> dict[str, Any]:
-    return evaluate_run(EvaluationRequest(run, optimized_images=OPTIMIZED), command="a test")
+    return evaluate_run(EvaluationRequest(run, optimized_images=OPTIMIZED), command="a test").as_json()
 
 
 @pytest.fixture(scope="module")
@@ -157,9 +158,12 @@ def test_the_evaluation_agrees_with_what_training_measured(run: Path, record: di
 
 
 def test_fewer_images_are_marked_and_nothing_stale_stays(run: Path, tmp_path: Path) -> None:
-    record = evaluate_run(EvaluationRequest(run, output=tmp_path / "few", images=50, optimized_images=1))
+    record = evaluate_run(EvaluationRequest(run, output=tmp_path / "few", images=50, optimized_images=1)).as_json()
     assert (record["data"]["images"], record["data"]["of"], record["data"]["all_test_images"]) == (50, COUNT, False)
-    assert any("the first 50 of 200 test images" in line for line in console.evaluation_results(record, tmp_path))
+    assert any(
+        "the first 50 of 200 test images" in line
+        for line in evaluation_results(Evaluation.model_validate(record), tmp_path)
+    )
     assert record["clean_accuracy"]["n"] == 50
 
 
@@ -183,12 +187,12 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(
 
     request = EvaluationRequest(run, output=output, images=few, optimized_images=1)
     with logged() as lines:
-        again = evaluate_run(request)
+        again = evaluate_run(request).as_json()
     assert kept.stat().st_mtime_ns == before
     assert any(line.startswith("Found already") and "advgan" in line for line in lines)
     same_rate(again["success"], int(archive["success"][:few].sum()), int(archive["counted"][:few].sum()))
     kept.write_bytes(kept.read_bytes()[:1000])  # damaged: worked out again
-    once_more = evaluate_run(request)
+    once_more = evaluate_run(request).as_json()
     for name in ("success", "success_8_bit", "confusion_under_attack", "distortion", "curve", "attacks", "worst_case"):
         assert once_more[name] == again[name]
 
@@ -279,7 +283,7 @@ def test_a_targeted_run_counts_other_images_and_leaves_fgsm_out(run: Path, tmp_p
     config = load_run_config(targeted)
     attack = config.attack.model_copy(update={"goal": "targeted", "target_class": 7})
     (targeted / "config.yaml").write_text(dump_config(config.model_copy(update={"attack": attack})))
-    record = evaluate_run(EvaluationRequest(targeted, images=60, optimized_images=2))
+    record = evaluate_run(EvaluationRequest(targeted, images=60, optimized_images=2)).as_json()
     with np.load(targeted / "evaluation-first-60" / "adversarial.npz") as archive:
         arrays = dict(archive)
     clean, answers = (target.predict(arrays[name], verbose=0).argmax(axis=1) for name in ("x", "x_adv"))

@@ -26,22 +26,23 @@ from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.attacks.baselines import noise_baselines
 from advgan.attacks.square import run_square
 from advgan.classifiers import checks as classifier_checks
-from advgan.classifiers.checks import PASS, WARN
 from advgan.classifiers.classifier import Classifier
 from advgan.classifiers.query_counter import queries_in
 from advgan.config.loading import dump_config, load_config, parse_config
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation import attack_stages, checks
 from advgan.evaluation.queries import survival
-from advgan.experiments import console
 from advgan.experiments.evaluate import EvaluationRequest, evaluate_run, last_record
 from advgan.experiments.export import export_run
 from advgan.experiments.train import train_and_evaluate
 from advgan.files import file_digest
 from advgan.goals import Goal, Targeted, Untargeted
 from advgan.metrics import Rate
+from advgan.records.evaluation import Evaluation
+from advgan.records.finding import PASS, WARN
 from advgan.reports.comparison import differences
 from advgan.reports.evaluation_page import in_words
+from advgan.reports.terminal import evaluation_results
 from advgan.run_folder import new_run_directory
 
 COUNT, OPTIMIZED, QUERIES = 60, 12, 40  # test images; those Square attacks, and with how many queries each
@@ -120,7 +121,7 @@ def evaluated(run: Path, box: ModuleType) -> tuple[dict[str, Any], int, list[str
     box.seen.clear()  # type: ignore[attr-defined]
     before, journal = box.asked, (run / "answers.bin").read_bytes()  # type: ignore[attr-defined]
     with logged() as lines:
-        record = evaluate_run(request_of(run), command="a test")
+        record = evaluate_run(request_of(run), command="a test").as_json()
     assert (run / "answers.bin").read_bytes() == journal
     return record, box.asked - before, lines  # type: ignore[attr-defined]
 
@@ -167,7 +168,7 @@ def test_every_query_is_counted_and_that_of_the_attack_apart(
     assert queries["per_image"] == 1900 / COUNT
     assert queries["scoring_in_training"] == stated["scoring"]
     assert sum(queries_in(run / "answers.bin", 10).values()) == 1900 + stated["scoring"]
-    text = "\n".join([*lines, *console.evaluation_results(record, run)])
+    text = "\n".join([*lines, *evaluation_results(Evaluation.model_validate(record), run)])
     assert "queries for the attack" in text and "1,900" in text and f"{asked:,}" in text
     assert "success on the distilled network" in text
 
@@ -258,7 +259,7 @@ def test_the_report_says_and_draws_what_success_cost(record: dict[str, Any], run
     assert "Queries to the black box" in html and "1,900" in html
     assert 'alt="Success against queries"' in html
     assert "success on the distilled network" in html
-    words = in_words(record)
+    words = in_words(Evaluation.model_validate(record))
     assert "1,900 queries to the black box" in words and f"at most {QUERIES} queries an image" in words
 
 
@@ -267,13 +268,13 @@ def test_a_second_call_asks_nothing_and_so_does_one_that_lost_its_stages(
 ) -> None:
     before = {**record, "environment": None}
     monkeypatch.setattr(box, "left", box.asked)
-    again = evaluate_run(request_of(run), command="a test")
+    again = evaluate_run(request_of(run), command="a test").as_json()
     assert {**again, "environment": None} == before
     found, current = last_record(request_of(run))
-    assert current and found == again
+    assert current and found is not None and found.as_json() == again
     for stage in (run / "evaluation" / "stages").glob("*.npz"):
         stage.unlink()
-    lost = evaluate_run(request_of(run), command="a test")
+    lost = evaluate_run(request_of(run), command="a test").as_json()
     for key in ("success", "queries", "queries_curve", "curve", "distilled", "worst_case"):
         assert lost[key] == record[key]
 
@@ -283,11 +284,11 @@ def test_without_art_square_is_not_measured_and_all_else_is(
 ) -> None:
     shutil.copytree(run / "evaluation", tmp_path / "copy")
     monkeypatch.setitem(sys.modules, "art.attacks.evasion.square_attack", None)
-    found = evaluate_run(request_of(run, output=tmp_path / "copy"))
+    found = evaluate_run(request_of(run, output=tmp_path / "copy")).as_json()
     assert found["success"] == record["success"] and found["queries_curve"] is None
     [missing] = found["attacks_left_out"]
     assert missing == {"name": "square", "reason": "not measured: pip install adversarial-robustness-toolbox"}
-    lines = console.evaluation_results(found, tmp_path)
+    lines = evaluation_results(Evaluation.model_validate(found), tmp_path)
     assert any("square" in line and "not measured: pip install" in line for line in lines)
     assert "not measured: pip install" in (tmp_path / "copy" / "report.html").read_text()
     card = {line["item"]: line for line in found["card"]}
@@ -346,7 +347,9 @@ def test_another_target_is_attacked_with_its_gradient(run: Path, box: Any, tmp_p
     """The distilled network itself, say: no answer of the black box is in it."""
     before = box.asked
     target = str(run / "distilled.keras")
-    found = evaluate_run(EvaluationRequest(run, tmp_path / "white", images=20, optimized_images=1, target=target))
+    found = evaluate_run(
+        EvaluationRequest(run, tmp_path / "white", images=20, optimized_images=1, target=target)
+    ).as_json()
     assert box.asked == before
     assert "queries" not in found and "square_queries" not in found["options"]
     assert {"fgsm", "pgd-40", "fmn"} <= {attack["name"] for attack in found["attacks"]}
@@ -366,7 +369,7 @@ def test_a_black_box_that_is_a_file_is_scored_by_its_answers_alone(
     summary["black_box"] |= {"digest": file_digest(copy / "target.keras"), "answers": "labels"}
     (copy / "summary.json").write_text(json.dumps(summary))
     monkeypatch.setattr(classifier_checks, "check_gradients", None)  # nobody may call it
-    found = evaluate_run(EvaluationRequest(copy, images=20, optimized_images=3, square_queries=10))
+    found = evaluate_run(EvaluationRequest(copy, images=20, optimized_images=3, square_queries=10)).as_json()
     assert found["distilled"]["agreement_adversarial"]["rate"] == 1
     assert found["target"]["sha256"] == file_digest(copy / "target.keras")
     assert found["target"]["weights_sha256"] is not None
@@ -386,8 +389,9 @@ def test_runs_are_compared_and_other_knowledge_is_named(
     printed = capsys.readouterr().out
     assert printed.count("Found already") == 2 and "Not a fair comparison" not in printed
     assert json.loads((run / "comparison" / "comparison.json").read_text())["runs"][1]["fair"]
-    white = {key: value for key, value in record.items() if key != "queries"}
-    assert differences(white, record) == ["another knowledge of the target (its gradients, not only its answers)"]
+    black = Evaluation.model_validate(record)
+    white = black.model_copy(update={"queries": None})
+    assert differences(white, black) == ["another knowledge of the target (its gradients, not only its answers)"]
 
 
 def test_the_attack_loads_without_a_target_and_is_exported(run: Path, tmp_path: Path) -> None:
@@ -457,8 +461,8 @@ def test_squares_queries_are_those_counted_one_by_one(box: Any, goal: Goal) -> N
     assert found["linf"].max() <= EPSILON + 1e-6
     points = survival(goal, labels, clean, found["asked"], found["reached"])
     for point in points:
-        within = counted & found["reached"] & (found["asked"] <= point["queries_per_image"])
-        assert point["success"] == within.sum() / counted.sum()
+        within = counted & found["reached"] & (found["asked"] <= point.queries_per_image)
+        assert point.success == within.sum() / counted.sum()
 
 
 def test_square_is_arts_own_search(box: Any) -> None:

@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 from advgan.experiments.evaluate import EvaluationRequest, evaluate_run
+from advgan.records.evaluation import Evaluation
 from advgan.reports.checklist import report_card
 from advgan.reports.evaluation_page import in_words, page
 
@@ -28,7 +29,8 @@ def run(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def record(run: Path) -> dict[str, Any]:
-    return evaluate_run(EvaluationRequest(run, images=60, optimized_images=2), command="python -m <it> & more")
+    request = EvaluationRequest(run, images=60, optimized_images=2)
+    return evaluate_run(request, command="python -m <it> & more").as_json()
 
 
 @pytest.fixture(scope="module")
@@ -96,19 +98,19 @@ def test_the_page_says_what_the_record_says(html: str, record: dict[str, Any]) -
 
 
 def test_the_summary_in_words(record: dict[str, Any]) -> None:
-    words = in_words(record)
+    words = in_words(Evaluation.model_validate(record))
     assert f"of the {record['success']['n']} test images that are classified correctly when clean" in words
     assert "of the first 60 clean test images" in words
     targeted = {**record, "goal": "targeted", "target_class": 3}
-    assert "are classified as class 3" in in_words(targeted)
+    assert "are classified as class 3" in in_words(Evaluation.model_validate(targeted))
 
 
 def statuses(record: dict[str, Any]) -> dict[str, str]:
-    return {line.item: line.status for line in report_card(record)}
+    return {line.item: line.status for line in report_card(Evaluation.model_validate(record))}
 
 
 def test_the_card_has_a_reason_for_every_line(record: dict[str, Any]) -> None:
-    lines = report_card(record)
+    lines = report_card(Evaluation.model_validate(record))
     assert len(lines) > 35
     assert len({line.item for line in lines}) == len(lines)
     assert {line.status for line in lines} == STATUSES
@@ -125,10 +127,12 @@ def test_the_card_follows_the_record(record: dict[str, Any]) -> None:
 
     other = copy.deepcopy(record)
     other["data"]["all_test_images"] = True
-    same = {"name": "itself", "sha256": record["target"]["sha256"], "success": record["success"]}
+    rates = {name: record[name] for name in ("clean_accuracy", "accuracy_under_attack", "success")}
+    same = {"name": "itself", "sha256": record["target"]["sha256"], **rates}
     other["transfer"] = [same]
     assert statuses(other)["Black-box, transfer and noise attacks were tried"] == "warn"  # that is no transfer
-    other["transfer"] = [same, {"name": "another", "sha256": "0", "success": {**record["success"], "rate": 0.01}}]
+    weaker = {**record["success"], "rate": 0.01}
+    other["transfer"] = [same, {**rates, "name": "another", "sha256": "0", "success": weaker}]
     next(attack for attack in other["attacks"] if attack["name"] == "pgd-40")["settings"]["restarts"] = 10
     after = statuses(other)
     for item in (
@@ -176,8 +180,8 @@ def test_a_transfer_is_held_against_the_best_white_box_attack_and_kinds_of_attac
 
 
 def test_the_page_shows_marks(record: dict[str, Any]) -> None:
-    assert "Marked:" not in page({**record, "guards": []}, [])
+    assert "Marked:" not in page(Evaluation.model_validate({**record, "guards": []}), [])
     guard = {"guard": "iterative beats single step", "status": "warn", "reason": "FGSM <80 %>", "remedy": "Look & see."}
-    text = read(page({**record, "guards": [guard]}, [])).text
+    text = read(page(Evaluation.model_validate({**record, "guards": [guard]}), [])).text
     assert "Marked: iterative beats single step." in text
     assert "FGSM <80 %>. Look & see." in text

@@ -15,7 +15,6 @@ from scipy.stats import binomtest
 from advgan import evaluate
 from advgan.attacks.baselines import Baseline, baselines, pgd_attack, run_baseline
 from advgan.classifiers import checks as classifier_checks
-from advgan.classifiers.checks import NOT_CHECKED, PASS, WARN
 from advgan.classifiers.classifier import Classifier
 from advgan.config.settings import DataSettings
 from advgan.data.datasets import Split, load_dataset, scaled
@@ -25,6 +24,7 @@ from advgan.evaluation.curve import curve_answers, epsilons_of_curve, success_cu
 from advgan.experiments.evaluate import EvaluationRequest, evaluate_run
 from advgan.goals import Untargeted
 from advgan.metrics import Rate, success_rate
+from advgan.records.finding import NOT_CHECKED, PASS, WARN
 
 keras = tf.keras
 COUNT, EPSILON = 120, 0.3

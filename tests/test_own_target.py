@@ -71,7 +71,7 @@ def test_a_run_attacks_the_users_own_classifier_and_leaves_it_as_it_is(
     )
     run = new_run_directory(config).absolute()
     with logged() as lines:
-        summary = train_and_evaluate(config, run)
+        summary = train_and_evaluate(config, run).as_json()
 
     assert Path("own.keras").read_bytes() == (run / "target.keras").read_bytes() == content
     assert read_json(run / "target.json") == {"digest": hashlib.sha256(content).hexdigest(), "seconds": 0.0}
@@ -87,7 +87,7 @@ def test_a_run_attacks_the_users_own_classifier_and_leaves_it_as_it_is(
 
     (run / "summary.json").unlink()  # as if it had been killed before its end
     monkeypatch.chdir("/")  # resumed from anywhere
-    again = train_and_evaluate(load_run_config(run), run)
+    again = train_and_evaluate(load_run_config(run), run).as_json()
     assert again["generator_weights_sha256"] == summary["generator_weights_sha256"]
     (run / "summary.json").unlink()
     inside.save(tmp_path / "own.keras")

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from scipy.stats import binomtest
 
-from advgan import reproduce
+from advgan import reference_run, reproduce
 from advgan.config.loading import dump_config
 from advgan.config.settings import Config
 from advgan.config.table import Table, find_table, load_table
@@ -17,6 +17,8 @@ from advgan.experiments import reproduce as reproduce_experiment
 from advgan.experiments import train as train_experiment
 from advgan.files import read_json
 from advgan.metrics import Rate
+from advgan.records.evaluation import QueryCurve, QueryPoint
+from advgan.records.results_table import DoneRun, TableRecord, TableSection
 from advgan.reports.plots import success_against_queries
 from advgan.reports.results_table import as_markdown, points_against_queries
 from advgan.run_folder import located
@@ -138,6 +140,9 @@ def done(name: str, seed: int, successes: int, title: str = "First", **changes: 
         "row": name,
         "seed": seed,
         "folder": f"runs/{name}-01234567/seed-{seed}",
+        "config": "mnist.yaml",
+        "set": [],
+        "command": f"python -m advgan.train --config mnist.yaml --set seed={seed}",
         "state": "done",
         "commits": ["abc"],
         "environments": [ENVIRONMENT],
@@ -154,21 +159,23 @@ def done(name: str, seed: int, successes: int, title: str = "First", **changes: 
 
 def asked(name: str, seed: int, successes: int, title: str = "First", **changes: Any) -> dict[str, Any]:
     queries = {"clean": 30_000, "adversarial": 15_000, "validation": 5_000, "scoring": 12_345}
-    distilled = {"architecture": "lenet", "success": vars(Rate.of(985, 990))}
+    agreement = {"agreement_clean": 0.99, "agreement_adversarial": 0.9}
+    distilled = {"architecture": "lenet", "success": vars(Rate.of(985, 990)), **agreement}
     return done(name, seed, successes, title, **{"queries": queries, "distilled": distilled, **changes})
 
 
 def page(rows: list[dict[str, Any]], runs: list[dict[str, Any]], **changes: Any) -> str:
     first = {"title": "First", "text": None, "picture": None, "rows": rows, **changes}
-    return as_markdown(
-        {
-            "title": "Small",
-            "text": "An introduction.",
-            "command": "python -m advgan.reproduce small",
-            "sections": [first],
-            "runs": runs,
-        }
-    )
+    content = {
+        "schema": 1,
+        "table": "small",
+        "title": "Small",
+        "text": "An introduction.",
+        "command": "python -m advgan.reproduce small",
+        "sections": [first],
+        "runs": runs,
+    }
+    return as_markdown(TableRecord.model_validate(content))
 
 
 def lines_of(text: str) -> dict[str, list[str]]:
@@ -238,7 +245,8 @@ def test_times_are_in_the_largest_unit_that_tells_them_apart(seconds: float, wor
 
 
 def test_seeds_that_are_missing_or_failed_are_told() -> None:
-    failed = {"section": "First", "row": "two", "seed": 1, "state": "failed", "folder": "x", "problem": "L is\nNaN"}
+    which = {key: done("two", 1, 500)[key] for key in ("section", "row", "seed", "folder", "config", "set", "command")}
+    failed = {**which, "state": "failed", "problem": "L is\nNaN"}
     rows = [described("one", [0, 1, 2]), described("two", [0, 1]), described("three", [0, 1]), described("four", [1])]
     text = page(rows, [done("one", 1, 960), done("two", 0, 960), failed, {**failed, "row": "four"}])
     cells = lines_of(text)
@@ -280,22 +288,24 @@ def test_a_run_without_a_checkout_has_an_unknown_commit() -> None:
 
 
 def test_the_picture_has_a_point_for_each_black_box_and_the_curves_of_the_evaluations() -> None:
-    curve = {"name": "Square", "points": [{"queries_per_image": x, "success": x / 1000} for x in (0, 10, 100, 1000)]}
+    steps = [QueryPoint(queries_per_image=x, success=x / 1000) for x in (0, 10, 100, 1000)]
+    curve = QueryCurve(name="Square", points=tuple(steps))
     runs = [
         asked("few", 0, 500, queries_curve=curve),
         asked("many", 0, 900, queries_curve=curve),
         done("white", 0, 990),
     ]
     rows = [described(name, [0]) for name in ("few", "many", "white", "later")]
-    points, curves = points_against_queries({"title": "First", "rows": rows}, runs)
-    assert [(point["name"], point["queries_per_image"]) for point in points] == [("few", 50), ("many", 50)]
-    assert points[0]["success"] == vars(Rate.of(500, 990))
+    section = TableSection.model_validate({"title": "First", "text": None, "picture": None, "rows": rows})
+    points, curves = points_against_queries(section, [DoneRun.model_validate(run) for run in runs])
+    assert [(point.name, point.queries_per_image) for point in points] == [("few", 50), ("many", 50)]
+    assert points[0].success == Rate.of(500, 990)
     assert curves == [curve]
     axis = success_against_queries(points, curves).axes[0]
     assert axis.get_xscale() == "log"
     assert sorted(axis.get_legend_handles_labels()[1]) == ["AdvGAN, few", "AdvGAN, many", "Square"]
     assert list(axis.lines[-1].get_xdata()) == [10, 100, 1000]
-    with_intervals = {"name": "S", "points": [{"queries_per_image": 10.0, "success": vars(Rate.of(1, 2))}]}
+    with_intervals = QueryCurve(name="S", points=(QueryPoint(queries_per_image=10.0, success=Rate.of(1, 2)),))
     assert success_against_queries(points, [with_intervals]).axes[0].collections
 
 
@@ -438,13 +448,17 @@ def test_a_black_box_that_is_done_is_in_the_table_and_in_the_picture(tmp_path: P
     record = asked("one", 0, 900)
     (cell.folder / "evaluation").mkdir(parents=True)
     curve = {"name": "Square", "points": [{"queries_per_image": 10.0, "success": 0.5}]}
-    (cell.folder / "evaluation" / "evaluation.json").write_text(json.dumps({"queries_curve": curve}))
+    evaluated = read_json(reference_run() / "evaluation" / "evaluation.json")
+    (cell.folder / "evaluation" / "evaluation.json").write_text(json.dumps({**evaluated, "queries_curve": curve}))
     (cell.folder / "config.yaml").write_text(dump_config(located(cell.config)))
+    kept = read_json(Path(__file__).parent / "release_0_1" / "finished" / "summary.json")
+    box = {"name": "target", "digest": "abc", "answers": "labels", "query_budget": None, "attacker_images": 30_000}
     summary = {
-        "processes": [{"commit": "abc", "environment": ENVIRONMENT}],
-        "test": {key: record[key] for key in ("clean_accuracy", "success", "success_8_bit")},
+        **kept,
+        "processes": [{**kept["processes"][0], "commit": "abc", "environment": ENVIRONMENT}],
+        "test": {**kept["test"], **{key: record[key] for key in ("clean_accuracy", "success", "success_8_bit")}},
         "seconds": record["seconds"],
-        "black_box": {"name": "target", "queries": record["queries"], "distilled": record["distilled"]},
+        "black_box": {**box, "queries": record["queries"], "distilled": record["distilled"]},
     }
     (cell.folder / "summary.json").write_text(json.dumps(summary))
     assert reproduce.main([str(tmp_path / "small.yaml"), "--output", str(work.output)]) == 0
@@ -453,7 +467,8 @@ def test_a_black_box_that_is_done_is_in_the_table_and_in_the_picture(tmp_path: P
     assert "(small-queries.png)" in text
     assert (work.output / "small-queries.png").read_bytes().startswith(b"\x89PNG")
     found = read_json(work.output / "small.json")["runs"][0]
-    changed = {"section": "Queries", "folder": found["folder"], "queries_curve": curve}
+    changed = {"section": "Queries", "queries_curve": curve, **{key: found[key] for key in ("folder", "config")}}
+    changed |= {"command": "python -m advgan.train --config mnist_blackbox.yaml --set seed=0"}
     assert {key: found[key] for key in record} == {**record, **changed}
 
 

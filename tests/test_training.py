@@ -18,10 +18,12 @@ from advgan.config.settings import Config
 from advgan.data.datasets import Dataset, Split, load_dataset, scaled
 from advgan.environment import prepare_environment
 from advgan.errors import NonFiniteError
-from advgan.experiments import console, plan
+from advgan.experiments import plan
 from advgan.experiments.train import train_and_evaluate
 from advgan.files import read_json
 from advgan.networks.keras_file import load_network, weights_digest
+from advgan.records.summary import Summary
+from advgan.reports.terminal import run_results
 from advgan.run_folder import latest_run, new_run_directory
 from advgan.training import classifier
 from advgan.training.classifier import (
@@ -69,7 +71,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, dic
     config = small(tmp_path_factory.mktemp("runs"))
     run = new_run_directory(config)
     with logged() as lines:
-        summary = train_and_evaluate(config, run)
+        summary = train_and_evaluate(config, run).as_json()
     return config, run, summary, lines
 
 
@@ -125,7 +127,7 @@ def test_a_run_leaves_what_it_promises(trained: tuple[Config, Path, dict[str, An
     assert latest_run(Path(config.output.directory)) == run
     text = "\n".join(lines)
     assert "untargeted" in text and "semi-white-box" in text
-    assert any("attack success rate" in line for line in console.results(summary, run))
+    assert any("attack success rate" in line for line in run_results(Summary.read(run / "summary.json"), run))
 
 
 @pytest.mark.addons
@@ -156,7 +158,7 @@ def test_a_targeted_attack_reaches_its_class(trained: tuple[Config, Path, dict[s
     targeted = parse_config({**config.model_dump(), "attack": {"goal": "targeted", "target_class": 7}})
     run = new_run_directory(targeted)
     with logged() as lines:
-        summary = train_and_evaluate(targeted, run)
+        summary = train_and_evaluate(targeted, run).as_json()
     assert summary["test"]["success"]["rate"] > 0.9
     assert summary["test"]["success"]["n"] < untargeted["test"]["success"]["n"]
     assert summary["target_weights_sha256"] == untargeted["target_weights_sha256"]
@@ -165,7 +167,7 @@ def test_a_targeted_attack_reaches_its_class(trained: tuple[Config, Path, dict[s
 
 def test_training_stops_at_the_chosen_success_rate(tmp_path: Path) -> None:
     config = tiny(tmp_path, training={"epochs": 4, "stop_at_success": 0.001})
-    summary = train_and_evaluate(config, new_run_directory(config))
+    summary = train_and_evaluate(config, new_run_directory(config)).as_json()
     assert summary["steps"] == 512 // 64
 
 
@@ -223,7 +225,7 @@ def test_every_option_trains_and_keeps_the_bound(changes: dict[str, Any], tmp_pa
     training = {"epochs": 1, **changes.get("training", {})}
     config = tiny(tmp_path, **{**changes, "training": training})
     run = new_run_directory(config)
-    summary = train_and_evaluate(config, run)
+    summary = train_and_evaluate(config, run).as_json()
     assert summary["test"]["largest_linf"] <= 0.3 + 1e-6
     assert summary["processes"][0]["environment"]["deterministic"]
     row = read_rows(run / "metrics.jsonl")[-1]
@@ -272,7 +274,7 @@ def test_images_of_the_users_own(tmp_path: Path) -> None:
         data={"dataset": str(file), "training_images": 256, "validation_images": 44, "test_images": 100},
         target={"architecture": "madrylab", "epochs": 4},
     )
-    summary = train_and_evaluate(config, new_run_directory(config))
+    summary = train_and_evaluate(config, new_run_directory(config)).as_json()
     assert summary["test"]["clean_accuracy"]["rate"] == 1.0
     assert summary["test"]["largest_linf"] <= 0.3 + 1e-6
 

@@ -7,7 +7,6 @@ training mode, accuracy at chance. What makes some figures doubtful is marked. d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
@@ -17,8 +16,8 @@ from advgan.classifiers.classifier import Classifier
 from advgan.data.batches import images_at_once, slices
 from advgan.errors import AdvGANError
 from advgan.metrics import Rate
+from advgan.records.finding import NOT_CHECKED, PASS, WARN, Finding
 
-PASS, WARN, NOT_CHECKED = "pass", "warn", "not checked"
 PROBE_IMAGES = 100
 """How many images the checks try a classifier on."""
 ALONE_IMAGES = 5
@@ -32,18 +31,6 @@ FEWEST_JUDGED = 100
 VANISHING = 1e-12
 """A gradient whose largest component is below this vanishes."""
 MOST_VANISHING = 0.1
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a guard found."""
-
-    guard: str
-    status: str
-    """``pass``, ``warn`` or ``not checked``."""
-    reason: str
-    remedy: str = ""
-    """What to do where it warns; empty elsewhere."""
 
 
 def marked_if(wrong: bool, guard: str, reason: str, remedy: str) -> Finding:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,23 +12,24 @@ import numpy as np
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.attacks.baselines import Advance, Arrays, Baseline, baselines, black_box_baselines, pgd_attack, run_baseline
 from advgan.attacks.square import run_square, square_settings, why_not_square
-from advgan.classifiers.checks import PROBE_IMAGES, Finding, check_accuracy
+from advgan.classifiers.checks import PROBE_IMAGES, check_accuracy
 from advgan.classifiers.classifier import Classifier
 from advgan.data.batches import images_at_once, slices
 from advgan.data.datasets import scaled
 from advgan.errors import AdvGANError
 from advgan.evaluation import checks
 from advgan.evaluation.cache import ResultCache
-from advgan.evaluation.curve import Point, curve_answers, epsilons_of_curve, success_curve
-from advgan.evaluation.queries import Gap, gap, survival
+from advgan.evaluation.curve import curve_answers, epsilons_of_curve, success_curve
+from advgan.evaluation.queries import gap, survival
 from advgan.evaluation.subject import EvaluationRequest, Subject, extremes, load_generator
 from advgan.files import file_digest
 from advgan.goals import Untargeted
-from advgan.metrics import Rate, success_rate
+from advgan.metrics import Rate, share, success_rate
 from advgan.perturbation import to_8_bits
+from advgan.records.evaluation import ComparedAttack, CurvePoint, Gap, LeftOut, QueryCurve, Transfer
+from advgan.records.finding import Finding
 from advgan.run_folder import GENERATOR
 
-Record = dict[str, Any]
 SEED = 0
 """Of the baselines' randomness."""
 
@@ -40,21 +40,21 @@ class Results:
 
     made: Arrays
     """The generator's images and the target's answers, as the stage ``advgan`` left them."""
-    compared: list[Record]
+    compared: list[ComparedAttack]
     """The attacks beside it."""
     worst_case: Rate
     """The success of all attacks together, image by image."""
-    transfer: list[Record]
-    curve: list[Point]
+    transfer: list[Transfer]
+    curve: list[CurvePoint]
     full_range: Rate | None
     """Accuracy under PGD at epsilon 1; None where there is no gradient."""
     findings: list[Finding]
     gap: Gap | None = None
     """Of a black-box run."""
-    square: list[Record] | None = None
+    square: QueryCurve | None = None
     """Success against queries of Square; None where it did not run."""
-    left_out: list[Record] = dataclasses.field(default_factory=list)
-    """Attacks that did not run: ``name``, ``reason``."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Attacks that did not run."""
 
 
 def attack_all(request: EvaluationRequest, subject: Subject, stages: ResultCache) -> Results:
@@ -91,13 +91,8 @@ def attack_all(request: EvaluationRequest, subject: Subject, stages: ResultCache
         [*judged, within, *findings, *found],
         distilled,
         square.curve if isinstance(square, _Square) else None,
-        [{"name": "square", "reason": square}] if isinstance(square, str) else [],
+        (LeftOut(name="square", reason=square),) if isinstance(square, str) else (),
     )
-
-
-def share(hits: np.ndarray) -> Rate:
-    """How many of all: booleans of shape (n,)."""
-    return Rate.of(int(hits.sum()), len(hits))
 
 
 def retrained_success(
@@ -185,7 +180,7 @@ def _advgan(subject: Subject, stages: ResultCache) -> Arrays:
 
 def _baselines(
     request: EvaluationRequest, subject: Subject, stages: ResultCache, made: Arrays
-) -> tuple[list[Record], np.ndarray, list[Finding]]:
+) -> tuple[list[ComparedAttack], np.ndarray, list[Finding]]:
     """A stage for each attack to compare with; whether any, AdvGAN's too, fooled each image; their bounds.
 
     Where the target has no gradient, only noise attacks it. On a black box that of the distilled network is followed.
@@ -215,33 +210,35 @@ def _baselines(
     return rows, fooled, findings
 
 
-def _row(name: str, kind: str, settings: Record, subject: Subject, made: Arrays, result: Arrays) -> Record:
+def _row(
+    name: str, kind: str, settings: dict[str, Any], subject: Subject, made: Arrays, result: Arrays
+) -> ComparedAttack:
     """What an attack on the first images came to, and what AdvGAN's did on the same."""
     answers = result["predictions"]
     total = len(answers)
     labels, clean = subject.test.labels[:total], made["clean_predictions"][:total]
-    return {
-        "name": name,
-        "kind": kind,
-        "settings": settings,
-        "images": total,
-        "success": dataclasses.asdict(success_rate(subject.goal, labels, clean, answers)),
-        "advgan_success": dataclasses.asdict(success_rate(subject.goal, labels, clean, made["predictions"][:total])),
-        "accuracy_under_attack": dataclasses.asdict(share(answers == labels)),
-        "largest_linf": float(result["linf"].max()),
-        "seconds_per_1000_images": float(result["seconds"]) * 1000 / total,
-    }
+    return ComparedAttack(
+        name=name,
+        kind=kind,
+        settings=settings,
+        images=total,
+        success=success_rate(subject.goal, labels, clean, answers),
+        advgan_success=success_rate(subject.goal, labels, clean, made["predictions"][:total]),
+        accuracy_under_attack=share(answers == labels),
+        largest_linf=float(result["linf"].max()),
+        seconds_per_1000_images=float(result["seconds"]) * 1000 / total,
+    )
 
 
 @dataclass(frozen=True)
 class _Square:
     """What Square came to."""
 
-    row: Record
+    row: ComparedAttack
     bounded: Finding
     fooled: np.ndarray
     """Whether each of the first images, which it attacked, ended as the goal wants."""
-    curve: list[Record]
+    curve: QueryCurve
 
 
 def _square(request: EvaluationRequest, subject: Subject, stages: ResultCache, made: Arrays) -> _Square | str:
@@ -256,20 +253,21 @@ def _square(request: EvaluationRequest, subject: Subject, stages: ResultCache, m
     result = stages.result("square", settings, total, work)
     extremes = result["linf"], result["lowest"], result["highest"]
     needed = result["asked"][goal.eligible(labels, clean) & result["reached"]]
-    row = {
-        **_row("square", "queries", settings, subject, made, result),
+    row = _row("square", "queries", settings, subject, made, result)
+    queried = {
         "queries": int(result["asked"].sum()),
         "median_queries": float(np.median(needed)) if len(needed) else None,
     }
+    points = survival(goal, labels, clean, result["asked"], result["reached"])
     return _Square(
-        row,
+        row.model_copy(update=queried),
         checks.check_bounds("square", *extremes, subject.epsilon),
         goal.reached(labels, result["predictions"]),
-        survival(goal, labels, clean, result["asked"], result["reached"]),
+        QueryCurve(name="Square", points=points),
     )
 
 
-def _transfer(subject: Subject, stages: ResultCache, made: Arrays, others_clean: list[np.ndarray]) -> list[Record]:
+def _transfer(subject: Subject, stages: ResultCache, made: Arrays, others_clean: list[np.ndarray]) -> list[Transfer]:
     """A stage for each further classifier: what it answers on the generator's images."""
     rows = []
     labels = subject.test.labels
@@ -282,13 +280,13 @@ def _transfer(subject: Subject, stages: ResultCache, made: Arrays, others_clean:
 
         answers = stages.result(f"transfer-{number}", {"classifier": other.digest}, len(labels), work)["predictions"]
         rows.append(
-            {
-                "name": other.name,
-                "sha256": other.digest,
-                "clean_accuracy": dataclasses.asdict(share(clean == labels)),
-                "accuracy_under_attack": dataclasses.asdict(share(answers == labels)),
-                "success": dataclasses.asdict(success_rate(subject.goal, labels, clean, answers)),
-            }
+            Transfer(
+                name=other.name,
+                sha256=other.digest,
+                clean_accuracy=share(clean == labels),
+                accuracy_under_attack=share(answers == labels),
+                success=success_rate(subject.goal, labels, clean, answers),
+            )
         )
     return rows
 
@@ -305,12 +303,16 @@ def _full_range(subject: Subject, stages: ResultCache) -> Rate | None:
 
 
 def _compare_attacks(
-    subject: Subject, compared: list[Record], success: Rate, full_range: Rate | None, curve: list[Point]
+    subject: Subject,
+    compared: list[ComparedAttack],
+    success: Rate,
+    full_range: Rate | None,
+    curve: list[CurvePoint],
 ) -> list[Finding]:
     """The guards that compare attacks with each other."""
 
     def best(*kinds: str) -> Rate | None:
-        rates = [Rate(**attack["success"]) for attack in compared if attack["kind"] in kinds]
+        rates = [attack.success for attack in compared if attack.kind in kinds]
         return max(rates, key=lambda rate: rate.rate, default=None)
 
     transferred = success if subject.other_target else None  # trained elsewhere, the generator is a black-box attack
@@ -331,7 +333,7 @@ def _compare_attacks(
     ]
 
 
-def _curve(subject: Subject, stages: ResultCache, made: Arrays) -> list[Point]:
+def _curve(subject: Subject, stages: ResultCache, made: Arrays) -> list[CurvePoint]:
     """The stage ``curve``; at epsilon 0 nothing may succeed."""
     images, epsilon = subject.images, subject.epsilon
     total = len(images) * len(epsilons_of_curve(epsilon))

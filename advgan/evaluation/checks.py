@@ -10,12 +10,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from advgan.classifiers.checks import NOT_CHECKED, PASS, Finding, marked_if
+from advgan.classifiers.checks import marked_if
 from advgan.classifiers.query_counter import Purpose
 from advgan.data.datasets import Split, images_in_common
 from advgan.errors import AdvGANError
 from advgan.metrics import Rate
 from advgan.perturbation import FLOAT_TOLERANCE
+from advgan.records.finding import NOT_CHECKED, PASS, Finding
 
 MOST_TRAINING_IMAGES = 0.01
 LEAST_AGREEMENT = 0.9

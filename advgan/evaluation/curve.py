@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from advgan.attacks.baselines import Advance, Arrays
 from advgan.classifiers.classifier import Classifier
 from advgan.data.batches import images_at_once, slices
 from advgan.goals import Goal
-from advgan.metrics import Rate, success_rate
+from advgan.metrics import success_rate
+from advgan.records.evaluation import CurvePoint
 
 POINTS = 20
 """Steps from 0 to 1."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """One epsilon of the curve."""
-
-    epsilon: float
-    success: Rate
-    falls: bool
-    """Success is lower than at the epsilon before: a larger budget should never hurt an attacker."""
-    falls_clearly: bool
-    """And the upper end of its interval is below the lower end of an earlier one."""
 
 
 def epsilons_of_curve(epsilon: float) -> list[float]:
@@ -61,7 +48,7 @@ def curve_answers(
 
 def success_curve(
     goal: Goal, labels: np.ndarray, clean: np.ndarray, answers: np.ndarray, epsilon: float
-) -> list[Point]:
+) -> list[CurvePoint]:
     """Count success at each epsilon.
 
     Args:
@@ -69,10 +56,10 @@ def success_curve(
         answers: from ``curve_answers``.
         epsilon: the trained one.
     """
-    points: list[Point] = []
+    points: list[CurvePoint] = []
     for value, row in zip(epsilons_of_curve(epsilon), answers, strict=True):
         rate = success_rate(goal, labels, clean, row)
         falls = bool(points) and rate.rate < points[-1].success.rate
         clearly = falls and rate.high < max(point.success.low for point in points)
-        points.append(Point(value, rate, falls, clearly))
+        points.append(CurvePoint(epsilon=value, success=rate, falls=falls, falls_clearly=clearly))
     return points

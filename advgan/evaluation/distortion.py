@@ -1,32 +1,16 @@
-"""Success and answers class by class, and how large and how visible the changes are."""
+"""How large and how visible the changes are."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
 from advgan.data.batches import images_at_once, slices
 from advgan.perturbation import measure
+from advgan.records.evaluation import Distortion
 
 SSIM_WINDOW = 11
 """The side of the window of ``tf.image.ssim``; smaller images have no SSIM."""
-
-
-@dataclass(frozen=True)
-class Distortion:
-    """How far adversarial images are from the clean ones; means over the images that count, pixels in [0, 1]."""
-
-    largest_linf: float
-    """Over all images, counted or not, measured in float64."""
-    mean_l2: float | None
-    mean_l0: float | None
-    """The mean number of pixel values, each channel for itself, that differ at all."""
-    mean_ssim: float | None
-    """``tf.image.ssim`` with its defaults; None for images smaller than its window of 11 x 11."""
-    mean_psnr: float | None
-    """``tf.image.psnr`` in dB, over the images that changed at all; None where there is none."""
 
 
 def distortion(images: np.ndarray, adversarial: np.ndarray, counted: np.ndarray) -> Distortion:
@@ -39,7 +23,7 @@ def distortion(images: np.ndarray, adversarial: np.ndarray, counted: np.ndarray)
     norms = measure(images, adversarial)
     largest = float(norms.linf.max(initial=0.0))
     if not counted.any():
-        return Distortion(largest, None, None, None, None)
+        return Distortion(largest_linf=largest, mean_l2=None, mean_l0=None, mean_ssim=None, mean_psnr=None)
     psnr = _by_batch(tf.image.psnr, images, adversarial, counted)
     ssim = _by_batch(tf.image.ssim, images, adversarial, counted) if min(images.shape[1:3]) >= SSIM_WINDOW else None
     finite = np.isfinite(psnr)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
-
 import numpy as np
 
 from advgan.attacks.baselines import Advance, Arrays
@@ -13,24 +10,8 @@ from advgan.evaluation.cache import ResultCache
 from advgan.evaluation.curve import epsilons_of_curve
 from advgan.evaluation.subject import BlackBoxRun, EvaluationRequest, Subject
 from advgan.goals import Goal
-from advgan.metrics import Rate, success_rate
-
-Record = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Gap:
-    """How the generator does on the distilled network it was trained against, where the black box is scored."""
-
-    architecture: str
-    sha256: str
-    """Of the distilled network's file."""
-    success: Rate
-    """On the distilled network, over the images that count for the black box."""
-    agreement_clean: Rate
-    """How often both give the same class, over all clean images."""
-    agreement_adversarial: Rate
-    """The same over the generator's images."""
+from advgan.metrics import share, success_rate
+from advgan.records.evaluation import Gap, Queries, QueryPoint
 
 
 def gap(subject: Subject, run: BlackBoxRun, stages: ResultCache, made: Arrays) -> Gap:
@@ -52,19 +33,17 @@ def gap(subject: Subject, run: BlackBoxRun, stages: ResultCache, made: Arrays) -
 
     found = stages.result("distilled", {"distilled": distilled.digest}, 2 * len(labels), work)
     return Gap(
-        run.stated["distilled"]["architecture"],
-        distilled.digest,
-        success_rate(subject.goal, labels, made["clean_predictions"], found["predictions"]),
-        _agreement(found["clean_predictions"], made["clean_predictions"]),
-        _agreement(found["predictions"], made["predictions"]),
+        architecture=run.stated.distilled.architecture,
+        sha256=distilled.digest,
+        success=success_rate(subject.goal, labels, made["clean_predictions"], found["predictions"]),
+        agreement_clean=share(found["clean_predictions"] == made["clean_predictions"]),
+        agreement_adversarial=share(found["predictions"] == made["predictions"]),
     )
 
 
-def _agreement(answers: np.ndarray, others: np.ndarray) -> Rate:
-    return Rate.of(int((answers == others).sum()), len(answers))
-
-
-def survival(goal: Goal, labels: np.ndarray, clean: np.ndarray, asked: np.ndarray, reached: np.ndarray) -> list[Record]:
+def survival(
+    goal: Goal, labels: np.ndarray, clean: np.ndarray, asked: np.ndarray, reached: np.ndarray
+) -> tuple[QueryPoint, ...]:
     """Success as a function of queries: at each number at which it rises, the share of images fooled by then.
 
     Args:
@@ -72,29 +51,29 @@ def survival(goal: Goal, labels: np.ndarray, clean: np.ndarray, asked: np.ndarra
         asked, reached: from ``run_square``.
 
     Returns:
-        ``queries_per_image`` and ``success``, in rising order: from 1 query to the most that were asked.
+        Points in rising order: from 1 query to the most that were made for an image.
     """
     counted = goal.eligible(labels, clean)
     total, needed = int(counted.sum()), np.sort(asked[counted & reached])
     if not total:
-        return []
+        return ()
     steps = sorted({1, *needed.tolist(), int(asked[counted].max())})
-    return [{"queries_per_image": step, "success": int((needed <= step).sum()) / total} for step in steps]
+    return tuple(QueryPoint(queries_per_image=step, success=int((needed <= step).sum()) / total) for step in steps)
 
 
-def queries_record(run: BlackBoxRun, images: int) -> Record:
+def count_queries(run: BlackBoxRun, images: int) -> Queries:
     """What the attack asked, and what the evaluation did; ``images`` is how many were scored."""
-    asked = run.attack_queries
-    total = sum(asked.values())
-    return {
-        "answers": run.stated["answers"],
-        "attack": asked,
-        "attack_total": total,
-        "per_image": total / images,
-        "budget": run.stated["query_budget"],
-        "scoring_in_training": run.stated["queries"]["scoring"],
-        "evaluation": run.queries,
-    }
+    stated = run.stated
+    total = sum(stated.attack_queries.values())
+    return Queries(
+        answers=stated.answers,
+        attack=stated.attack_queries,
+        attack_total=total,
+        per_image=total / images,
+        budget=stated.query_budget,
+        scoring_in_training=stated.queries["scoring"],
+        evaluation=run.queries,
+    )
 
 
 def most_queries(request: EvaluationRequest, subject: Subject) -> int:

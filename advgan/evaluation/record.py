@@ -2,43 +2,49 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-from typing import Any
 
 import numpy as np
 
 from advgan.attacks.baselines import Arrays
-from advgan.classifiers.checks import Finding
-from advgan.evaluation.attack_stages import SEED, Results, share
+from advgan.evaluation.attack_stages import SEED, Results
 from advgan.evaluation.distortion import distortion
-from advgan.evaluation.queries import queries_record
-from advgan.evaluation.saved_images import ARCHIVE
+from advgan.evaluation.queries import count_queries
 from advgan.evaluation.subject import EvaluationRequest, Subject
 from advgan.files import file_digest
-from advgan.metrics import count_matrix, success_by_class, success_rate
+from advgan.metrics import Rate, count_matrix, share, success_by_class, success_rate
+from advgan.records.evaluation import (
+    ClassSuccess,
+    Evaluation,
+    EvaluationFiles,
+    EvaluationHead,
+    GeneratorFile,
+    ReadBack,
+    RetrainedPoint,
+    ScoredData,
+    Target,
+)
+from advgan.records.finding import Finding
 from advgan.run_folder import GENERATOR
 
-Record = dict[str, Any]
-SCHEMA = 1
-"""The version of ``evaluation.json``."""
+Matrix = tuple[tuple[int, ...], ...]
 
 
 def evaluation_record(
-    head: Record,
+    head: EvaluationHead,
     request: EvaluationRequest,
     subject: Subject,
     results: Results,
     saved: Arrays,
-    retrained: list[Record],
+    retrained: list[RetrainedPoint],
     findings: list[Finding],
-    files: Record,
-) -> Record:
-    """Count everything and put it into the form that ``evaluation.json`` has.
+    files: EvaluationFiles,
+) -> Evaluation:
+    """Count everything; the report card is left empty.
 
     Args:
-        head: what the run and this process know: command, commit, environment, threat model.
-        request, subject: what was asked, and what was looked at.
+        head: what the run and this process know.
+        request, subject: what is evaluated.
         results: of the attacks.
         saved: the target's answers on the images as they are in the files.
         retrained: the points at other epsilons.
@@ -51,66 +57,74 @@ def evaluation_record(
     classes = subject.dataset.number_of_classes
     told_apart = max(classes, 1 + int(max(clean.max(), answers.max())))  # a classifier may know more than the data have
 
-    def success(found: np.ndarray | None) -> Record | None:
-        return None if found is None else dataclasses.asdict(success_rate(goal, labels, clean, found))
+    def success(found: np.ndarray) -> Rate:
+        return success_rate(goal, labels, clean, found)
 
-    record = {
-        "schema": SCHEMA,
-        **head,
-        "goal": subject.config.attack.goal,
-        "target_class": subject.config.attack.target_class,
-        "epsilon": subject.epsilon,
-        "data": _data(subject),
-        "generator": {"file": GENERATOR, "sha256": file_digest(request.run / GENERATOR)},
-        "target": {
-            "name": subject.classifier.name,
-            "sha256": subject.classifier.digest,
-            "weights_sha256": subject.classifier.weights,
-        },
-        "clean_accuracy": dataclasses.asdict(share(clean == labels)),
-        "accuracy_under_attack": dataclasses.asdict(share(answers == labels)),
-        "success": success(answers),
-        "success_8_bit": success(made["predictions_8_bit"]),
-        "success_read_back": {ARCHIVE: success(saved["archive"]), "png": success(saved.get("png"))},
-        "png_largest_change_levels": int(saved["png_levels"]) if "png_levels" in saved else None,
-        "distortion": dataclasses.asdict(distortion(subject.images, made["adversarial"], counted)),
-        "by_class": [
-            {"class": number, **dataclasses.asdict(rate)}
-            for number, rate in enumerate(success_by_class(goal, labels, clean, answers, classes))
-        ],
-        "confusion_clean": count_matrix(labels, clean, told_apart).tolist(),
-        "confusion_under_attack": count_matrix(labels, answers, told_apart).tolist(),
-        "source_by_answer": count_matrix(labels[counted], answers[counted], told_apart).tolist(),
-        "seconds_per_1000_images": float(made["seconds"]) * 1000 / len(labels),
-        "attacks": results.compared,
-        "worst_case": dataclasses.asdict(results.worst_case),
-        "seed": SEED,
-        "transfer": results.transfer,
-        "guards": [dataclasses.asdict(finding) for finding in findings],
-        "curve": [dataclasses.asdict(point) for point in results.curve],
-        "retrained": retrained,
-        "full_range": None if results.full_range is None else dataclasses.asdict(results.full_range),
-        "files": files,
+    record = Evaluation(
+        **dict(head),
+        goal=subject.config.attack.goal,
+        target_class=subject.config.attack.target_class,
+        epsilon=subject.epsilon,
+        data=_data(subject),
+        generator=GeneratorFile(file=GENERATOR, sha256=file_digest(request.run / GENERATOR)),
+        target=_target(subject),
+        clean_accuracy=share(clean == labels),
+        accuracy_under_attack=share(answers == labels),
+        success=success(answers),
+        success_8_bit=success(made["predictions_8_bit"]),
+        success_read_back=ReadBack(
+            archive=success(saved["archive"]), png=success(saved["png"]) if "png" in saved else None
+        ),
+        png_largest_change_levels=int(saved["png_levels"]) if "png_levels" in saved else None,
+        distortion=distortion(subject.images, made["adversarial"], counted),
+        by_class=_by_class(success_by_class(goal, labels, clean, answers, classes)),
+        confusion_clean=_matrix(labels, clean, told_apart),
+        confusion_under_attack=_matrix(labels, answers, told_apart),
+        source_by_answer=_matrix(labels[counted], answers[counted], told_apart),
+        seconds_per_1000_images=float(made["seconds"]) * 1000 / len(labels),
+        attacks=tuple(results.compared),
+        worst_case=results.worst_case,
+        seed=SEED,
+        transfer=tuple(results.transfer),
+        guards=tuple(findings),
+        curve=tuple(results.curve),
+        retrained=tuple(retrained),
+        full_range=results.full_range,
+        files=files,
+    )
+    if subject.black_box is None:
+        return record
+    of_black_box = {
+        "queries": count_queries(subject.black_box, len(labels)),
+        "queries_curve": results.square,
+        "distilled": results.gap,
+        "attacks_left_out": results.left_out,
     }
-    if subject.black_box is not None:
-        record |= {
-            "queries": queries_record(subject.black_box, len(labels)),
-            "queries_curve": None if results.square is None else {"name": "Square", "points": results.square},
-            "distilled": None if results.gap is None else dataclasses.asdict(results.gap),
-            "attacks_left_out": results.left_out,
-        }
-    return record
+    return record.model_copy(update=of_black_box)
 
 
-def _data(subject: Subject) -> Record:
+def _target(subject: Subject) -> Target:
+    classifier = subject.classifier
+    return Target(name=classifier.name, sha256=classifier.digest, weights_sha256=classifier.weights)
+
+
+def _by_class(rates: list[Rate]) -> tuple[ClassSuccess, ...]:
+    return tuple(ClassSuccess(label=label, **vars(rate)) for label, rate in enumerate(rates))
+
+
+def _matrix(labels: np.ndarray, answers: np.ndarray, classes: int) -> Matrix:
+    return tuple(map(tuple, count_matrix(labels, answers, classes).tolist()))
+
+
+def _data(subject: Subject) -> ScoredData:
     scored = hashlib.sha256(subject.test.images.tobytes())
     scored.update(subject.test.labels.tobytes())
-    return {
-        "dataset": subject.config.data.dataset,
-        "sha256": subject.dataset.digest,
-        "split": "test",
-        "images": len(subject.test),
-        "of": len(subject.dataset.test),
-        "all_test_images": len(subject.test) == len(subject.dataset.test),
-        "images_sha256": scored.hexdigest(),
-    }
+    return ScoredData(
+        dataset=subject.config.data.dataset,
+        sha256=subject.dataset.digest,
+        split="test",
+        images=len(subject.test),
+        of=len(subject.dataset.test),
+        all_test_images=len(subject.test) == len(subject.dataset.test),
+        images_sha256=scored.hexdigest(),
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,12 +15,10 @@ from advgan.evaluation.image_sheets import MOST_CHANNELS, challenge_array, read_
 from advgan.evaluation.subject import Subject
 from advgan.files import file_digest, write_whole
 from advgan.perturbation import to_8_bits
-
-Record = dict[str, Any]
-ARCHIVE, CHALLENGE = "adversarial.npz", "mnist_challenge.npy"
+from advgan.records.evaluation import ARCHIVE, CHALLENGE, EvaluationFiles
 
 
-def write_images(folder: Path, subject: Subject, made: Arrays) -> Record:
+def write_images(folder: Path, subject: Subject, made: Arrays) -> EvaluationFiles:
     """Write the images in every form that holds them; where one does not, say why."""
     labels, goal, adversarial = subject.test.labels, subject.goal, made["adversarial"]
     counted = goal.eligible(labels, made["clean_predictions"])
@@ -35,32 +32,34 @@ def write_images(folder: Path, subject: Subject, made: Arrays) -> Record:
         "success": counted & goal.reached(labels, made["predictions"]),
     }
     write_whole(folder / ARCHIVE, lambda beside: np.savez(beside, **arrays))
-    files: Record = {"archive": ARCHIVE, "png": [], "grid": None, CHALLENGE: None, "left_out": {}}
+    sheets: list[str] = []
+    challenge: str | None = None
+    left_out: dict[str, str] = {}
 
     channels = subject.images.shape[-1]
     if channels <= MOST_CHANNELS:
         whole = to_8_bits(subject.images, adversarial, subject.epsilon)
-        files["png"] = [str(file.relative_to(folder)) for file in write_sheets(whole, folder / "images")]
+        sheets = [str(file.relative_to(folder)) for file in write_sheets(whole, folder / "images")]
     else:
-        files["left_out"]["png"] = f"a PNG holds at most {MOST_CHANNELS} channels, the images have {channels}"
+        left_out["png"] = f"a PNG holds at most {MOST_CHANNELS} channels, the images have {channels}"
 
     try:
         if subject.config.data.dataset != "mnist":
             raise AdvGANError("the challenge is on MNIST, the run is not")
         submission = challenge_array(subject.images, adversarial)
         write_whole(folder / CHALLENGE, lambda beside: np.save(beside, submission))
-        files[CHALLENGE] = CHALLENGE
+        challenge = CHALLENGE
     except AdvGANError as reason:
         (folder / CHALLENGE).unlink(missing_ok=True)
-        files["left_out"][CHALLENGE] = str(reason)
-    return files
+        left_out[CHALLENGE] = str(reason)
+    return EvaluationFiles(archive=ARCHIVE, png=tuple(sheets), grid=None, challenge=challenge, left_out=left_out)
 
 
-def read_back(folder: Path, subject: Subject, stages: ResultCache, files: Record) -> Arrays:
+def read_back(folder: Path, subject: Subject, stages: ResultCache, files: EvaluationFiles) -> Arrays:
     """The stage ``read-back``: the target's answers on the images as they are in the files."""
     shape = subject.dataset.image_shape
-    sheets = [folder / name for name in files["png"]]
-    settings = {name: file_digest(folder / name) for name in [ARCHIVE, *files["png"]]}
+    sheets = [folder / name for name in files.png]
+    settings = {name: file_digest(folder / name) for name in [ARCHIVE, *files.png]}
 
     def work(advance: Advance) -> Arrays:
         with np.load(folder / ARCHIVE, allow_pickle=False) as archive:

@@ -13,7 +13,6 @@ from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.attacks.square import FEWEST_QUERIES
 from advgan.classifiers import checks as classifier_checks
 from advgan.classifiers.black_box import is_local, run_black_box
-from advgan.classifiers.checks import Finding
 from advgan.classifiers.classifier import Classifier
 from advgan.classifiers.loading import load_classifier
 from advgan.classifiers.query_counter import Purpose, QueryCounter, queries_in
@@ -21,10 +20,12 @@ from advgan.config.settings import Config
 from advgan.data.datasets import Dataset, Split, load_dataset, scaled
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation import checks
-from advgan.files import check_writable, file_digest, read_json
+from advgan.files import check_writable, file_digest
 from advgan.goals import Goal
 from advgan.networks.keras_file import load_network
 from advgan.perturbation import measure
+from advgan.records.finding import Finding
+from advgan.records.summary import BlackBoxSummary, Summary, read_processes
 from advgan.run_folder import (
     DISTILLED,
     GENERATOR,
@@ -111,7 +112,7 @@ class BlackBoxRun:
     one with the same images again and one with single images."""
     distilled: Classifier
     """The network that the generator was trained against."""
-    stated: dict[str, Any]
+    stated: BlackBoxSummary
     """What the run's summary says of its black box."""
     journal: dict[Purpose, int] | None
     """How many answers the run's journal holds, by purpose; None where it is gone."""
@@ -120,11 +121,6 @@ class BlackBoxRun:
     def queries(self) -> int:
         """How many images the evaluation asked about so far, killed processes and earlier evaluations included."""
         return sum(sum(counter.queries.values()) for counter in self.counters)
-
-    @property
-    def attack_queries(self) -> dict[str, int]:
-        """How many images the training of the attack asked about, by purpose."""
-        return {purpose: count for purpose, count in self.stated["queries"].items() if purpose != "scoring"}
 
 
 @dataclass(frozen=True)
@@ -172,13 +168,13 @@ def check_request(request: EvaluationRequest) -> tuple[Config, Dataset]:
             raise AdvGANError(
                 f"{run} is not finished: it has no {name}; go on with: python -m advgan.train --resume {run}"
             )
-    read_json(run / SUMMARY)
+    Summary.read(run / SUMMARY)
     if request.check_accuracy is not None:
         target = config.target.model_copy(update={"check_accuracy": request.check_accuracy})
         config = config.model_copy(update={"target": target})
     dataset = load_dataset(config.data, config.images_of_black_box)
-    processes = read_json(run / PROCESSES) if (run / PROCESSES).exists() else []
-    if processes and processes[0]["data_sha256"] != dataset.digest:
+    processes = read_processes(run / PROCESSES)
+    if processes and processes[0].data_sha256 != dataset.digest:
         raise AdvGANError(f"{config.data.dataset} has changed since {run} was trained on it; put that file back")
     if request.images is not None and not 1 <= request.images <= len(dataset.test):
         raise ConfigurationError(
@@ -240,11 +236,13 @@ def _black_box(request: EvaluationRequest, config: Config, dataset: Dataset) -> 
         labels_only = settings.answers == "labels"
         return QueryCounter(box, classes, labels_only, None, settings.images_per_request, journal)
 
-    journal = request.run / JOURNAL
+    journal, summary = request.run / JOURNAL, request.run / SUMMARY
+    if (stated := Summary.read(summary).black_box) is None:
+        raise AdvGANError(f"{summary} is damaged (it has no 'black_box')")
     return BlackBoxRun(
         (counter(""), counter("-again"), counter("-alone")),
         load_classifier(request.run / DISTILLED, dataset.image_shape, RUN_OF_THIS_KERAS),
-        read_json(request.run / SUMMARY)["black_box"],
+        stated,
         queries_in(journal, classes) if journal.is_file() else None,
     )
 
@@ -275,15 +273,15 @@ def check_subject(subject: Subject) -> list[Finding]:
         classifier_checks.check_answers(other, images, classes, white_box=False)
     held_out = checks.check_held_out(subject.test, [subject.dataset.training, subject.dataset.validation])
     if (run := subject.black_box) is not None:
-        stated, spent = run.stated, sum(run.attack_queries.values())
-        same = checks.check_same_black_box(subject.classifier.digest, stated["digest"])
+        stated, spent = run.stated, sum(run.stated.attack_queries.values())
+        same = checks.check_same_black_box(subject.classifier.digest, stated.digest)
         uncached = [counter.classifier for counter in run.counters[1:]]
         return [
             *classifier_checks.check_answers(subject.classifier, images, classes, white_box=False, uncached=uncached),
             checks.not_for_a_black_box("gradients"),
             held_out,
             same,
-            checks.check_budget(spent, stated["query_budget"], run.journal, stated["queries"]),
+            checks.check_budget(spent, stated.query_budget, run.journal, stated.queries),
         ]
     return [
         *classifier_checks.check_answers(subject.classifier, images, classes),

@@ -6,20 +6,17 @@ call continues where a process was killed, and every byte of the output is the s
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import PIL
 
 import advgan
 from advgan.attacks.advgan_attack import AdvGANAttack
-from advgan.classifiers.checks import PROBE_IMAGES, Finding, check_accuracy, check_answers
+from advgan.classifiers.checks import PROBE_IMAGES, check_accuracy, check_answers
 from advgan.classifiers.classifier import Classifier
 from advgan.classifiers.loading import load_classifier
 from advgan.config.settings import Config
@@ -30,19 +27,27 @@ from advgan.data.pictures import Shape, printable, shape_text
 from advgan.environment import Environment, code_commit, prepare_environment
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.experiments import console
-from advgan.experiments.attack_folder import PICTURE, RECORD, SCHEMA, TABLE, AttackFolder
-from advgan.files import check_writable, file_digest, locked, write_json
+from advgan.experiments.attack_folder import PICTURE, RECORD, TABLE, AttackFolder
+from advgan.files import check_writable, digest_of, file_digest, locked
 from advgan.metrics import Rate
 from advgan.networks.keras_file import load_network
 from advgan.perturbation import FLOAT_TOLERANCE, measure, to_8_bits
-from advgan.records.attack import Row
+from advgan.records.attack import (
+    AttackClassifier,
+    AttackFiles,
+    AttackOptions,
+    BegunAttack,
+    FinishedAttack,
+    LeftOutImage,
+    Row,
+)
+from advgan.records.finding import Finding
 from advgan.reports.image_grid import rows_grid
 from advgan.reports.plots import save_figure
 from advgan.run_folder import GENERATOR, RUN_OF_THIS_KERAS, TARGET, load_run_config
 from advgan.training.progress import Progress
 
 logger = logging.getLogger(__name__)
-Record = dict[str, Any]
 MOST_SHOWN = 16
 """Images in ``attack.png``."""
 
@@ -76,7 +81,7 @@ class _Attacker(NamedTuple):
         return self.attack.image_shape
 
 
-def attack_files(request: AttackRequest, command: str = "") -> Record:
+def attack_files(request: AttackRequest, command: str = "") -> FinishedAttack:
     """Attack images in files, or continue where a call with the same request was stopped.
 
     Args:
@@ -84,7 +89,7 @@ def attack_files(request: AttackRequest, command: str = "") -> Record:
         command: what was typed, for the record.
 
     Returns:
-        The content of ``attack.json``.
+        What ``attack.json`` holds.
 
     Raises:
         AdvGANError: the run, the images, or the output folder cannot be used; nothing is written then.
@@ -103,7 +108,7 @@ def attack_files(request: AttackRequest, command: str = "") -> Record:
         check_answers(attacker.classifier, scaled(few), classes=2, white_box=False)
     labels = None if attacker.classifier is None else images.labels(attacker.classifier.number_of_classes)
     head = _head(request, attacker, labels, content, environment, command)
-    folder = AttackFolder(request.output, head["digest"])
+    folder = AttackFolder(request.output, head.digest)
     folder.check(request.overwrite)
     logger.info("\n".join(_introduction(request, attacker, labels)))
     request.output.mkdir(parents=True, exist_ok=True)
@@ -161,37 +166,37 @@ def _head(
     content: str,
     environment: Environment,
     command: str,
-) -> Record:
+) -> BegunAttack:
     """The part of ``attack.json`` that is known before the attack, its digest included."""
-    classifier = attacker.classifier
+    classifier, generator = attacker.classifier, file_digest(request.run / GENERATOR)
     decisive = {
-        "schema": SCHEMA,
+        "schema": BegunAttack.newest,
         "advgan": advgan.__version__,
         "attack": attacker.config.attack.model_dump(mode="json"),
-        "generator": file_digest(request.run / GENERATOR),
+        "generator": generator,
         "classifier": None if classifier is None else classifier.digest,
         "images": content,
         "resize": request.resize,
     }
-    return {
-        "schema": SCHEMA,
-        "digest": hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest(),
-        "complete": False,
-        "run": str(request.run),
-        "input": str(request.images.path),
-        "command": command,
-        "commit": code_commit(),
-        "environment": {**environment, "pillow": PIL.__version__},
-        "threat_model": console.threat_model(attacker.config, attacker.other_target),
-        "goal": attacker.config.attack.goal,
-        "target_class": attacker.config.attack.target_class,
-        "epsilon": attacker.attack.epsilon,
-        "generator_sha256": decisive["generator"],
-        "classifier": None if classifier is None else {"name": classifier.name, "sha256": classifier.digest},
-        "options": {"resize": request.resize},
-        "labels": None if labels is None else labels.origin,
-        "class_names": None if labels is None else labels.names,
-    }
+    return BegunAttack(
+        version=BegunAttack.newest,
+        digest=digest_of(decisive),
+        complete=False,
+        run=str(request.run),
+        input=str(request.images.path),
+        command=command,
+        commit=code_commit(),
+        environment={**environment, "pillow": PIL.__version__},
+        threat_model=console.threat_model(attacker.config, attacker.other_target),
+        goal=attacker.config.attack.goal,
+        target_class=attacker.config.attack.target_class,
+        epsilon=attacker.attack.epsilon,
+        generator_sha256=generator,
+        classifier=None if classifier is None else AttackClassifier(name=classifier.name, sha256=classifier.digest),
+        options=AttackOptions(resize=request.resize),
+        labels=None if labels is None else labels.origin,
+        class_names=None if labels is None else labels.names,
+    )
 
 
 def _introduction(request: AttackRequest, attacker: _Attacker, labels: Labels | None) -> list[str]:
@@ -209,12 +214,12 @@ def _introduction(request: AttackRequest, attacker: _Attacker, labels: Labels | 
 
 
 def _attack(
-    request: AttackRequest, attacker: _Attacker, labels: Labels | None, folder: AttackFolder, head: Record
+    request: AttackRequest, attacker: _Attacker, labels: Labels | None, folder: AttackFolder, head: BegunAttack
 ) -> None:
     """Attack all images that an earlier process has not."""
     images, count = request.images, len(request.images)
     done = folder.prepare(request.overwrite)
-    write_json(request.output / RECORD, head)
+    head.write(request.output / RECORD)
     if not done:
         images.clean(request.output)  # what another attack left unfinished
     if not images.start(request.output):
@@ -269,17 +274,17 @@ def _unit(images: np.ndarray) -> np.ndarray:
 
 
 def _finish(
-    request: AttackRequest, attacker: _Attacker, labels: Labels | None, folder: AttackFolder, head: Record
-) -> Record:
+    request: AttackRequest, attacker: _Attacker, labels: Labels | None, folder: AttackFolder, head: BegunAttack
+) -> FinishedAttack:
     """Write the array where there is one, the table, the picture and, last, the record."""
     names = None if labels is None else labels.names
     folder.write_table(names)
     attacked = counted = reached = right = 0
     largest = total = 0.0
-    left_out = []
+    left_out: list[LeftOutImage] = []
     for index, row in enumerate(folder.rows()):
         if row.problem:
-            left_out.append({"file": row.file, "problem": row.problem})
+            left_out.append(LeftOutImage(file=row.file, problem=row.problem))
             continue
         attacked, counted, reached = attacked + 1, counted + row.counts, reached + row.success
         right += labels is not None and row.clean == labels.indices[index]
@@ -289,27 +294,26 @@ def _finish(
     if attacked:
         request.images.finish(request.output)
         _draw(request, attacker, folder, names, attacked)
-    record = {
-        **head,
-        "complete": True,
-        "images": attacked,
-        "left_out": left_out,
-        "success": None if attacker.classifier is None else dataclasses.asdict(Rate.of(reached, counted)),
-        "success_counts": _what_counts(attacker, labels),
-        "checks": [dataclasses.asdict(found) for found in _judged(request, attacker, labels, left_out, right)],
-        "largest_linf": largest,
-        "mean_l2": total / measured if measured else 0.0,
-        "files": {"table": TABLE, "picture": PICTURE if attacked else None},
-    }
-    write_json(request.output / RECORD, record)
+    record = FinishedAttack(
+        **dict(head.model_copy(update={"complete": True})),
+        images=attacked,
+        left_out=tuple(left_out),
+        success=None if attacker.classifier is None else Rate.of(reached, counted),
+        success_counts=_what_counts(attacker, labels),
+        checks=tuple(_judged(request, attacker, labels, left_out, right)),
+        largest_linf=largest,
+        mean_l2=total / measured if measured else 0.0,
+        files=AttackFiles(table=TABLE, picture=PICTURE if attacked else None),
+    )
+    record.write(request.output / RECORD)
     return record
 
 
 def _judged(
-    request: AttackRequest, attacker: _Attacker, labels: Labels | None, left_out: list[Record], right: int
+    request: AttackRequest, attacker: _Attacker, labels: Labels | None, left_out: list[LeftOutImage], right: int
 ) -> list[Finding]:
     """Whether the classifier does better than chance on the clean images, where their labels are known."""
-    images, missing = request.images, {entry["file"] for entry in left_out}
+    images, missing = request.images, {image.file for image in left_out}
     if labels is None or attacker.classifier is None or len(missing) == len(images):
         return []
     used = [index for index in range(len(images)) if images.name(index) not in missing]
@@ -346,27 +350,3 @@ def _draw(
     rows = [row for _, row in shown]
     clean, adversarial = _unit(np.concatenate(parts)), _unit(adversarial)
     save_figure(rows_grid(clean, adversarial, epsilon, attacker.attack.goal, rows, names), request.output / PICTURE)
-
-
-def results(record: Record, output: Path) -> list[str]:
-    """The lines at the end: what was attacked, with which success, and where the files are.
-
-    Args:
-        record: the content of ``attack.json``.
-        output: the folder.
-    """
-    attacked, left_out, success = record["images"], record["left_out"], record["success"]
-    line = f"{attacked:,} {'image' if attacked == 1 else 'images'} attacked"
-    if success is None:
-        line += f"; {record['success_counts']}"
-    else:
-        line += f", success {Rate(**success)} ({record['success_counts']})"
-    lines = ["", line, f"Largest change of a pixel {record['largest_linf']:.6f}, mean L2 {record['mean_l2']:.2f}"]
-    lines += console.warning_lines(Finding(**found) for found in record.get("checks", []))
-    if left_out:
-        some = ", ".join(printable(entry["file"]) for entry in left_out[:5])
-        more = "" if len(left_out) <= 5 else f" and {len(left_out) - 5:,} more ({RECORD} names all)"
-        lines.append(f"Left out: {len(left_out):,} that could not be used: {some}{more}")
-    if record["files"]["picture"]:
-        lines.append(f"Picture:  {output / PICTURE}")
-    return [*lines, f"Table:    {output / TABLE}", f"Figures:  {output / RECORD}"]

@@ -8,13 +8,11 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.files import read_json, write_json, write_whole
-from advgan.records.attack import Row
+from advgan.records.attack import BegunAttack, FinishedAttack, Row
 
-SCHEMA = 1
 RECORD, TABLE, PICTURE = "attack.json", "attack.csv", "attack.png"
 ROWS, BEGUN, LOCK = ".attack.partial.jsonl", ".attack.partial.json", ".lock"
 COLUMNS = ("file", "clean_class", "adversarial_class", "success", "linf", "l2", "output")
@@ -47,7 +45,7 @@ class AttackFolder:
 
     def complete(self) -> bool:
         """Whether this attack was finished before."""
-        return self._is_same() and self.record()["complete"] is True
+        return self._is_same() and BegunAttack.read(self.path / RECORD).complete
 
     def prepare(self, overwrite: bool) -> int:
         """Keep what an earlier process did of this attack, or remove another's files; return how many images are done.
@@ -92,10 +90,9 @@ class AttackFolder:
                 parsed = _parsed(line)
                 yield from () if parsed is None else parsed[1]
 
-    def record(self) -> dict[str, Any]:
-        """The content of ``attack.json``."""
-        record: dict[str, Any] = read_json(self.path / RECORD, "schema", "digest", "complete")
-        return record
+    def record(self) -> FinishedAttack:
+        """What ``attack.json`` holds, of an attack that is complete."""
+        return FinishedAttack.read(self.path / RECORD)
 
     def write_table(self, names: tuple[str, ...] | None) -> None:
         """Write ``attack.csv`` from the results, without the images that cannot be used.
@@ -126,7 +123,7 @@ class AttackFolder:
 
     def _is_same(self) -> bool:
         with suppress(AdvGANError):  # damaged
-            return (self.path / RECORD).is_file() and self.record()["digest"] == self._digest
+            return (self.path / RECORD).is_file() and BegunAttack.read(self.path / RECORD).digest == self._digest
         return False
 
     def _clear(self) -> None:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from advgan.environment import code_commit
 from advgan.errors import ConfigurationError
 from advgan.evaluation.subject import check_request
 from advgan.experiments.evaluate import EvaluationRequest, evaluate_run, last_record
-from advgan.files import check_writable, locked, write_json, write_text, write_whole
+from advgan.files import check_writable, locked, write_text, write_whole
+from advgan.records.comparison import ComparisonFiles, ComparisonRecord
+from advgan.records.evaluation import Evaluation, Options
 from advgan.reports.comparison import compared, comparison_page
 from advgan.reports.plots import as_png, compared_curves
 
 logger = logging.getLogger(__name__)
-Record = dict[str, Any]
-SCHEMA = 1
-"""The version of ``comparison.json``; docs/evaluation.md describes it."""
 COMPARISON, PAGE, PICTURE = "comparison.json", "comparison.html", "comparison.png"
 
 
@@ -56,7 +54,7 @@ class Comparison:
         return self.runs[0] / f"comparison{few}" if self.output is None else self.output
 
 
-def compare(comparison: Comparison, command: str = "") -> Record:
+def compare(comparison: Comparison, command: str = "") -> ComparisonRecord:
     """Put finished runs into one table; evaluate first those that have no evaluation, or one that is out of date.
 
     Args:
@@ -64,7 +62,7 @@ def compare(comparison: Comparison, command: str = "") -> Record:
         command: what was typed, for the record.
 
     Returns:
-        The content of ``comparison.json``.
+        What ``comparison.json`` holds.
 
     Raises:
         AdvGANError: a run cannot be evaluated; all are checked before any work.
@@ -73,36 +71,40 @@ def compare(comparison: Comparison, command: str = "") -> Record:
     for request in requests:
         check_request(request)
     check_writable("--output", comparison.folder)
-    records = [{**_record(each, comparison, command), "run": str(each.run)} for each in requests]
-    content = {
-        "schema": SCHEMA,
-        "command": command,
-        "commit": code_commit(),
-        "runs": compared(records),
-        "files": {"page": PAGE, "picture": PICTURE},
-    }
-    picture = as_png(compared_curves([(record["run"], record) for record in records]))
+    found = [(each, _evaluation(each, comparison, command)) for each in requests]
+    evaluations = [evaluation.model_copy(update={"run": str(each.run)}) for each, evaluation in found]
+    record = ComparisonRecord(
+        version=ComparisonRecord.newest,
+        command=command,
+        commit=code_commit(),
+        runs=compared(evaluations),
+        files=ComparisonFiles(page=PAGE, picture=PICTURE),
+    )
+    picture = as_png(compared_curves(evaluations))
     folder = comparison.folder
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         (folder / COMPARISON).unlink(missing_ok=True)  # written last: where it is, the folder is whole
         write_whole(folder / PICTURE, lambda beside: beside.write_bytes(picture))
-        write_text(folder / PAGE, comparison_page(content, picture))
-        write_json(folder / COMPARISON, content)
-    return content
+        write_text(folder / PAGE, comparison_page(record, picture))
+        record.write(folder / COMPARISON)
+    return record
 
 
-def _record(request: EvaluationRequest, comparison: Comparison, command: str) -> Record:
+def _evaluation(request: EvaluationRequest, comparison: Comparison, command: str) -> Evaluation:
     """A run's evaluation as it stands, where it is of today and has the settings that are asked for."""
     record, current = last_record(request)
-    before = {"restarts": 1, "optimized_images": 100} if record is None else record["options"]
-    asked = {"restarts": comparison.restarts, "optimized_images": comparison.optimized_images}
-    options = {**before, **{name: given for name, given in asked.items() if given is not None}}
+    before = Options(restarts=1, optimized_images=100) if record is None else record.options
+    given = {"restarts": comparison.restarts, "optimized_images": comparison.optimized_images}
+    options = before.model_copy(update={name: value for name, value in given.items() if value is not None})
     if record is not None and current and options == before:
         logger.info("Found already  %s", request.folder)
         return record
     if record is not None:
         why = "its settings differ" if current else "code, versions, machine, networks or data have changed"
         logger.info("Out of date    %s: %s", request.folder, why)
-    trained = () if record is None else tuple(point["epsilon"] for point in record["retrained"])
-    return evaluate_run(replace(request, **options, retrain=trained), command)
+    trained = () if record is None else tuple(point.epsilon for point in record.retrained)
+    request = replace(request, restarts=options.restarts, optimized_images=options.optimized_images, retrain=trained)
+    if options.square_queries is not None:
+        request = replace(request, square_queries=options.square_queries)
+    return evaluate_run(request, command)

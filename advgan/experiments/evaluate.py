@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,14 +12,12 @@ from typing import Any
 import advgan
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.attacks.baselines import Advance
-from advgan.classifiers.checks import Finding
 from advgan.config.settings import Config
 from advgan.data.datasets import Dataset
 from advgan.environment import Environment, code_commit, code_digest, prepare_environment
 from advgan.evaluation.attack_stages import Results, attack_all, retrained_success
 from advgan.evaluation.cache import ResultCache
 from advgan.evaluation.queries import most_queries
-from advgan.evaluation.record import SCHEMA as SCHEMA
 from advgan.evaluation.record import evaluation_record
 from advgan.evaluation.saved_images import read_back, write_images
 from advgan.evaluation.subject import (
@@ -35,10 +32,13 @@ from advgan.evaluation.subject import (
 from advgan.evaluation.subject import EvaluationRequest as EvaluationRequest  # the door finds it here
 from advgan.experiments import console
 from advgan.experiments.retrain import Retraining, plan_retraining, retrain
-from advgan.files import digest_of, file_digest, locked, read_json, write_json
+from advgan.files import digest_of, file_digest, locked
 from advgan.metrics import Rate
+from advgan.records.evaluation import Evaluation, EvaluationHead, Options, RetrainedPoint
+from advgan.records.finding import Finding
+from advgan.records.summary import Summary
 from advgan.reports.checklist import report_card
-from advgan.reports.evaluation_page import draw_curve, draw_grid, draw_queries, write_page
+from advgan.reports.evaluation_page import QUERIES, draw_curve, draw_grid, draw_queries, write_page
 from advgan.run_folder import DISTILLED, GENERATOR, SUMMARY
 from advgan.run_folder import latest_finished_run as latest_finished_run
 from advgan.run_folder import run_of as run_of
@@ -46,11 +46,10 @@ from advgan.training.metrics_log import read_rows
 from advgan.training.progress import Progress
 
 logger = logging.getLogger(__name__)
-Record = dict[str, Any]
 EVALUATION = "evaluation.json"
 
 
-def evaluate_run(request: EvaluationRequest, command: str = "") -> Record:
+def evaluate_run(request: EvaluationRequest, command: str = "") -> Evaluation:
     """Evaluate a finished run, or go on where an evaluation of it stopped.
 
     Args:
@@ -58,7 +57,7 @@ def evaluate_run(request: EvaluationRequest, command: str = "") -> Record:
         command: what was typed, for the record.
 
     Returns:
-        The content of ``evaluation.json``.
+        What ``evaluation.json`` holds.
 
     Raises:
         AdvGANError: there is nothing that can be evaluated, or the evaluation would be wrong; nothing is written then,
@@ -88,52 +87,59 @@ def evaluate_run(request: EvaluationRequest, command: str = "") -> Record:
         results = attack_all(request, subject, stages)
         files = write_images(request.folder, subject, results.made)
         attack = AdvGANAttack(subject.generator, subject.classifier, config.attack)
-        files["grid"] = draw_grid(request.folder, attack, subject.test, results.made["clean_predictions"])
+        grid = draw_grid(request.folder, attack, subject.test, results.made["clean_predictions"])
+        drawn = {"grid": grid} if subject.black_box is None else {"grid": grid, "queries": QUERIES}
+        files = files.model_copy(update=drawn)
         saved = read_back(request.folder, subject, stages, files)
         retrained, bounded = _retrained(planned, subject, stages, results)
-        head = {
-            "run": str(request.run),
-            "command": command,
-            "commit": code_commit(),
-            "environment": environment,
-            "threat_model": model,
-            "options": {
-                "restarts": request.restarts,
-                "optimized_images": request.optimized_images,
-                **({} if subject.black_box is None else {"square_queries": request.square_queries}),
-            },
-            "determinants_sha256": digest_of(decisive),
-        }
+        head = EvaluationHead(
+            version=Evaluation.newest,
+            run=str(request.run),
+            command=command,
+            commit=code_commit(),
+            environment=environment,
+            threat_model=model,
+            options=_options(request, subject),
+            determinants_sha256=digest_of(decisive),
+        )
         findings = [*findings, *results.findings, *bounded]
         record = evaluation_record(head, request, subject, results, saved, retrained, findings, files)
-        record["card"] = [dataclasses.asdict(line) for line in report_card(record)]
+        record = record.model_copy(update={"card": report_card(record)})
         rows = read_rows(request.run / "metrics.jsonl")
         draw_curve(request.folder, record)
         draw_queries(request.folder, record, rows)
         write_page(request.folder, record, rows)
-        write_json(request.folder / EVALUATION, record)
+        record.write(request.folder / EVALUATION)
         if stages.found:
             logger.info("Found already  %s", ", ".join(stages.found))
     return record
 
 
-def last_record(request: EvaluationRequest) -> tuple[Record | None, bool]:
+def _options(request: EvaluationRequest, subject: Subject) -> Options:
+    options = Options(restarts=request.restarts, optimized_images=request.optimized_images)
+    if subject.black_box is None:
+        return options
+    return options.model_copy(update={"square_queries": request.square_queries})
+
+
+def last_record(request: EvaluationRequest) -> tuple[Evaluation | None, bool]:
     """The record of the evaluation in the request's folder, and whether ``evaluate_run`` would come to it again.
 
-    It would not where code, versions, machine, networks or data have changed. Where there is no record of today's form,
-    None and False. The options of the other attacks, transfer and retraining are not compared.
+    It would not where code, versions, machine, networks or data have changed. Where there is no record, or one that
+    does not say what decided it, None and False. The options of the other attacks, transfer and retraining are not
+    compared.
 
     Raises:
-        AdvGANError: as for ``check_request``.
+        AdvGANError: as for ``check_request``, or the record is damaged or of a newer version.
     """
     config, dataset = check_request(request)
     path = request.folder / EVALUATION
-    record = read_json(path) if path.is_file() else {}
-    if record.get("schema") != SCHEMA or "determinants_sha256" not in record:
+    record = Evaluation.read(path) if path.is_file() else None
+    if record is None or record.determinants_sha256 is None:
         return None, False
     environment = prepare_environment(config.training)  # before the first network starts the device
     decisive = _determinants(request, config, dataset, environment, target_digest(request, config, dataset))
-    return record, record["determinants_sha256"] == digest_of(decisive)
+    return record, record.determinants_sha256 == digest_of(decisive)
 
 
 def _determinants(
@@ -145,7 +151,7 @@ def _determinants(
         black_box = {"answers": config.oracle.answers, "distilled": file_digest(request.run / DISTILLED)}
     return {
         **black_box,
-        "schema": SCHEMA,
+        "schema": Evaluation.newest,
         "advgan": advgan.__version__,
         "commit": code_commit(),
         "code": code_digest(),  # two trees with changes that no commit holds have the same name
@@ -179,7 +185,7 @@ def _watch(name: str, total: int) -> Iterator[Advance]:
 
 def _retrained(
     planned: list[Retraining], subject: Subject, stages: ResultCache, results: Results
-) -> tuple[list[Record], list[Finding]]:
+) -> tuple[list[RetrainedPoint], list[Finding]]:
     """Measure the generators that were trained anew; the guards' findings about their bounds."""
     points, findings = [], []
     clean = results.made["clean_predictions"]
@@ -189,16 +195,16 @@ def _retrained(
         else:
             rate, finding = retrained_success(subject, stages, clean, point.epsilon, point.folder)
             findings.append(finding)
-            summary = read_json(point.folder / SUMMARY)
+            summary = Summary.read(point.folder / SUMMARY)
         points.append(
-            {
-                "epsilon": point.epsilon,
-                "success": dataclasses.asdict(rate),
-                "run": None if point.folder is None else str(point.folder),
-                "validation_success": summary and summary["validation_success"],
-                "best_epoch": summary and summary["best_epoch"],
-                "generator_sha256": None if point.folder is None else file_digest(point.folder / GENERATOR),
-                "training_seconds": summary and summary["seconds"]["generator_training"],
-            }
+            RetrainedPoint(
+                epsilon=point.epsilon,
+                success=rate,
+                run=None if point.folder is None else str(point.folder),
+                validation_success=None if summary is None else summary.validation_success,
+                best_epoch=None if summary is None else summary.best_epoch,
+                generator_sha256=None if point.folder is None else file_digest(point.folder / GENERATOR),
+                training_seconds=None if summary is None else summary.seconds.generator_training,
+            )
         )
     return points, findings

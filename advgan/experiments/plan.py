@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from advgan.classifiers.architectures import build_classifier
 from advgan.classifiers.black_box import is_local
-from advgan.classifiers.checks import PROBE_IMAGES, Finding, check_accuracy, check_answers
+from advgan.classifiers.checks import PROBE_IMAGES, check_accuracy, check_answers
 from advgan.classifiers.classifier import classifier_of
 from advgan.classifiers.loading import black_box_source, load_classifier
 from advgan.config.settings import Config
@@ -24,6 +24,7 @@ from advgan.evaluation.scores import accuracy
 from advgan.files import check_writable
 from advgan.networks.discriminator import build_discriminator
 from advgan.networks.generator import build_generator
+from advgan.records.finding import Finding
 from advgan.training.distillation import build_distilled
 from advgan.training.query_plan import query_plan
 from advgan.training.trainer import total_steps

@@ -10,26 +10,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import tensorflow as tf
 
 from advgan.config.loading import dump_config
 from advgan.config.settings import Config
-from advgan.config.table import Row, Table
+from advgan.config.table import Row, Section, Table
 from advgan.errors import AdvGANError, BlackBoxUnavailable, ConfigurationError, Interrupted
 from advgan.experiments.plan import check
 from advgan.experiments.train import train
-from advgan.files import check_writable, locked, read_json, write_json, write_text
-from advgan.metrics import Rate
+from advgan.files import check_writable, locked, write_text
+from advgan.records.evaluation import Evaluation
+from advgan.records.results_table import DoneRun, FailedRun, TableRecord, TableRow, TableRun, TableSection
+from advgan.records.summary import Summary
 from advgan.reports.plots import save_figure, success_against_queries
 from advgan.reports.results_table import as_markdown, points_against_queries
 from advgan.run_folder import CONFIG, SUMMARY, load_run_config, located
 
 logger = logging.getLogger(__name__)
-Record = dict[str, Any]
-SCHEMA = 1
-"""The version of ``<table>.json``."""
 RUNS = "runs"
 
 
@@ -223,7 +221,7 @@ def _run(cell: Cell, command: str) -> None:
     # The folder may have been moved since the run was begun.
     write_text(cell.folder / CONFIG, dump_config(located(cell.config)))
     summary = train(plan, cell.folder, command)
-    logger.info("Success        %s", Rate(**summary["test"]["success"]))
+    logger.info("Success        %s", summary.test.success)
 
 
 def _name(work: Reproduction, cell: Cell) -> str:
@@ -235,76 +233,78 @@ def _failures(work: Reproduction) -> dict[str, str]:
     """What the runs that failed last time said, by folder."""
     if not work.records.is_file():
         return {}
-    content = read_json(work.records)
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise AdvGANError(f"{work.records} is not a table's records of this version; move it away")
-    return {record["folder"]: record["problem"] for record in content["runs"] if record["state"] == "failed"}
+    try:
+        record = TableRecord.read(work.records)
+    except AdvGANError as error:
+        raise AdvGANError(f"{error}: it is not a table's records of this version; move it away") from None
+    return {run.folder: run.problem for run in record.runs if isinstance(run, FailedRun)}
 
 
 def _write(work: Reproduction, cells: Sequence[Cell], failures: dict[str, str]) -> None:
-    content: dict[str, Any] = {
-        "schema": SCHEMA,
-        "table": work.name,
-        "command": work.command,
-        "title": work.table.title,
-        "text": work.table.text,
-        "sections": [],
-        "runs": [record for cell in cells if (record := _record(work, cell, failures)) is not None],
-    }
-    for section in work.table.sections:
-        described = {"title": section.title, "text": section.text, "rows": [_described(row) for row in section.rows]}
-        picture = None
-        if section.picture == "queries":
-            points, curves = points_against_queries(described, content["runs"])
-            if points:
-                picture = f"{work.name}-{_slug(section.title)}.png"
-                save_figure(success_against_queries(points, curves), work.output / picture)
-        content["sections"].append({**described, "picture": picture})
-    write_json(work.records, content)
-    write_text(work.markdown, as_markdown(content))
+    runs = [run for cell in cells if (run := _run_record(work, cell, failures)) is not None]
+    record = TableRecord(
+        version=TableRecord.newest,
+        table=work.name,
+        command=work.command,
+        title=work.table.title,
+        text=work.table.text,
+        sections=tuple(_section_record(work, section, runs) for section in work.table.sections),
+        runs=tuple(runs),
+    )
+    record.write(work.records)
+    write_text(work.markdown, as_markdown(record))
 
 
-def _described(row: Row) -> Record:
-    return {
-        "name": row.name,
-        "options": row.options,
-        "seeds": list(row.seeds),
-        "black_box": row.configuration(row.seeds[0]).black_box is not None,
-        "paper": row.paper,
-    }
+def _section_record(work: Reproduction, section: Section, runs: Sequence[DoneRun | FailedRun]) -> TableSection:
+    """A section of the table; its picture is drawn where there is something to show."""
+    rows = tuple(
+        TableRow(
+            name=row.name,
+            options=tuple(row.options),
+            seeds=row.seeds,
+            black_box=row.configuration(row.seeds[0]).black_box is not None,
+            paper=row.paper,
+        )
+        for row in section.rows
+    )
+    record = TableSection(title=section.title, text=section.text, rows=rows, picture=None)
+    if section.picture == "queries":
+        points, curves = points_against_queries(record, runs)
+        if points:
+            picture = f"{work.name}-{_slug(section.title)}.png"
+            save_figure(success_against_queries(points, curves), work.output / picture)
+            record = record.model_copy(update={"picture": picture})
+    return record
 
 
-def _record(work: Reproduction, cell: Cell, failures: dict[str, str]) -> Record | None:
-    """What the table needs of a run; None where there is nothing to tell yet."""
+def _run_record(work: Reproduction, cell: Cell, failures: dict[str, str]) -> DoneRun | FailedRun | None:
+    """What the table needs of a run; None where there is nothing to say yet."""
     name = _name(work, cell)
-    about = {
-        "section": cell.section,
-        "row": cell.row.name,
-        "seed": cell.seed,
-        "folder": name,
-        "config": cell.row.config,
-        "set": list(cell.row.set),
-        "command": cell.row.command(cell.seed),
-    }
+    which = TableRun(
+        section=cell.section,
+        row=cell.row.name,
+        seed=cell.seed,
+        folder=name,
+        config=cell.row.config,
+        set=cell.row.set,
+        command=cell.row.command(cell.seed),
+    )
     if not cell.done:
-        return {**about, "state": "failed", "problem": failures[name]} if name in failures else None
-    summary = read_json(cell.folder / SUMMARY)
-    processes, test, box = summary["processes"], summary["test"], summary.get("black_box")
+        return FailedRun(**dict(which), state="failed", problem=failures[name]) if name in failures else None
+    summary = Summary.read(cell.folder / SUMMARY)
+    processes, test, box = summary.processes, summary.test, summary.black_box
+    environments = [process.environment for process in processes]
     evaluation = cell.folder / "evaluation" / "evaluation.json"
-    return {
-        **about,
-        "state": "done",
-        "commits": list(dict.fromkeys(process["commit"] for process in processes)),
-        "environments": [
-            process["environment"]
-            for number, process in enumerate(processes)
-            if process["environment"] not in [earlier["environment"] for earlier in processes[:number]]
-        ],
-        "clean_accuracy": test["clean_accuracy"],
-        "success": test["success"],
-        "success_8_bit": test["success_8_bit"],
-        "queries": None if box is None else box["queries"],
-        "distilled": None if box is None else box["distilled"],
-        "seconds": summary["seconds"],
-        "queries_curve": read_json(evaluation).get("queries_curve") if evaluation.is_file() else None,
-    }
+    return DoneRun(
+        **dict(which),
+        state="done",
+        commits=tuple(dict.fromkeys(process.commit for process in processes)),
+        environments=tuple(each for number, each in enumerate(environments) if each not in environments[:number]),
+        clean_accuracy=test.clean_accuracy,
+        success=test.success,
+        success_8_bit=test.success_8_bit,
+        queries=None if box is None else box.queries,
+        distilled=None if box is None else box.distilled,
+        seconds=summary.seconds,
+        queries_curve=Evaluation.read(evaluation).queries_curve if evaluation.is_file() else None,
+    )

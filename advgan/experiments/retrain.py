@@ -11,7 +11,8 @@ from advgan.config.settings import Config
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.experiments.plan import check
 from advgan.experiments.train import train
-from advgan.files import check_writable, file_digest, read_json, write_text, write_whole
+from advgan.files import check_writable, file_digest, write_text, write_whole
+from advgan.records.summary import Summary
 from advgan.run_folder import CONFIG, SUMMARY, TARGET, TARGET_RECORD, load_run_config
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,6 @@ def retrain(planned: Retraining, run: Path, command: str) -> None:
             write_whole(folder / name, lambda beside, content=content: beside.write_bytes(content))  # type: ignore[misc]
         logger.info("Retraining     at epsilon %.4g", planned.epsilon)
         train(plan, folder, command)
-    weights = [read_json(path / SUMMARY)["target_weights_sha256"] for path in (folder, run)]
+    weights = [Summary.read(path / SUMMARY).target_weights_sha256 for path in (folder, run)]
     if weights[0] != weights[1]:
         raise AdvGANError(f"{folder} was trained against another target than {run}'s; delete it to train it again")

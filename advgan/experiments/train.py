@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from pathlib import Path
 from typing import Any
 
 from advgan.attacks.advgan_attack import AdvGANAttack
-from advgan.classifiers.checks import Finding, check_accuracy
+from advgan.classifiers.checks import check_accuracy
 from advgan.classifiers.loading import load_classifier
 from advgan.classifiers.query_counter import QueryCounter
 from advgan.config.loading import dump_config
@@ -21,10 +20,21 @@ from advgan.evaluation.scores import accuracy, score_attack
 from advgan.experiments import console
 from advgan.experiments.plan import Plan, check
 from advgan.experiments.threat_models import provide_target, query_counter
-from advgan.files import locked, read_json, write_json, write_text, write_whole
-from advgan.metrics import Rate
+from advgan.files import locked, write_text, write_whole
+from advgan.metrics import Rate, share, success_rate
 from advgan.networks.keras_file import weights_digest
+from advgan.records.finding import Finding
+from advgan.records.summary import (
+    BlackBoxSummary,
+    DistilledScore,
+    Process,
+    Seconds,
+    Summary,
+    read_processes,
+    write_processes,
+)
 from advgan.reports.plots import as_pixels, one_of_each_class, sample_grid, save_figure, training_curves
+from advgan.reports.terminal import warnings
 from advgan.run_folder import (
     CONFIG,
     DISTILLED,
@@ -46,12 +56,12 @@ from advgan.training.validation import BlackBoxValidation, DistilledValidation, 
 logger = logging.getLogger(__name__)
 
 
-def train_and_evaluate(config: Config, run_directory: Path, command: str = "") -> dict[str, Any]:
+def train_and_evaluate(config: Config, run_directory: Path, command: str = "") -> Summary:
     """Check a configuration, train an AdvGAN and score it: ``train(check(config), ...)``."""
     return train(check(config), run_directory, command)
 
 
-def train(plan: Plan, run_directory: Path, command: str = "") -> dict[str, Any]:
+def train(plan: Plan, run_directory: Path, command: str = "") -> Summary:
     """Train an AdvGAN, or go on where the run in this folder stopped, and score it on the test images.
 
     Args:
@@ -60,7 +70,7 @@ def train(plan: Plan, run_directory: Path, command: str = "") -> dict[str, Any]:
         command: what was typed, for the record.
 
     Returns:
-        The content of ``summary.json``.
+        What ``summary.json`` holds.
 
     Raises:
         NonFiniteError: training diverged.
@@ -74,16 +84,16 @@ def train(plan: Plan, run_directory: Path, command: str = "") -> dict[str, Any]:
             raise AdvGANError(f"{run_directory} was started with other settings; start a new run")
         if (run_directory / SUMMARY).exists():
             logger.info("%s is complete already.", run_directory)
-            return read_json(run_directory / SUMMARY, "test", "seconds")
+            return Summary.read(run_directory / SUMMARY)
         return _run(plan, run_directory, command)
 
 
-def _run(plan: Plan, run_directory: Path, command: str) -> dict[str, Any]:
+def _run(plan: Plan, run_directory: Path, command: str) -> Summary:
     start = time.monotonic()
     config, dataset = plan.config, plan.dataset
     _start_process(plan, run_directory, command)
     logger.info("\n".join(console.introduction(plan, run_directory)))
-    for line in console.warnings(plan.findings):
+    for line in warnings(plan.findings):
         logger.warning(line)
 
     target_seconds = provide_target(plan, run_directory)
@@ -94,7 +104,7 @@ def _run(plan: Plan, run_directory: Path, command: str) -> dict[str, Any]:
         target = classifier.network
         clean = accuracy(classifier, dataset.test)
         logger.info("Target         clean accuracy %s test images", clean)
-        for line in console.warnings([_judged(plan, clean)]):
+        for line in warnings([_judged(plan, clean)]):
             logger.warning(line)
     else:
         target = build_distilled(dataset.image_shape, dataset.number_of_classes, config)
@@ -118,29 +128,39 @@ def _run(plan: Plan, run_directory: Path, command: str) -> dict[str, Any]:
     if counter is not None:
         write_whole(run_directory / DISTILLED, target.save)
     _draw_results(best, dataset, run_directory)
-    summary = {
-        "processes": read_json(run_directory / PROCESSES),
-        "threat_model": console.threat_model(config),
-        **({} if counter is None else {"black_box": _black_box_figures(state, plan, counter)}),
-        "seed": config.seed,
-        "steps": state.position.step,
-        "best_epoch": state.position.best_epoch + 1,
-        "validation_success": state.position.best_success,
-        "test": dataclasses.asdict(score),
-        "checks": [dataclasses.asdict(finding) for finding in findings],
-        "target_weights_sha256" if counter is None else "distilled_weights_sha256": weights_digest(target),
-        "generator_weights_sha256": weights_digest(state.best_generator),
-        "generator_last_weights_sha256": weights_digest(state.networks.generator),
-        "seconds": {
-            "target_training": target_seconds,
-            "generator_training": state.position.seconds - state.position.distillation_seconds,
-            **({} if counter is None else {"distillation": state.position.distillation_seconds}),
-            "this_process": time.monotonic() - start,
-        },
-        "peak_memory_bytes": peak_memory(),
-    }
-    write_json(run_directory / SUMMARY, summary)
+    if counter is None:
+        of_threat_model: dict[str, Any] = {"target_weights_sha256": target_weights}
+    else:
+        black_box = _black_box_figures(state, plan, counter)
+        of_threat_model = {"black_box": black_box, "distilled_weights_sha256": weights_digest(target)}
+    summary = Summary(
+        version=Summary.newest,
+        processes=tuple(read_processes(run_directory / PROCESSES)),
+        threat_model=console.threat_model(config),
+        seed=config.seed,
+        steps=state.position.step,
+        best_epoch=state.position.best_epoch + 1,
+        validation_success=state.position.best_success,
+        test=score,
+        checks=tuple(findings),
+        generator_weights_sha256=weights_digest(state.best_generator),
+        generator_last_weights_sha256=weights_digest(state.networks.generator),
+        seconds=_seconds(state, target_seconds, start, counter),
+        peak_memory_bytes=peak_memory(),
+        **of_threat_model,
+    )
+    summary.write(run_directory / SUMMARY)
     return summary
+
+
+def _seconds(state: TrainingState, target_training: float, start: float, counter: QueryCounter | None) -> Seconds:
+    position = state.position
+    seconds = Seconds(
+        target_training=target_training,
+        generator_training=position.seconds - position.distillation_seconds,
+        this_process=time.monotonic() - start,
+    )
+    return seconds if counter is None else seconds.model_copy(update={"distillation": position.distillation_seconds})
 
 
 def _judged(plan: Plan, accuracy: Rate) -> Finding:
@@ -153,16 +173,16 @@ def _judged(plan: Plan, accuracy: Rate) -> Finding:
 def _start_process(plan: Plan, run_directory: Path, command: str) -> None:
     """Add this process to the run's list; other data raise, another environment is a warning."""
     path = run_directory / PROCESSES
-    processes = read_json(path) if path.exists() else []
-    if processes and processes[0]["data_sha256"] != plan.dataset.digest:
+    processes = read_processes(path)
+    if processes and processes[0].data_sha256 != plan.dataset.digest:
         raise AdvGANError(f"{plan.config.data.dataset} has changed since {run_directory} was started; start a new run")
-    if processes and (changed := changes_between(processes[0]["environment"], plan.environment)):
+    if processes and (changed := changes_between(processes[0].environment, plan.environment)):
         logger.warning("resumed elsewhere, so not bit for bit the same as without a stop: %s", "; ".join(changed))
-    here = {"command": command, "commit": code_commit(), "data_sha256": plan.dataset.digest}
-    write_json(path, [*processes, {**here, "environment": plan.environment}])
+    here = Process(command=command, commit=code_commit(), data_sha256=plan.dataset.digest, environment=plan.environment)
+    write_processes(path, [*processes, here])
 
 
-def _black_box_figures(state: TrainingState, plan: Plan, counter: QueryCounter) -> dict[str, Any]:
+def _black_box_figures(state: TrainingState, plan: Plan, counter: QueryCounter) -> BlackBoxSummary:
     """What a black-box run cost, and how the same images do on the distilled network: the gap between the two."""
     config, test = plan.config, plan.dataset.test
     distilled = AdvGANAttack(state.best_generator, state.networks.target, config.attack)
@@ -171,22 +191,21 @@ def _black_box_figures(state: TrainingState, plan: Plan, counter: QueryCounter) 
     shown = {"clean": clean, "adversarial": adversarial}
     answers = {name: counter.query(images, "scoring").argmax(axis=1) for name, images in shown.items()}
     learned = {name: distilled.classify(images) for name, images in shown.items()}
-    counted = distilled.goal.eligible(test.labels, answers["clean"])
-    fooled = counted & distilled.goal.reached(test.labels, learned["adversarial"])
-    return {
-        "name": config.black_box,
-        "digest": counter.black_box.digest,
-        "answers": config.oracle.answers,
-        "query_budget": config.oracle.query_budget,
-        "attacker_images": len(plan.dataset.training),
-        "distilled": {
-            "architecture": config.distilled_architecture,
-            "success": dataclasses.asdict(Rate.of(int(fooled.sum()), int(counted.sum()))),
-            **{f"agreement_{name}": float((learned[name] == answers[name]).mean()) for name in answers},
-        },
-        "remarks": counter.black_box.remarks,
-        "queries": dict(counter.queries),
-    }
+    return BlackBoxSummary(
+        name=str(config.black_box),
+        digest=counter.black_box.digest,
+        answers=config.oracle.answers,
+        query_budget=config.oracle.query_budget,
+        attacker_images=len(plan.dataset.training),
+        distilled=DistilledScore(
+            architecture=config.distilled_architecture,
+            success=success_rate(distilled.goal, test.labels, answers["clean"], learned["adversarial"]),
+            agreement_clean=share(learned["clean"] == answers["clean"]).rate,
+            agreement_adversarial=share(learned["adversarial"] == answers["adversarial"]).rate,
+        ),
+        remarks=tuple(counter.black_box.remarks),
+        queries={str(purpose): count for purpose, count in counter.queries.items()},
+    )
 
 
 def _train(

@@ -1,1 +1,1 @@
-"""What is written about a run, an evaluation and an attack, as types."""
+"""What is written about a run, an evaluation, a comparison, a table and an attack, as types."""

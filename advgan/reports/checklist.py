@@ -1,224 +1,291 @@
 """The report card: the checklist of Carlini et al. 2019, *On Evaluating Adversarial Robustness*, line by line.
 
-The checklist was written for those who propose a defence; here it is asked of the evaluation of an attack on a
+The checklist was written for those who propose a defence; here it is applied to the evaluation of an attack on a
 classifier. Each line says pass, warn or not checked, and why. No line is passed that this program did not look at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from advgan.classifiers.checks import NOT_CHECKED, PASS, WARN
+from advgan.records.evaluation import CardLine, ComparedAttack, Evaluation, Transfer
+from advgan.records.finding import NOT_CHECKED, PASS, WARN, Finding, Status
 
 SEVERE, PITFALLS, SPECIAL = "Severe flaws", "Pitfalls", "Special cases"
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line of the card."""
+class _Facts:
+    """An evaluation, and what several questions look at."""
+
+    evaluation: Evaluation
+    guards: dict[str, Finding]
+    pgd: ComparedAttack | None
+    square: ComparedAttack | None
+    transfer: list[Transfer]
+    """To other classifiers than the target."""
+    black_box: bool
+
+
+Answer = tuple[Status, str]
+Judge = Callable[[_Facts], Answer]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of the checklist."""
 
     section: str
     item: str
-    status: str
-    """``pass``, ``warn`` or ``not checked``."""
-    reason: str
+    judge: Judge
+    """Answers it: the status, and why."""
 
 
-def report_card(record: Mapping[str, Any]) -> list[Line]:
-    """Fill in the card from the content of ``evaluation.json``."""
-    guards = {found["guard"]: found for found in record["guards"]}
-    attacks = {attack["name"]: attack for attack in record["attacks"]}
-    pgd = next((attack for attack in record["attacks"] if attack["kind"] == "iterative"), None)
-    transfer = [other for other in record["transfer"] if other["sha256"] != record["target"]["sha256"]]
-    square = attacks.get("square")
-    black_box = "queries" in record
-    lines: list[Line] = []
-
-    def add(section: str, item: str, status: str, reason: str) -> None:
-        lines.append(Line(section, item, status, reason))
-
-    def of_guard(section: str, item: str, guard: str) -> None:
-        found = guards[guard]
-        add(section, item, found["status"], found["reason"])
-
-    add(SEVERE, "The list was not followed mindlessly", NOT_CHECKED, "a program filled it in; a reader has to think")
-    add(
-        SEVERE, "Threat model: the attacker's goal, knowledge and capabilities are stated", PASS, record["threat_model"]
+def report_card(evaluation: Evaluation) -> tuple[CardLine, ...]:
+    """Answer every question of the checklist from an evaluation."""
+    facts = _Facts(
+        evaluation,
+        {found.guard: found for found in evaluation.guards},
+        next((attack for attack in evaluation.attacks if attack.kind == "iterative"), None),
+        evaluation.attack("square"),
+        [other for other in evaluation.transfer if other.sha256 != evaluation.target.sha256],
+        evaluation.queries is not None,
     )
-    knows = "Threat model: the attacker knows how the classifier works"
-    if black_box:
-        add(SEVERE, knows, NOT_CHECKED, "a black box: nothing of it is used but its answers")
+    lines = []
+    for question in CHECKLIST:
+        status, reason = question.judge(facts)
+        lines.append(CardLine(section=question.section, item=question.item, status=status, reason=reason))
+    return tuple(lines)
+
+
+# --- Ways to judge -----------------------------------------------------------------------------------------------
+
+
+def _always(status: Status, reason: str) -> Judge:
+    return lambda _: (status, reason)
+
+
+def _not_checked(reason: str) -> Judge:
+    return _always(NOT_CHECKED, reason)
+
+
+def _stated(reason: Callable[[Evaluation], str]) -> Judge:
+    """Passed, because the evaluation says it."""
+    return lambda facts: (PASS, reason(facts.evaluation))
+
+
+def _guard(name: str) -> Judge:
+    """What a guard found."""
+    return lambda facts: (facts.guards[name].status, facts.guards[name].reason)
+
+
+def _passed_if(holds: object) -> Status:
+    return PASS if holds else WARN
+
+
+# --- Answers that need more than a line --------------------------------------------------------------------------
+
+
+def _knows_the_classifier(facts: _Facts) -> Answer:
+    if facts.black_box:
+        return NOT_CHECKED, "a black box: nothing of it is used but its answers"
+    if facts.pgd:
+        return PASS, "FGSM, PGD and FMN follow the gradient of the whole classifier"
+    return WARN, "no attack could follow the gradient of the classifier"
+
+
+def _loss_fits(facts: _Facts) -> Answer:
+    if facts.black_box:
+        return PASS, "margin of the distilled network's logits for AdvGAN, of the black box's answers for Square"
+    return facts.guards["logits"].status, "margin of logits for AdvGAN and FMN, cross-entropy for FGSM and PGD"
+
+
+def _strongest(facts: _Facts) -> Answer:
+    if facts.black_box:
+        square = facts.square
+        tried = f"Square, {square.settings['queries_per_image']:,} queries an image" if square else "none"
+        return WARN, f"of those that ask: {tried}; --square-queries 10000 is stronger"
+    restarts = facts.pgd.settings["restarts"] if facts.pgd else 0
+    status = _passed_if(restarts > 1)
+    return status, f"starts of PGD: {restarts}" + ("" if status == PASS else "; --restarts 10 is stronger")
+
+
+def _available(facts: _Facts) -> Answer:
+    commit = facts.evaluation.commit
+    if commit is None or commit.endswith("-dirty"):
+        return WARN, f"commit {commit or 'unknown'}: not the code that ran"
+    return PASS, f"commit {commit}, networks with their SHA-256"
+
+
+def _one_command(facts: _Facts) -> Answer:
+    command = facts.evaluation.command
+    return _passed_if(command), command or "unknown"
+
+
+def _extends(facts: _Facts) -> Answer:
+    left = facts.evaluation.full_range
+    highest = max(point.success.rate for point in facts.evaluation.curve)
+    status = _passed_if(highest == 1 or (left is not None and left.successes == 0))
+    accuracy = "(did not run)" if left is None else f"{left.rate:.1%}"
+    return status, f"the scaled perturbation reaches {highest:.2%}; PGD at epsilon 1 leaves an accuracy of {accuracy}"
+
+
+def _without_gradient(facts: _Facts) -> Answer:
+    others = f", and transfer to {len(facts.transfer)} other classifier(s)" if facts.transfer else ""
+    if facts.black_box:
+        square = ", and Square" if facts.square else "; Square was not measured"
+        reason = f"noise, and FGSM and PGD by transfer from the distilled network{square}{others}"
     else:
-        add(
-            SEVERE,
-            knows,
-            PASS if pgd else WARN,
-            "FGSM, PGD and FMN follow the gradient of the whole classifier"
-            if pgd
-            else "no attack could follow the gradient of the classifier",
-        )
-    add(SEVERE, "Threat model: it models a real adversary", NOT_CHECKED, "depends on where the classifier is used")
-    add(
+        reason = f"noise{others}" if others else "noise only; --transfer adds classifiers"
+    return _passed_if(facts.transfer or facts.square), reason
+
+
+def _all_images(facts: _Facts) -> Answer:
+    data = facts.evaluation.data
+    return _passed_if(data.all_test_images), f"{data.images:,} of {data.of:,}"
+
+
+def _diverse(facts: _Facts) -> Answer:
+    attacks = facts.evaluation.attacks
+    status = _passed_if(len({attack.kind for attack in attacks}) > 2)
+    return status, "a generator, " + ", ".join(attack.name for attack in attacks)
+
+
+def _hard_label(facts: _Facts) -> Answer:
+    queries = facts.evaluation.queries
+    if facts.square is None or queries is None:
+        return WARN, "noise asks for neither, but it does not search"
+    if queries.answers == "labels":
+        return PASS, "Square, which saw the class alone, as AdvGAN did: without a score it tries squares blindly"
+    return WARN, "Square follows no gradient, but it saw probabilities; no attack saw the class alone"
+
+
+def _transfer_is_weaker(facts: _Facts) -> Answer:
+    attacks = facts.evaluation.attacks
+    white_box = [attack.success.high for attack in attacks if attack.kind in ("iterative", "optimization")]
+    if not facts.transfer:
+        return NOT_CHECKED, "no other classifier was given"
+    reason = "; ".join(f"{other.name}: {other.success}" for other in facts.transfer)
+    if not white_box:
+        return NOT_CHECKED, reason
+    return _passed_if(max(other.success.rate for other in facts.transfer) <= max(white_box)), reason
+
+
+def _random_start(facts: _Facts) -> Answer:
+    if facts.pgd:
+        return PASS, "PGD starts at a random point within epsilon"
+    if facts.square:
+        return PASS, "Square starts at random stripes of epsilon"
+    return NOT_CHECKED, "PGD did not run"
+
+
+def _random_noise(facts: _Facts) -> Answer:
+    noise = [str(attack.success) for attack in facts.evaluation.attacks if attack.kind == "noise"]
+    return WARN, f"two kinds, one draw each: {'; '.join(noise)}"
+
+
+def _both_goals(facts: _Facts) -> Answer:
+    goal = facts.evaluation.goal
+    other = "untargeted" if goal == "targeted" else "targeted"
+    return WARN, f"{goal} only; evaluate a run that is {other} too"
+
+
+def _other_classifiers(facts: _Facts) -> Answer:
+    if facts.transfer:
+        return PASS, f"{len(facts.transfer)} by transfer"
+    return NOT_CHECKED, "no other classifier was given"
+
+
+# --- The checklist -----------------------------------------------------------------------------------------------
+
+CHECKLIST = (
+    Question(
+        SEVERE,
+        "The list was not followed mindlessly",
+        _not_checked("a program filled it in; a reader has to think"),
+    ),
+    Question(
+        SEVERE,
+        "Threat model: the attacker's goal, knowledge and capabilities are stated",
+        _stated(lambda evaluation: evaluation.threat_model),
+    ),
+    Question(SEVERE, "Threat model: the attacker knows how the classifier works", _knows_the_classifier),
+    Question(
+        SEVERE,
+        "Threat model: it models a real adversary",
+        _not_checked("depends on where the classifier is used"),
+    ),
+    Question(
         SEVERE,
         "Threat model: the bound on the perturbation is justified",
-        NOT_CHECKED,
-        f"L_inf with epsilon {record['epsilon']:.4g} is the configuration's; why it fits is for its author to say",
-    )
-    of_guard(SEVERE, "Adaptive attacks: they see the whole classifier, end to end", "gradients")
-    loss = "margin of logits for AdvGAN and FMN, cross-entropy for FGSM and PGD"
-    strongest = "Adaptive attacks: the strongest ones were used"
-    if black_box:
-        loss = "margin of the distilled network's logits for AdvGAN, of the black box's answers for Square"
-        add(SEVERE, "Adaptive attacks: the loss fits the goal", PASS, loss)
-        asked = f"Square, {square['settings']['queries_per_image']:,} queries an image" if square else "none"
-        add(SEVERE, strongest, WARN, f"of those that ask: {asked}; --square-queries 10000 is stronger")
-    else:
-        add(SEVERE, "Adaptive attacks: the loss fits the goal", guards["logits"]["status"], loss)
-        restarts = pgd["settings"]["restarts"] if pgd else 0
-        add(
-            SEVERE,
-            strongest,
-            PASS if restarts > 1 else WARN,
-            f"starts of PGD: {restarts}" + ("" if restarts > 1 else "; --restarts 10 is stronger"),
-        )
-    commit = record["commit"] or "unknown"
-    released = commit != "unknown" and not commit.endswith("-dirty")
-    add(
-        SEVERE,
-        "Code and networks can be had",
-        PASS if released else WARN,
-        f"commit {commit}" + (", networks with their SHA-256" if released else ": not the code that ran"),
-    )
-    add(SEVERE, "One command repeats it", PASS if record["command"] else WARN, record["command"] or "unknown")
-    add(SEVERE, "Clean accuracy is reported", PASS, _rate(record["clean_accuracy"]))
-    add(
+        lambda facts: (
+            NOT_CHECKED,
+            f"L_inf with epsilon {facts.evaluation.epsilon:.4g} is the configuration's; "
+            "why it fits is for its author to say",
+        ),
+    ),
+    Question(SEVERE, "Adaptive attacks: they see the whole classifier, end to end", _guard("gradients")),
+    Question(SEVERE, "Adaptive attacks: the loss fits the goal", _loss_fits),
+    Question(SEVERE, "Adaptive attacks: the strongest ones were used", _strongest),
+    Question(SEVERE, "Code and networks can be had", _available),
+    Question(SEVERE, "One command repeats it", _one_command),
+    Question(SEVERE, "Clean accuracy is reported", _stated(lambda evaluation: str(evaluation.clean_accuracy))),
+    Question(
         SEVERE,
         "A ROC curve where inputs are rejected",
-        NOT_CHECKED,
-        "does not apply: the classifier answers every image",
-    )
-    of_guard(SEVERE, "Sanity: many steps do better than one", "iterative beats single step")
-    of_guard(SEVERE, "Sanity: success rises with epsilon", "success rises with epsilon")
-    of_guard(SEVERE, "Sanity: at the full range accuracy falls to chance", "full range reaches chance")
-    highest = max(point["success"]["rate"] for point in record["curve"])
-    add(SEVERE, "Success against epsilon is drawn", PASS, f"{len(record['curve'])} values of epsilon from 0 to 1")
-    add(
+        _not_checked("does not apply: the classifier answers every image"),
+    ),
+    Question(SEVERE, "Sanity: many steps do better than one", _guard("iterative beats single step")),
+    Question(SEVERE, "Sanity: success rises with epsilon", _guard("success rises with epsilon")),
+    Question(SEVERE, "Sanity: at the full range accuracy falls to chance", _guard("full range reaches chance")),
+    Question(
         SEVERE,
-        "The curve extends until an attack always succeeds",
-        PASS if highest == 1 or _none_left(record["full_range"]) else WARN,
-        f"the scaled perturbation reaches {highest:.2%}; PGD at epsilon 1 leaves an accuracy of "
-        + (f"{record['full_range']['rate']:.1%}" if record["full_range"] else "(did not run)"),
-    )
-    add(
-        SEVERE, "Unbounded attacks report distortion", NOT_CHECKED, "does not apply: all attacks are bounded by epsilon"
-    )
-    of_guard(SEVERE, "White-box attacks do better than others", "white-box beats black-box")
-    add(SEVERE, "Attacks are compared image by image", PASS, f"all together fool {_rate(record['worst_case'])}")
-    add(
+        "Success against epsilon is drawn",
+        _stated(lambda evaluation: f"{len(evaluation.curve)} values of epsilon from 0 to 1"),
+    ),
+    Question(SEVERE, "The curve extends until an attack always succeeds", _extends),
+    Question(
         SEVERE,
-        "Black-box, transfer and noise attacks were tried",
-        PASS if transfer or square else WARN,
-        _gradient_free(black_box, square, len(transfer)),
-    )
-    add(
+        "Unbounded attacks report distortion",
+        _not_checked("does not apply: all attacks are bounded by epsilon"),
+    ),
+    Question(SEVERE, "White-box attacks do better than others", _guard("white-box beats black-box")),
+    Question(
+        SEVERE,
+        "Attacks are compared image by image",
+        _stated(lambda evaluation: f"all together fool {evaluation.worst_case}"),
+    ),
+    Question(SEVERE, "Black-box, transfer and noise attacks were tried", _without_gradient),
+    Question(
         SEVERE,
         "Attacks are described with all settings",
-        PASS,
-        "evaluation.json, attacks[].settings, and the run's config",
-    )
-    add(
-        SEVERE,
-        "All test images were used",
-        PASS if record["data"]["all_test_images"] else WARN,
-        f"{record['data']['images']:,} of {record['data']['of']:,}",
-    )
-    of_guard(SEVERE, "No scored image was trained on", "held-out images")
-
-    add(
-        PITFALLS,
-        "The attacks are diverse",
-        PASS if len({attack["kind"] for attack in attacks.values()}) > 2 else WARN,
-        "a generator, " + ", ".join(attacks),
-    )
-    add(PITFALLS, "A gradient-free and a hard-label attack", *_hard_label(record, square))
-    add(
-        PITFALLS,
-        "Transfer: success on other classifiers is below that of white-box attacks",
-        _transfer_status(record, transfer),
-        "; ".join(f"{other['name']}: {_rate(other['success'])}" for other in transfer)
-        or "no other classifier was given",
-    )
-    of_guard(PITFALLS, "Randomness is averaged over, or there is none", "repeats")
-    of_guard(PITFALLS, "Parts without a gradient are replaced, or there are none", "gradients")
-    add(PITFALLS, "The attacks have converged", NOT_CHECKED, "PGD was not run with twice the steps")
-    add(
-        PITFALLS,
-        "The search starts at a random offset",
-        PASS if pgd or square else NOT_CHECKED,
-        "PGD starts at a random point within epsilon"
-        if pgd
-        else "Square starts at random stripes of epsilon"
-        if square
-        else "PGD did not run",
-    )
-    add(PITFALLS, "Sensitivity to the attacks' settings", NOT_CHECKED, "one setting of each was run")
-    add(PITFALLS, "Comparison with prior work", NOT_CHECKED, "the README states the paper's figures")
-    add(PITFALLS, "Broader threat models (rotation, corruption, Gaussian noise)", NOT_CHECKED, "L_inf only")
-
-    add(SPECIAL, "Provable bounds", NOT_CHECKED, "none was computed")
-    noise = [_rate(attack["success"]) for attack in attacks.values() if attack["kind"] == "noise"]
-    add(
+        _always(PASS, "evaluation.json, attacks[].settings, and the run's config"),
+    ),
+    Question(SEVERE, "All test images were used", _all_images),
+    Question(SEVERE, "No scored image was trained on", _guard("held-out images")),
+    Question(PITFALLS, "The attacks are diverse", _diverse),
+    Question(PITFALLS, "A gradient-free and a hard-label attack", _hard_label),
+    Question(
+        PITFALLS, "Transfer: success on other classifiers is below that of white-box attacks", _transfer_is_weaker
+    ),
+    Question(PITFALLS, "Randomness is averaged over, or there is none", _guard("repeats")),
+    Question(PITFALLS, "Parts without a gradient are replaced, or there are none", _guard("gradients")),
+    Question(PITFALLS, "The attacks have converged", _not_checked("PGD was not run with twice the steps")),
+    Question(PITFALLS, "The search starts at a random offset", _random_start),
+    Question(PITFALLS, "Sensitivity to the attacks' settings", _not_checked("one setting of each was run")),
+    Question(PITFALLS, "Comparison with prior work", _not_checked("the README states the paper's figures")),
+    Question(PITFALLS, "Broader threat models (rotation, corruption, Gaussian noise)", _not_checked("L_inf only")),
+    Question(SPECIAL, "Provable bounds", _not_checked("none was computed")),
+    Question(SPECIAL, "Random noise of the right norm, 10,000 draws per image", _random_noise),
+    Question(SPECIAL, "It is stated whether attacks are targeted", _stated(lambda evaluation: evaluation.goal)),
+    Question(SPECIAL, "Targeted and untargeted attacks were used", _both_goals),
+    Question(SPECIAL, "Ablations", _not_checked("the classifier has no defence that this program knows of")),
+    Question(SPECIAL, "The new attack was tried on other classifiers", _other_classifiers),
+    Question(SPECIAL, "Domains other than images", _always(PASS, "stated: images only")),
+    Question(
         SPECIAL,
-        "Random noise of the right norm, 10,000 draws per image",
-        WARN,
-        f"two kinds, one draw each: {'; '.join(noise)}",
-    )
-    goal = record["goal"]
-    other = "untargeted" if goal == "targeted" else "targeted"
-    add(SPECIAL, "It is stated whether attacks are targeted", PASS, goal)
-    add(SPECIAL, "Targeted and untargeted attacks were used", WARN, f"{goal} only; evaluate a run that is {other} too")
-    add(SPECIAL, "Ablations", NOT_CHECKED, "the classifier has no defence that this program knows of")
-    add(
-        SPECIAL,
-        "The new attack was tried on other classifiers",
-        PASS if transfer else NOT_CHECKED,
-        f"{len(transfer)} by transfer" if transfer else "no other classifier was given",
-    )
-    add(SPECIAL, "Domains other than images", PASS, "stated: images only")
-    add(SPECIAL, "Success is per image: the mean over images of the best attack", PASS, _rate(record["worst_case"]))
-    return lines
-
-
-def _gradient_free(black_box: bool, square: Mapping[str, Any] | None, transfer: int) -> str:
-    if black_box:
-        tried = "noise, and FGSM and PGD by transfer from the distilled network"
-        tried += ", and Square" if square else "; Square was not measured"
-        return tried + (f", and transfer to {transfer} other classifier(s)" if transfer else "")
-    if transfer:
-        return f"noise, and transfer to {transfer} other classifier(s)"
-    return "noise only; --transfer adds classifiers"
-
-
-def _hard_label(record: Mapping[str, Any], square: Mapping[str, Any] | None) -> tuple[str, str]:
-    if square is None:
-        return WARN, "noise asks for neither, but it does not search"
-    if record["queries"]["answers"] == "labels":
-        return PASS, "Square, which was told the class alone, as AdvGAN was: without a score it tries squares blindly"
-    return WARN, "Square follows no gradient, but it was told probabilities; no attack was told the class alone"
-
-
-def _rate(rate: Mapping[str, Any]) -> str:
-    return f"{rate['rate']:.2%} [{rate['low']:.2%}, {rate['high']:.2%}] of {rate['n']:,}"
-
-
-def _none_left(left: Mapping[str, Any] | None) -> bool:
-    return left is not None and left["successes"] == 0
-
-
-def _transfer_status(record: Mapping[str, Any], transfer: Sequence[Mapping[str, Any]]) -> str:
-    white_box = [a["success"]["high"] for a in record["attacks"] if a["kind"] in ("iterative", "optimization")]
-    if not transfer or not white_box:
-        return NOT_CHECKED
-    return WARN if max(other["success"]["rate"] for other in transfer) > max(white_box) else PASS
+        "Success is per image: the mean over images of the best attack",
+        _stated(lambda evaluation: str(evaluation.worst_case)),
+    ),
+)

@@ -6,6 +6,8 @@ import base64
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from advgan.metrics import Rate
+
 STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1f2328; background: #fff; max-width: 62rem; margin: 0 auto;
@@ -72,6 +74,43 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     lines = [f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows]
     top = f"<thead><tr>{heads}</tr></thead>" if any(head) else ""
     return f'<div class="table"><table>{top}<tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def rate_table(rows: Iterable[Sequence[Cell]], first: str = "", last: str = "") -> str:
+    """A table of rates; ``rate_row`` makes its rows.
+
+    Args:
+        rows: one for each rate.
+        first, last: what stands above the names and above the last column.
+    """
+    return table([first, "rate", "Wilson 95 %", "images", last], rows)
+
+
+def rate_row(name: str, rate: Rate | None, last: str = "") -> Sequence[Cell]:
+    """A row of a table of rates; ``last`` is one more number."""
+    if rate is None:
+        return name, number("not measured"), "", "", ""
+    return name, number(f"{rate.rate:.2%}"), number(interval(rate)), number(f"{rate.n:,}"), number(last)
+
+
+def number(text: str) -> Cell:
+    """A cell that is aligned to the right."""
+    return text, "number"
+
+
+def decimal(value: float | None, digits: int) -> Cell:
+    """A cell with a number, or the words that there is none."""
+    return number("not measured" if value is None else f"{value:.{digits}f}")
+
+
+def interval(rate: Rate) -> str:
+    """The Wilson 95 % interval in words."""
+    return f"{rate.low:.2%} to {rate.high:.2%}"
+
+
+def stacked(rate: Rate) -> str:
+    """A rate above its interval, where there is no column for each."""
+    return f"{rate.rate:.2%}\n{interval(rate)}"
 
 
 def _cell(cell: Cell) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,21 @@ from matplotlib.figure import Figure
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.data.datasets import Split, scaled
 from advgan.files import write_whole
+from advgan.metrics import Rate
+from advgan.records.evaluation import CurvePoint, Evaluation, Queries, QueryCurve, QueryPoint, RetrainedPoint
 from advgan.reports.image_grid import MISSED, REACHED, UNCOUNTED, image_grid
 
 Row = dict[str, Any]
 MOST_CLASSES_IN_NUMBERS = 20
+
+
+@dataclass(frozen=True)
+class AttackPoint:
+    """What an attack on a black box came to, and what it cost."""
+
+    name: str
+    queries_per_image: float
+    success: Rate
 
 
 def one_of_each_class(split: Split, predictions: np.ndarray, most: int = 10) -> Split:
@@ -97,47 +110,55 @@ def training_curves(rows: list[dict[str, float]], epochs: list[dict[str, float]]
 
 
 def success_against_epsilon(
-    points: list[Row], epsilon: float, baselines: list[tuple[str, Row]], retrained: list[Row]
+    points: Sequence[CurvePoint],
+    epsilon: float,
+    baselines: Sequence[tuple[str, Rate]],
+    retrained: Sequence[RetrainedPoint],
 ) -> Figure:
     """Draw the curve of the scaled perturbation with its intervals; falls are red, other attacks are single points.
 
     Args:
-        points: ``curve`` of ``evaluation.json``, in rising order.
+        points: the curve of an evaluation, in rising order.
         epsilon: the trained one, where the other attacks were measured.
         baselines: name and success of each.
-        retrained: ``retrained`` of ``evaluation.json``, in rising order.
+        retrained: generators trained at other epsilons, in rising order.
     """
     figure = Figure(figsize=(8, 4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
     _curve(axis, points, "AdvGAN, scaled", "C0")
-    fallen = [point for point in points if point["falls"]]
+    fallen = [point for point in points if point.falls]
     if fallen:
-        values, rates = [point["epsilon"] for point in fallen], [point["success"]["rate"] for point in fallen]
+        values, rates = [point.epsilon for point in fallen], [point.success.rate for point in fallen]
         axis.plot(values, rates, "v", color=MISSED, label="falls")
     if retrained:
-        values = [point["epsilon"] for point in retrained]
-        reached = np.array([point["success"]["rate"] for point in retrained])
-        ends = np.array([[point["success"][end] for end in ("low", "high")] for point in retrained]).T
-        errors = np.abs(ends - reached)
+        values = [point.epsilon for point in retrained]
+        rates = [point.success.rate for point in retrained]
+        errors = _errors([point.success for point in retrained])
         axis.errorbar(
-            values, reached, errors, fmt="s--", color="black", markersize=5, capsize=3, label="AdvGAN, retrained"
+            values, rates, errors, fmt="s--", color="black", markersize=5, capsize=3, label="AdvGAN, retrained"
         )
     for number, (name, rate) in enumerate(baselines):
         marker, label = "Dsx+^P*"[number % 7], f"{name} at {epsilon:.3g}"
-        axis.plot(epsilon, rate["rate"], marker, color=f"C{number + 1}", label=label)
+        axis.plot(epsilon, rate.rate, marker, color=f"C{number + 1}", label=label)
     axis.axvline(epsilon, color=UNCOUNTED, linewidth=0.8, linestyle="--")
     _epsilon_axes(axis)
     return figure
 
 
 def queries_of_run(
-    queries: Row, success: Row, square: Row | None, validated: list[Row], images: int, square_images: int
+    queries: Queries,
+    success: Rate,
+    square: QueryCurve | None,
+    validated: Sequence[QueryPoint],
+    images: int,
+    square_images: int,
 ) -> Figure:
-    """Draw what success in one run cost in questions to the black box: AdvGAN's way and its point, and Square's curve.
+    """Draw what success in one run cost in queries to the black box: AdvGAN's way and its point, and Square's curve.
 
     Args:
-        queries, success, square: ``queries``, ``success`` and ``queries_curve`` of ``evaluation.json``.
+        queries, success: of the attack.
+        square: the curve of the other attack, where it ran.
         validated: points of the attack while it was trained, in the form of the curve's.
         images: how many were scored.
         square_images: how many Square attacked.
@@ -145,9 +166,9 @@ def queries_of_run(
     figure = Figure(figsize=(8, 4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
-    if square is not None and square["points"]:
-        asked, rates = _in_order(square["points"])
-        name = f"{square['name']}, the first {square_images:,} images: each costs queries of its own"
+    if square is not None and square.points:
+        asked, rates = _in_order(square.points)
+        name = f"{square.name}, the first {square_images:,} images: each costs queries of its own"
         axis.step(asked, rates, where="post", color="C1", label=name)
         axis.plot(asked[-1], rates[-1], "o", color="C1", markersize=4)
     if validated:
@@ -155,9 +176,9 @@ def queries_of_run(
         axis.plot(
             asked, rates, "o-", color="C0", linewidth=0.8, markersize=3, label="AdvGAN while training, validation"
         )
-    errors = [[success["rate"] - success["low"]], [success["high"] - success["rate"]]]
-    point = f"AdvGAN, {images:,} images: {queries['attack_total']:,} queries in training for all"
-    axis.errorbar(queries["per_image"], success["rate"], errors, fmt="D", color="C0", capsize=3, label=point)
+    point = f"AdvGAN, {images:,} images: {queries.attack_total:,} queries in training for all"
+    errors = _errors([success])
+    axis.errorbar(queries.per_image, success.rate, errors, fmt="D", color="C0", capsize=3, label=point)
     axis.set_xscale("log")
     axis.set_ylim(-0.03, 1.03)
     axis.set_xlabel("queries: images the black box was asked about, for each attacked image (bar: Wilson 95 %)")
@@ -169,60 +190,57 @@ def queries_of_run(
     return figure
 
 
-def _in_order(points: list[Row]) -> tuple[list[float], list[float]]:
-    return [point["queries_per_image"] for point in points], [point["success"] for point in points]
+def _in_order(points: Sequence[QueryPoint]) -> tuple[list[float], list[float]]:
+    return [point.queries_per_image for point in points], [point.rate for point in points]
 
 
-def compared_curves(runs: list[tuple[str, Row]]) -> Figure:
-    """Draw success against epsilon of several runs; a diamond stands at the epsilon that each was trained at.
+def _errors(rates: Sequence[Rate]) -> np.ndarray:
+    """How far each interval reaches below and above its rate: shape (2, n)."""
+    return np.array([[rate.rate - rate.low, rate.high - rate.rate] for rate in rates]).T
 
-    Args:
-        runs: for each its name and the content of its ``evaluation.json``.
-    """
+
+def compared_curves(runs: Sequence[Evaluation]) -> Figure:
+    """Draw success against epsilon of several runs; a diamond stands at the epsilon that each was trained at."""
     figure = Figure(figsize=(8, 4 + 0.15 * len(runs)), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
-    for number, (name, record) in enumerate(runs):
+    for number, run in enumerate(runs):
         colour = f"C{number % 10}"
-        _curve(axis, record["curve"], name, colour, ("-", "--", ":")[number // 10 % 3])
-        axis.plot(record["epsilon"], record["success"]["rate"], "D", color=colour, markersize=7)
+        _curve(axis, run.curve, run.run, colour, ("-", "--", ":")[number // 10 % 3])
+        axis.plot(run.epsilon, run.success.rate, "D", color=colour, markersize=7)
     _epsilon_axes(axis)
     return figure
 
 
-def success_against_queries(points: list[Row], curves: list[Row]) -> Figure:
+def success_against_queries(points: Sequence[AttackPoint], curves: Sequence[QueryCurve]) -> Figure:
     """Draw success on a black box against the queries that an attack cost for each attacked image, log x axis.
 
     Args:
-        points: for each attack its ``name``, ``queries_per_image`` and ``success`` (rate, low and high).
-        curves: of attacks that ask about every image: ``name`` and ``points``, each with ``queries_per_image`` and
-            ``success``, a rate with or without its interval.
+        points: one for each attack.
+        curves: of attacks that make queries for every image.
     """
     figure = Figure(figsize=(8, 4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
     for number, point in enumerate(points):
-        success = point["success"]
-        errors = np.abs([[success[end] - success["rate"]] for end in ("low", "high")])
         axis.errorbar(
-            [point["queries_per_image"]],
-            [success["rate"]],
-            errors,
+            [point.queries_per_image],
+            [point.success.rate],
+            _errors([point.success]),
             fmt="osD^v"[number % 5],
             color=f"C{number % 10}",
             markersize=6,
             capsize=4,
-            label=f"AdvGAN, {point['name']}",
+            label=f"AdvGAN, {point.name}",
         )
     for curve in curves:
-        shown = [point for point in curve["points"] if point["queries_per_image"] > 0]  # the axis has no 0
-        values = [point["queries_per_image"] for point in shown]
-        successes = [point["success"] for point in shown]
-        rates = [success["rate"] if isinstance(success, dict) else success for success in successes]
-        if all(isinstance(success, dict) for success in successes):
-            low, high = ([success[end] for success in successes] for end in ("low", "high"))
+        shown = [point for point in curve.points if point.queries_per_image > 0]  # the axis has no 0
+        values, rates = _in_order(shown)
+        measured = [point.success for point in shown if isinstance(point.success, Rate)]
+        if len(measured) == len(shown):
+            low, high = [rate.low for rate in measured], [rate.high for rate in measured]
             axis.fill_between(values, low, high, alpha=0.2, color="black", linewidth=0)
-        axis.plot(values, rates, "--", color="black", linewidth=1, label=curve["name"])
+        axis.plot(values, rates, "--", color="black", linewidth=1, label=curve.name)
     axis.set_xscale("log")
     axis.set_ylim(-0.03, 1.03)
     axis.set_xlabel("queries for each attacked image (bars: Wilson 95 %)")
@@ -263,9 +281,9 @@ def distillation_curves(runs: list[tuple[str, list[Row]]]) -> Figure:
     return figure
 
 
-def _curve(axis: Any, points: list[Row], name: str, colour: str, line: str = "-") -> None:
-    values = [point["epsilon"] for point in points]
-    rate, low, high = ([point["success"][key] for point in points] for key in ("rate", "low", "high"))
+def _curve(axis: Any, points: Sequence[CurvePoint], name: str, colour: str, line: str = "-") -> None:
+    values = [point.epsilon for point in points]
+    rate, low, high = ([getattr(point.success, key) for point in points] for key in ("rate", "low", "high"))
     axis.fill_between(values, low, high, alpha=0.25, color=colour, linewidth=0)
     axis.plot(values, rate, f"o{line}", markersize=3, color=colour, label=name)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 from advgan.metrics import Rate
+from advgan.records.evaluation import QueryCurve
+from advgan.records.results_table import DoneRun, FailedRun, TableRecord, TableRow, TableSection
+from advgan.reports.plots import AttackPoint
 
-Record = Mapping[str, Any]
-Row = dict[str, Any]
 NONE = "–"
 TRAINING_QUERIES = ("clean", "adversarial", "validation")
 """What is asked so that there is an attack; the answers that score it are the experimenter's."""
@@ -27,145 +27,138 @@ _BLACK_BOX_LEGEND = (
 )
 
 
-def as_markdown(content: Record) -> str:
-    """The page of a table.
-
-    Args:
-        content: of ``<table>.json``; of ``runs`` those that are done or failed.
-    """
-    runs, sections = content["runs"], content["sections"]
-    wanted = sum(len(row["seeds"]) for section in sections for row in section["rows"])
-    done = [run for run in runs if run["state"] == "done"]
-    parts = [f"# {content['title']}"]
-    if content["text"]:
-        parts.append(content["text"].strip())
+def as_markdown(record: TableRecord) -> str:
+    """The page of a table, made from the runs that are done or failed."""
+    runs, sections = record.runs, record.sections
+    wanted = sum(len(row.seeds) for section in sections for row in section.rows)
+    done = [run for run in runs if isinstance(run, DoneRun)]
+    parts = [f"# {record.title}"]
+    if record.text:
+        parts.append(record.text.strip())
     if len(done) < wanted:
         parts.append(f"**Not finished: {len(done)} of {wanted} results are there.**")
-    black_box = any(row["black_box"] for section in sections for row in section["rows"])
+    black_box = any(row.black_box for section in sections for row in section.rows)
     parts.append(_LEGEND + (_BLACK_BOX_LEGEND if black_box else ""))
     for section in sections:
-        parts += _section(section, [run for run in runs if run["section"] == section["title"]])
-    return "\n\n".join([*parts, *_origin(content["command"], done)]) + "\n"
+        parts += _section(section, [run for run in runs if run.section == section.title])
+    return "\n\n".join([*parts, *_origin(record.command, done)]) + "\n"
 
 
-def points_against_queries(section: Record, runs: Iterable[Record]) -> tuple[list[Row], list[Row]]:
+def points_against_queries(
+    section: TableSection, runs: Iterable[DoneRun | FailedRun]
+) -> tuple[list[AttackPoint], list[QueryCurve]]:
     """What a picture of success against queries shows.
 
     Args:
-        section: one of ``sections``.
-        runs: the records of any sections.
+        section: of the table.
+        runs: of any sections.
 
     Returns:
-        For each black-box row that has a run its ``name``, ``queries_per_image`` and ``success`` (of all seeds); and
-        the curves of other attacks, as these runs' evaluations have them, each name once.
+        A point for each black-box row that has a run, its success that of all seeds; and the curves of other attacks,
+        as these runs' evaluations have them, each name once.
     """
-    points: list[Row] = []
-    curves: dict[str, Row] = {}
-    for row in section["rows"]:
-        done = _done(row, [run for run in runs if run["section"] == section["title"]])
+    points: list[AttackPoint] = []
+    curves: dict[str, QueryCurve] = {}
+    for row in section.rows:
+        done = _done(row, [run for run in runs if run.section == section.title])
         for run in done:
-            if (curve := run["queries_curve"]) is not None:
-                curves.setdefault(curve["name"], curve)
-        if done and all(run["queries"] is not None for run in done):
-            rate = vars(_pooled(done, "success"))
-            points.append({"name": row["name"], "queries_per_image": _mean(done, _queries_per_image), "success": rate})
+            if (curve := run.queries_curve) is not None:
+                curves.setdefault(curve.name, curve)
+        if done and all(run.queries is not None for run in done):
+            points.append(AttackPoint(row.name, _mean(done, _queries_per_image), _pooled(done)))
     return points, list(curves.values())
 
 
-def _section(section: Record, runs: Sequence[Record]) -> list[str]:
-    rows = section["rows"]
-    black_box, paper = any(row["black_box"] for row in rows), any(row["paper"] is not None for row in rows)
+def _section(section: TableSection, runs: Sequence[DoneRun | FailedRun]) -> list[str]:
+    rows = section.rows
+    black_box, paper = any(row.black_box for row in rows), any(row.paper is not None for row in rows)
     head = ["row", "configuration", "seeds", "clean accuracy", "success", "Wilson 95 %", "after 8 bits"]
     head += ["on the distilled network", "queries", "queries per image"] * black_box
     head += ["paper"] * paper + ["time"]
     lines = [head, ["---", "---", "---", *["---:"] * (len(head) - 3)]]
     lines += [_row(row, runs, black_box, paper) for row in rows]
-    parts = [f"## {section['title']}"]
-    if section["text"]:
-        parts.append(section["text"].strip())
+    parts = [f"## {section.title}"]
+    if section.text:
+        parts.append(section.text.strip())
     parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
-    failed = [run for row in rows for run in _of(row, runs) if run["state"] == "failed"]
+    failed = [run for row in rows for run in _of(row, runs) if isinstance(run, FailedRun)]
     if failed:
-        parts.append(
-            "\n".join(f"- Failed: {run['row']}, seed {run['seed']}: {_flat(run['problem'])}" for run in failed)
-        )
-    if section["picture"] is not None:
-        parts.append(f"![{section['title']}: success against queries for each attacked image]({section['picture']})")
+        parts.append("\n".join(f"- Failed: {run.row}, seed {run.seed}: {_flat(run.problem)}" for run in failed))
+    if section.picture is not None:
+        parts.append(f"![{section.title}: success against queries for each attacked image]({section.picture})")
     return parts
 
 
-def _row(row: Record, runs: Sequence[Record], black_box: bool, paper: bool) -> list[str]:
+def _row(row: TableRow, runs: Sequence[DoneRun | FailedRun], black_box: bool, paper: bool) -> list[str]:
     done = _done(row, runs)
-    cells = [_cell(row["name"]), f"`{_cell(shlex.join(row['options']))}`", _seeds(row, runs)]
+    cells = [_cell(row.name), f"`{_cell(shlex.join(row.options))}`", _seeds(row, runs)]
     if done:
-        interval = _pooled(done, "success")
+        interval = _pooled(done)
         cells += [
-            _percent(_mean(done, _rate("clean_accuracy"))),
-            _percent(_mean(done, _rate("success"))) + _spread([run["success"]["rate"] for run in done]),
+            _percent(_mean(done, lambda run: run.clean_accuracy.rate)),
+            _percent(_mean(done, lambda run: run.success.rate)) + _spread([run.success.rate for run in done]),
             f"{_percent(interval.low)} to {_percent(interval.high)}",
-            _percent(_mean(done, _rate("success_8_bit"))),
+            _percent(_mean(done, lambda run: run.success_8_bit.rate)),
         ]
     else:
         state = "failed" if _of(row, runs) else "not run yet"
-        cells += [NONE, f"{state} (0 of {len(row['seeds'])} seeds done)", NONE, NONE]
+        cells += [NONE, f"{state} (0 of {len(row.seeds)} seeds done)", NONE, NONE]
     if black_box:
-        asked = done if all(run["queries"] is not None for run in done) else []
-        cells += [
-            _percent(_mean(asked, lambda run: float(run["distilled"]["success"]["rate"]))) if asked else NONE,
-            f"{_mean(asked, _queries):,.0f}" if asked else NONE,
-            f"{_mean(asked, _queries_per_image):,.3g}" if asked else NONE,
-        ]
+        cells += _black_box_cells(done)
     if paper:
-        cells.append(NONE if row["paper"] is None else _cell(row["paper"]))
-    return [*cells, _duration(_mean(done, _seconds)) if done else NONE]
+        cells.append(NONE if row.paper is None else _cell(row.paper))
+    return [*cells, _duration(_mean(done, lambda run: run.seconds.attack)) if done else NONE]
 
 
-def _seeds(row: Record, runs: Sequence[Record]) -> str:
+def _black_box_cells(done: Sequence[DoneRun]) -> list[str]:
+    distilled = [run.distilled.success.rate for run in done if run.distilled is not None]
+    if not done or len(distilled) < len(done):
+        return [NONE] * 3
+    return [
+        _percent(sum(distilled) / len(distilled)),
+        f"{_mean(done, _queries):,.0f}",
+        f"{_mean(done, _queries_per_image):,.3g}",
+    ]
+
+
+def _seeds(row: TableRow, runs: Sequence[DoneRun | FailedRun]) -> str:
     """The seeds behind the figures, and in words those that are missing."""
-    state = {run["seed"]: run["state"] for run in _of(row, runs)}
+    state = {run.seed: run.state for run in _of(row, runs)}
     lists = {
-        kind: ", ".join(str(seed) for seed in row["seeds"] if state.get(seed, "not run yet") == kind)
+        kind: ", ".join(str(seed) for seed in row.seeds if state.get(seed, "not run yet") == kind)
         for kind in ("done", "not run yet", "failed")
     }
     if lists["done"] and not lists["not run yet"] and not lists["failed"]:
         return lists["done"]
     missing = [f"{kind}: {lists[kind]}" for kind in ("not run yet", "failed") if lists[kind]]
-    done = f"{lists['done']}, {len(_done(row, runs))} of {len(row['seeds'])} done" if lists["done"] else ""
+    done = f"{lists['done']}, {len(_done(row, runs))} of {len(row.seeds)} done" if lists["done"] else ""
     return "; ".join(filter(None, [done, *missing]))
 
 
-def _of(row: Record, runs: Sequence[Record]) -> list[Record]:
-    return [run for run in runs if run["row"] == row["name"] and run["seed"] in row["seeds"]]
+def _of(row: TableRow, runs: Sequence[DoneRun | FailedRun]) -> list[DoneRun | FailedRun]:
+    return [run for run in runs if run.row == row.name and run.seed in row.seeds]
 
 
-def _done(row: Record, runs: Sequence[Record]) -> list[Record]:
-    return [run for run in _of(row, runs) if run["state"] == "done"]
+def _done(row: TableRow, runs: Sequence[DoneRun | FailedRun]) -> list[DoneRun]:
+    return [run for run in _of(row, runs) if isinstance(run, DoneRun)]
 
 
-def _pooled(runs: Sequence[Record], key: str) -> Rate:
-    """The rate over the images of several runs taken together."""
-    return Rate.of(sum(run[key]["successes"] for run in runs), sum(run[key]["n"] for run in runs))
+def _pooled(runs: Sequence[DoneRun]) -> Rate:
+    """Success over the images of several runs taken together."""
+    return Rate.of(sum(run.success.successes for run in runs), sum(run.success.n for run in runs))
 
 
-def _rate(key: str) -> Callable[[Record], float]:
-    return lambda run: float(run[key]["rate"])
-
-
-def _mean(runs: Sequence[Record], value: Callable[[Record], float]) -> float:
+def _mean(runs: Sequence[DoneRun], value: Callable[[DoneRun], float]) -> float:
     return sum(map(value, runs)) / len(runs)
 
 
-def _queries(run: Record) -> float:
-    return float(sum(run["queries"].get(purpose, 0) for purpose in TRAINING_QUERIES))
+def _queries(run: DoneRun) -> int:
+    queries = run.queries or {}
+    return sum(queries.get(purpose, 0) for purpose in TRAINING_QUERIES)
 
 
-def _queries_per_image(run: Record) -> float:
-    return _queries(run) / run["clean_accuracy"]["n"]
-
-
-def _seconds(run: Record) -> float:
-    """The attack's own training; what one process took counts again what others did before a resume."""
-    return float(sum(value for key, value in run["seconds"].items() if key not in ("target_training", "this_process")))
+def _queries_per_image(run: DoneRun) -> float:
+    return _queries(run) / run.clean_accuracy.n
 
 
 def _percent(share: float) -> str:
@@ -192,14 +185,14 @@ def _cell(text: str) -> str:
     return _flat(text).replace("|", "\\|")
 
 
-def _origin(command: str, done: Sequence[Record]) -> list[str]:
+def _origin(command: str, done: Sequence[DoneRun]) -> list[str]:
     """What made the table, and whether all of it was made alike."""
     parts = ["## How it was made", f"    {command}"]
     if not done:
         return parts
-    done = list({run["folder"]: run for run in done}.values())  # rows with equal settings share their runs
-    commits = Counter(commit or "unknown" for run in done for commit in run["commits"])
-    environments = [environment for run in done for environment in run["environments"]]
+    done = list({run.folder: run for run in done}.values())  # rows with equal settings share their runs
+    commits = Counter(commit or "unknown" for run in done for commit in run.commits)
+    environments = [environment for run in done for environment in run.environments]
     machines = Counter(f"{each['device']}, {each['cores']} cores" for each in environments)
     versions = Counter(
         ", ".join(f"{name} {each[key]}" for name, key in _VERSIONS if key in each) for each in environments
