@@ -12,14 +12,68 @@ from advgan.errors import AdvGANError
 from advgan.files import write_text
 
 keras = tf.keras
-CONFIG, GENERATOR, TARGET = "config.yaml", "generator.keras", "target.keras"
-SUMMARY, PROCESSES, TARGET_RECORD = "summary.json", "processes.json", "target.json"
-DISTILLED, JOURNAL, ANSWERS = "distilled.keras", "answers.bin", "answers.json"
 REFERENCE = Path("checkpoints", "reference")
 TRAIN = "python -m advgan.train --config mnist.yaml"
 RUN_OF_THIS_KERAS = f"use a run, or a .keras file, of the Keras that is installed here, such as made by: {TRAIN}"
 """What to do where a network of a run cannot be loaded."""
 _PLACES = [folder / REFERENCE for folder in Path(__file__).resolve().parents[:2]]  # in a wheel; in a checkout
+
+
+class RunFolder:
+    """The names of all that a run's folder holds.
+
+    Args:
+        path: the folder; it need not be there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.processes = path / "processes.json"
+        self.target = path / "target.keras"
+        """The classifier under attack, where it is a Keras network."""
+        self.target_record = path / "target.json"
+        """Its digest, and how long its training took; where this is, it is whole."""
+        self.journal = path / "answers.bin"
+        """Every answer of a black box, as it comes."""
+        self.answers = path / "answers.json"
+        """What the answers of a black box are, as the first ones showed."""
+        self.rounds = path / "rounds"
+        """The adversarial images of each round of a black-box run, with their answers."""
+        self.checkpoints = path / "state"
+        self.metrics = path / "metrics.jsonl"
+        self.tensorboard = path / "tensorboard"
+        self.samples = path / "samples"
+        """A picture for each epoch."""
+        self.generator = path / "generator.keras"
+        """The best one on the validation images."""
+        self.last_generator = path / "generator-last.keras"
+        self.discriminator = path / "discriminator.keras"
+        self.distilled = path / "distilled.keras"
+        """The network that answers in a black box's place."""
+        self.result_picture = path / "result.png"
+        self.curves = path / "curves.png"
+        self.summary = path / "summary.json"
+        """Written last: where it is, the run is finished."""
+        self.evaluation = path / "evaluation"
+        self.retrained = path / "retrained"
+        """Runs at other epsilons."""
+
+    def require(self, *files: Path) -> None:
+        """Raise where the run is not finished.
+
+        Args:
+            files: of the folder, that must be there.
+
+        Raises:
+            AdvGANError: one is missing; the message names it and what continues the run.
+        """
+        for file in files:
+            if not file.is_file():
+                raise AdvGANError(
+                    f"{self.path} is not finished: it has no {file.name}; continue it with: python -m advgan.train "
+                    f"--resume {self.path}"
+                )
 
 
 def reference_run() -> Path:
@@ -29,7 +83,7 @@ def reference_run() -> Path:
         AdvGANError: it is not there.
     """
     for run in _PLACES:
-        if (run / CONFIG).is_file():
+        if RunFolder(run).config.is_file():
             return run
     raise AdvGANError(f"{_PLACES[-1]} is not there; train a run with: {TRAIN}")
 
@@ -45,13 +99,13 @@ def load_run_config(run_directory: Path) -> Config:
     Raises:
         AdvGANError: the folder holds no run.
     """
-    if not (run_directory / CONFIG).is_file():
+    if not RunFolder(run_directory).config.is_file():
         raise AdvGANError(
-            f"{run_directory} is not a run: it holds no {CONFIG}; a run is a folder such as checkpoints/mnist/0"
+            f"{run_directory} is not a run: it holds no config.yaml; a run is a folder such as checkpoints/mnist/0"
         )
-    data = read_yaml("--run", run_directory / CONFIG).get("data") or {}
+    data = read_yaml("--run", RunFolder(run_directory).config).get("data") or {}
     of_release_0_1 = isinstance(data, dict) and "validation_split" not in data  # it knew one rule, and wrote none
-    return load_config(run_directory / CONFIG, ["data.validation_split=last"] if of_release_0_1 else [])
+    return load_config(RunFolder(run_directory).config, ["data.validation_split=last"] if of_release_0_1 else [])
 
 
 def run_of(config: Config) -> Path:
@@ -75,10 +129,10 @@ def latest_finished_run(runs: Path) -> Path:
     Raises:
         AdvGANError: there is none.
     """
-    found = [path.parent for path in runs.glob(f"*/{SUMMARY}") if (path.parent / CONFIG).is_file()]
+    found = [run for run in runs.glob("*") if RunFolder(run).summary.exists() and RunFolder(run).config.is_file()]
     if not found:
         raise AdvGANError(f"there is no finished run in {runs}; train one with: python -m advgan.train --config FILE")
-    return max(found, key=lambda run: (run / SUMMARY).stat().st_mtime)
+    return max(found, key=lambda run: RunFolder(run).summary.stat().st_mtime)
 
 
 def new_run_directory(config: Config) -> Path:
@@ -92,7 +146,7 @@ def new_run_directory(config: Config) -> Path:
             break
         except FileExistsError:
             number += 1
-    write_text(runs / str(number) / CONFIG, dump_config(located(config)))
+    write_text(RunFolder(runs / str(number)).config, dump_config(located(config)))
     return runs / str(number)
 
 
@@ -115,8 +169,8 @@ def latest_run(runs: Path) -> Path:
     Raises:
         AdvGANError: there is none.
     """
-    found = [path.parent for depth in ("*", "*/*") for path in runs.glob(f"{depth}/{CONFIG}")]
+    found = [path.parent for depth in ("*", "*/*") for path in runs.glob(f"{depth}/config.yaml")]
     found = [run for run in found if not is_reference_run(run)]
     if not found:
         raise AdvGANError(f"there is no run to resume in {runs}; start one with --config and without --resume")
-    return max(found, key=lambda run: (run / CONFIG).stat().st_mtime)
+    return max(found, key=lambda run: RunFolder(run).config.stat().st_mtime)

@@ -30,7 +30,7 @@ from advgan.files import write_json  # noqa: E402
 from advgan.goals import Targeted  # noqa: E402
 from advgan.metrics import Rate  # noqa: E402
 from advgan.networks.keras_file import load_network  # noqa: E402
-from advgan.run_folder import TARGET, load_run_config  # noqa: E402
+from advgan.run_folder import RunFolder, load_run_config  # noqa: E402
 
 BATCH_SIZE = 500
 
@@ -70,7 +70,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     config = load_run_config(options.run)
-    target = load_network(options.run / TARGET, "is this a run?")
+    target = load_network(RunFolder(options.run).target, "is this a run?")
     test, results = load_dataset(config.data).test, []
     attacks = {"FGSM": foolbox.attacks.FGSM(), "PGD-40": foolbox.attacks.LinfPGD()}
     if isinstance(config.attack.objective, Targeted):

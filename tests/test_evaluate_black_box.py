@@ -31,7 +31,7 @@ from advgan.classifiers.query_counter import queries_in
 from advgan.config.loading import dump_config, load_config, parse_config
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation import attack_stages, checks
-from advgan.evaluation.queries import survival
+from advgan.evaluation.black_box_subject import survival
 from advgan.experiments.evaluate import EvaluationRequest, evaluate_run, last_record
 from advgan.experiments.export import export_run
 from advgan.experiments.train import train_and_evaluate

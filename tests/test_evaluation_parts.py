@@ -26,11 +26,11 @@ from advgan.classifiers.classifier import Classifier
 from advgan.config.settings import DataSettings
 from advgan.data.datasets import load_dataset, scaled
 from advgan.errors import AdvGANError
+from advgan.evaluation.black_box_subject import survival
 from advgan.evaluation.cache import ResultCache
 from advgan.evaluation.curve import epsilons_of_curve, scaled_attack
 from advgan.evaluation.distortion import distortion
 from advgan.evaluation.image_sheets import challenge_array, read_sheets, write_sheets
-from advgan.evaluation.queries import survival
 from advgan.goals import Goal, Targeted, Untargeted
 from advgan.metrics import Rate, count_matrix, success_by_class, success_rate
 from advgan.perturbation import to_8_bits

@@ -19,7 +19,7 @@ from advgan.data.batches import halve_batches, images_at_once, slices
 from advgan.errors import AdvGANError
 from advgan.networks.keras_file import load_network
 from advgan.perturbation import UNIT, Bounds, perturb
-from advgan.run_folder import CONFIG, GENERATOR, RUN_OF_THIS_KERAS, TARGET, load_run_config
+from advgan.run_folder import RUN_OF_THIS_KERAS, RunFolder, load_run_config
 
 AT_ONCE = 2
 """Batches that are worked on at a time, which bounds the memory: parts of the work use one core only."""
@@ -133,17 +133,16 @@ class AdvGANAttack:
             settings = parse_config({"attack": given}).attack
             return cls(load_network(path, RUN_OF_THIS_KERAS), target, settings, bounds or UNIT, xla)
 
-        config = load_run_config(path)
+        run, config = RunFolder(path), load_run_config(path)
         settings = config.attack
         if given:
-            raise AdvGANError(f"{next(iter(given))} is set in {path / CONFIG}; for another load {path / GENERATOR}")
-        if not (path / GENERATOR).exists():
-            raise AdvGANError(f"{path} is not finished; go on with: python -m advgan.train --resume {path}")
-        if target is None and ((path / TARGET).exists() or config.black_box is None):
+            raise AdvGANError(f"{next(iter(given))} is set in {run.config}; for another load {run.generator}")
+        run.require(run.generator)
+        if target is None and (run.target.exists() or not config.is_black_box):
             if bounds is not None and checked_bounds(bounds) != UNIT:
-                raise AdvGANError(f"bounds = {bounds}: {path / TARGET} takes images in [0, 1]; pass your target too")
-            target = load_network(path / TARGET, RUN_OF_THIS_KERAS)
-        return cls(load_network(path / GENERATOR, RUN_OF_THIS_KERAS), target, settings, bounds or UNIT, xla)
+                raise AdvGANError(f"bounds = {bounds}: {run.target} takes images in [0, 1]; pass your target too")
+            target = load_network(run.target, RUN_OF_THIS_KERAS)
+        return cls(load_network(run.generator, RUN_OF_THIS_KERAS), target, settings, bounds or UNIT, xla)
 
     def __call__(self, x: Any, y: Any = None) -> Attacked:
         """Attack images and say where it succeeded.

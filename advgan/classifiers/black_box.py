@@ -12,7 +12,7 @@ from advgan.classifiers.classifier import Classifier, Shape
 from advgan.classifiers.loading import black_box_source
 from advgan.config.settings import Config
 from advgan.data.batches import slices
-from advgan.run_folder import ANSWERS, TARGET
+from advgan.run_folder import RunFolder
 
 
 def is_local(given: str) -> bool:
@@ -82,13 +82,13 @@ def run_black_box(config: Config, run: Path, shape: Shape, classes: int, writes:
     """
     given, settings = str(config.black_box), config.oracle
     return load_black_box(
-        str(run / TARGET) if is_local(given) else given,
+        str(RunFolder(run).target) if is_local(given) else given,
         shape,
         classes,
         settings.images_per_request,
         settings.timeout,
         settings.retries,
         settings.answers == "labels",
-        run / ANSWERS,
+        RunFolder(run).answers,
         writes,
     )

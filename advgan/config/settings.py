@@ -368,7 +368,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _black_box_settings_have_a_black_box(self) -> Config:
-        if self.black_box is None:
+        if not self.is_black_box:
             for section, settings, defaults in (
                 ("oracle", self.oracle, BlackBoxSettings()),
                 ("distillation", self.distillation, DistillationSettings()),
@@ -417,6 +417,11 @@ class Config(Settings):
         return self.oracle.black_box
 
     @property
+    def is_black_box(self) -> bool:
+        """Whether nothing but answers of the classifier may be used, and G learns from a distilled network instead."""
+        return self.black_box is not None
+
+    @property
     def images_of_black_box(self) -> int:
         """The first images of the data that a black box of the user's own was trained on, as far as they are stated."""
         return (self.oracle.training_images or 0) if self.black_box not in (None, "target") else 0
@@ -424,7 +429,7 @@ class Config(Settings):
     @property
     def generator_epochs(self) -> int:
         """Epochs of the generator in the whole run."""
-        return self.training.epochs * (1 if self.black_box is None else self.distillation.rounds)
+        return self.training.epochs * (self.distillation.rounds if self.is_black_box else 1)
 
     @property
     def distilled_architecture(self) -> Architecture:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from advgan.attacks.advgan_attack import AdvGANAttack
-from advgan.attacks.baselines import Advance, Arrays, Baseline, baselines, black_box_baselines, pgd_attack, run_baseline
-from advgan.attacks.square import run_square, square_settings, why_not_square
+from advgan.attacks.baselines import Advance, Arrays, Baseline, pgd_attack, run_baseline
 from advgan.classifiers.checks import PROBE_IMAGES, check_accuracy
 from advgan.classifiers.classifier import Classifier
 from advgan.data.batches import images_at_once, slices
@@ -20,18 +18,15 @@ from advgan.errors import AdvGANError
 from advgan.evaluation import checks
 from advgan.evaluation.cache import ResultCache
 from advgan.evaluation.curve import curve_answers, epsilons_of_curve, success_curve
-from advgan.evaluation.queries import gap, survival
-from advgan.evaluation.subject import EvaluationRequest, Subject, extremes, load_generator
+from advgan.evaluation.loading import load_generator
+from advgan.evaluation.subject import SEED, EvaluationRequest, MoreResults, Subject, extremes
 from advgan.files import file_digest
 from advgan.goals import Untargeted
 from advgan.metrics import Rate, share, success_rate
 from advgan.perturbation import to_8_bits
-from advgan.records.evaluation import ComparedAttack, CurvePoint, Gap, LeftOut, QueryCurve, Transfer
+from advgan.records.evaluation import ComparedAttack, CurvePoint, Transfer
 from advgan.records.finding import Finding
-from advgan.run_folder import GENERATOR
-
-SEED = 0
-"""Of the baselines' randomness."""
+from advgan.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -49,12 +44,8 @@ class Results:
     full_range: Rate | None
     """Accuracy under PGD at epsilon 1; None where there is no gradient."""
     findings: list[Finding]
-    gap: Gap | None = None
-    """Of a black-box run."""
-    square: QueryCurve | None = None
-    """Success against queries of Square; None where it did not run."""
-    left_out: tuple[LeftOut, ...] = ()
-    """Attacks that did not run."""
+    more: MoreResults
+    """Of the stages that only some classifiers have."""
 
 
 def attack_all(request: EvaluationRequest, subject: Subject, stages: ResultCache) -> Results:
@@ -67,20 +58,15 @@ def attack_all(request: EvaluationRequest, subject: Subject, stages: ResultCache
     made = {**_advgan(subject, stages), "clean_predictions": clean}
     within = checks.check_bounds("advgan", *extremes(subject.images, made["adversarial"]), subject.epsilon)
     compared, fooled, findings = _baselines(request, subject, stages, made)
-    square = None if subject.black_box is None else _square(request, subject, stages, made)
-    if isinstance(square, _Square):
-        compared.append(square.row)
-        findings.append(square.bounded)
-        fooled[: len(square.fooled)] |= square.fooled
+    more = subject.more_stages(request, stages, made)
+    compared += more.compared
+    fooled[: len(more.fooled)] |= more.fooled
     worst = share(fooled[subject.goal.eligible(subject.test.labels, made["clean_predictions"])])
     curve = _curve(subject, stages, made)
     full_range = _full_range(subject, stages)
     success = success_rate(subject.goal, subject.test.labels, made["clean_predictions"], made["predictions"])
     found = _compare_attacks(subject, compared, success, full_range, curve)
     transfer = _transfer(subject, stages, made, others_clean)
-    distilled = None if subject.black_box is None else gap(subject, subject.black_box, stages, made)
-    if distilled is not None:
-        found.append(checks.check_agreement(distilled.agreement_clean))
     return Results(
         made,
         compared,
@@ -88,10 +74,8 @@ def attack_all(request: EvaluationRequest, subject: Subject, stages: ResultCache
         transfer,
         curve,
         full_range,
-        [*judged, within, *findings, *found],
-        distilled,
-        square.curve if isinstance(square, _Square) else None,
-        (LeftOut(name="square", reason=square),) if isinstance(square, str) else (),
+        [*judged, within, *findings, *more.bounds, *found, *more.judged],
+        more,
     )
 
 
@@ -120,7 +104,7 @@ def retrained_success(
         answers = subject.classifier.predict(adversarial)
         return {"predictions": answers, "linf": linf, "lowest": lowest, "highest": highest}
 
-    settings = {"epsilon": epsilon, "generator": file_digest(run / GENERATOR)}
+    settings = {"epsilon": epsilon, "generator": file_digest(RunFolder(run).generator)}
     result = stages.result(f"retrained-{epsilon}", settings, len(images), work)
     bounds = result["linf"], result["lowest"], result["highest"]
     finding = checks.check_bounds(f"advgan retrained at {epsilon:.4g}", *bounds, epsilon)
@@ -185,11 +169,7 @@ def _baselines(
 
     Where the target has no gradient, only noise attacks it. On a black box that of the distilled network is followed.
     """
-    if (run := subject.black_box) is not None:
-        chosen, followed = black_box_baselines(subject.goal, subject.epsilon, request.restarts), run.distilled
-    else:
-        chosen = baselines(subject.goal, subject.epsilon, request.restarts, request.optimized_images)
-        followed = subject.classifier
+    chosen, followed = subject.baselines(request)
     findings = []
     goal, labels = subject.goal, subject.test.labels
     fooled = goal.reached(labels, made["predictions"])
@@ -206,65 +186,8 @@ def _baselines(
         extremes = result["linf"], result["lowest"], result["highest"]
         findings.append(checks.check_bounds(baseline.name, *extremes, subject.epsilon))
         fooled[part] |= goal.reached(classes, answers)
-        rows.append(_row(baseline.name, baseline.kind, settings, subject, made, result))
+        rows.append(subject.compared(baseline.name, baseline.kind, settings, made, result))
     return rows, fooled, findings
-
-
-def _row(
-    name: str, kind: str, settings: dict[str, Any], subject: Subject, made: Arrays, result: Arrays
-) -> ComparedAttack:
-    """What an attack on the first images came to, and what AdvGAN's did on the same."""
-    answers = result["predictions"]
-    total = len(answers)
-    labels, clean = subject.test.labels[:total], made["clean_predictions"][:total]
-    return ComparedAttack(
-        name=name,
-        kind=kind,
-        settings=settings,
-        images=total,
-        success=success_rate(subject.goal, labels, clean, answers),
-        advgan_success=success_rate(subject.goal, labels, clean, made["predictions"][:total]),
-        accuracy_under_attack=share(answers == labels),
-        largest_linf=float(result["linf"].max()),
-        seconds_per_1000_images=float(result["seconds"]) * 1000 / total,
-    )
-
-
-@dataclass(frozen=True)
-class _Square:
-    """What Square came to."""
-
-    row: ComparedAttack
-    bounded: Finding
-    fooled: np.ndarray
-    """Whether each of the first images, which it attacked, ended as the goal wants."""
-    curve: QueryCurve
-
-
-def _square(request: EvaluationRequest, subject: Subject, stages: ResultCache, made: Arrays) -> _Square | str:
-    """The stage ``square`` on the first images; why it cannot run where it cannot."""
-    if reason := why_not_square(subject.dataset.image_shape):
-        return reason
-    total = min(request.optimized_images, len(subject.test))
-    images, labels, clean = subject.images[:total], subject.test.labels[:total], made["clean_predictions"][:total]
-    goal, queries = subject.goal, request.square_queries
-    settings = {**square_settings(queries), "images": total, "seed": SEED}
-    work = run_square(subject.classifier, goal, images, labels, clean, subject.epsilon, queries, SEED)
-    result = stages.result("square", settings, total, work)
-    extremes = result["linf"], result["lowest"], result["highest"]
-    needed = result["asked"][goal.eligible(labels, clean) & result["reached"]]
-    row = _row("square", "queries", settings, subject, made, result)
-    queried = {
-        "queries": int(result["asked"].sum()),
-        "median_queries": float(np.median(needed)) if len(needed) else None,
-    }
-    points = survival(goal, labels, clean, result["asked"], result["reached"])
-    return _Square(
-        row.model_copy(update=queried),
-        checks.check_bounds("square", *extremes, subject.epsilon),
-        goal.reached(labels, result["predictions"]),
-        QueryCurve(name="Square", points=points),
-    )
 
 
 def _transfer(subject: Subject, stages: ResultCache, made: Arrays, others_clean: list[np.ndarray]) -> list[Transfer]:
@@ -317,12 +240,13 @@ def _compare_attacks(
 
     transferred = success if subject.other_target else None  # trained elsewhere, the generator is a black-box attack
     of_gradients = [
-        checks.check_iterative(best("single step"), best("iterative")),
-        checks.check_white_box(best("noise"), best("single step", "iterative"), transferred),
-        checks.check_full_range(full_range, subject.dataset.number_of_classes),
+        subject.about_gradients(finding)
+        for finding in (
+            checks.check_iterative(best("single step"), best("iterative")),
+            checks.check_white_box(best("noise"), best("single step", "iterative"), transferred),
+            checks.check_full_range(full_range, subject.dataset.number_of_classes),
+        )
     ]
-    if subject.black_box is not None:
-        of_gradients = [checks.not_for_a_black_box(finding.guard) for finding in of_gradients]
     return [
         *of_gradients[:2],
         checks.check_generator(best("noise"), success),

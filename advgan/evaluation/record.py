@@ -7,10 +7,9 @@ import hashlib
 import numpy as np
 
 from advgan.attacks.baselines import Arrays
-from advgan.evaluation.attack_stages import SEED, Results
+from advgan.evaluation.attack_stages import Results
 from advgan.evaluation.distortion import distortion
-from advgan.evaluation.queries import count_queries
-from advgan.evaluation.subject import EvaluationRequest, Subject
+from advgan.evaluation.subject import SEED, EvaluationRequest, Subject
 from advgan.files import file_digest
 from advgan.metrics import Rate, count_matrix, share, success_by_class, success_rate
 from advgan.records.evaluation import (
@@ -25,7 +24,7 @@ from advgan.records.evaluation import (
     Target,
 )
 from advgan.records.finding import Finding
-from advgan.run_folder import GENERATOR
+from advgan.run_folder import RunFolder
 
 Matrix = tuple[tuple[int, ...], ...]
 
@@ -54,6 +53,7 @@ def evaluation_record(
     made, labels, goal = results.made, subject.test.labels, subject.goal
     clean, answers = made["clean_predictions"], made["predictions"]
     counted = goal.eligible(labels, clean)
+    generator = RunFolder(request.run).generator
     classes = subject.dataset.number_of_classes
     told_apart = max(classes, 1 + int(max(clean.max(), answers.max())))  # a classifier may know more than the data have
 
@@ -66,7 +66,7 @@ def evaluation_record(
         target_class=subject.config.attack.target_class,
         epsilon=subject.epsilon,
         data=_data(subject),
-        generator=GeneratorFile(file=GENERATOR, sha256=file_digest(request.run / GENERATOR)),
+        generator=GeneratorFile(file=generator.name, sha256=file_digest(generator)),
         target=_target(subject),
         clean_accuracy=share(clean == labels),
         accuracy_under_attack=share(answers == labels),
@@ -92,15 +92,7 @@ def evaluation_record(
         full_range=results.full_range,
         files=files,
     )
-    if subject.black_box is None:
-        return record
-    of_black_box = {
-        "queries": count_queries(subject.black_box, len(labels)),
-        "queries_curve": results.square,
-        "distilled": results.gap,
-        "attacks_left_out": results.left_out,
-    }
-    return record.model_copy(update=of_black_box)
+    return record.model_copy(update=subject.figures(results.more))
 
 
 def _target(subject: Subject) -> Target:

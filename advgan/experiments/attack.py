@@ -44,7 +44,7 @@ from advgan.records.attack import (
 from advgan.records.finding import Finding
 from advgan.reports.image_grid import rows_grid
 from advgan.reports.plots import save_figure
-from advgan.run_folder import GENERATOR, RUN_OF_THIS_KERAS, TARGET, load_run_config
+from advgan.run_folder import RUN_OF_THIS_KERAS, RunFolder, load_run_config
 from advgan.training.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -141,21 +141,16 @@ def _check_output(request: AttackRequest) -> None:
 
 
 def _load(request: AttackRequest) -> tuple[_Attacker, Environment]:
-    run = request.run
-    config = load_run_config(run)
+    run, config = RunFolder(request.run), load_run_config(request.run)
     environment = prepare_environment(config.training)  # before the first network starts the device
-    for name in (GENERATOR, TARGET) if config.black_box is None else (GENERATOR,):
-        if not (run / name).is_file():
-            problem = f"it has no {name}; continue it with: python -m advgan.train --resume {run}"
-            raise AdvGANError(f"{run} is not finished: {problem}")
-    attack = AdvGANAttack(load_network(run / GENERATOR, RUN_OF_THIS_KERAS), None, config.attack)
+    run.require(run.generator, *([] if config.is_black_box else [run.target]))
+    attack = AdvGANAttack(load_network(run.generator, RUN_OF_THIS_KERAS), None, config.attack)
     shape, other_target, classifier = attack.image_shape, False, None
     if request.target is not None:
         classifier = load_classifier(request.target, shape)
-        own = run / TARGET
-        other_target = not own.is_file() or config.black_box is not None or classifier.digest != file_digest(own)
-    elif (run / TARGET).is_file():
-        classifier = load_classifier(run / TARGET, shape, RUN_OF_THIS_KERAS)
+        other_target = not run.target.is_file() or config.is_black_box or classifier.digest != file_digest(run.target)
+    elif run.target.is_file():
+        classifier = load_classifier(run.target, shape, RUN_OF_THIS_KERAS)
     return _Attacker(config, attack, classifier, other_target), environment
 
 
@@ -168,7 +163,7 @@ def _head(
     command: str,
 ) -> BegunAttack:
     """The part of ``attack.json`` that is known before the attack, its digest included."""
-    classifier, generator = attacker.classifier, file_digest(request.run / GENERATOR)
+    classifier, generator = attacker.classifier, file_digest(RunFolder(request.run).generator)
     decisive = {
         "schema": BegunAttack.newest,
         "advgan": advgan.__version__,

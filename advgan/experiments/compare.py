@@ -8,7 +8,7 @@ from pathlib import Path
 
 from advgan.environment import code_commit
 from advgan.errors import ConfigurationError
-from advgan.evaluation.subject import check_request
+from advgan.evaluation.loading import check_request
 from advgan.experiments.evaluate import EvaluationRequest, evaluate_run, last_record
 from advgan.files import check_writable, locked, write_text, write_whole
 from advgan.records.comparison import ComparisonFiles, ComparisonRecord

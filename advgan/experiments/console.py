@@ -162,8 +162,3 @@ def evaluation_introduction(model: str, run_directory: Path, target: str, images
         f"Run            {run_directory}\nTarget         {target}\nThreat model   {model}\n"
         f"Images         {images:,} test images"
     )
-
-
-def queries_ahead(most: int, asked: int) -> str:
-    """How many images an evaluation will ask a black box about, and how many it has already."""
-    return f"Queries        {most:,} at most to evaluate, {asked:,} of them asked already; no part of the attack's"

@@ -17,29 +17,27 @@ from advgan.data.datasets import Dataset
 from advgan.environment import Environment, code_commit, code_digest, prepare_environment
 from advgan.evaluation.attack_stages import Results, attack_all, retrained_success
 from advgan.evaluation.cache import ResultCache
-from advgan.evaluation.queries import most_queries
-from advgan.evaluation.record import evaluation_record
-from advgan.evaluation.saved_images import read_back, write_images
-from advgan.evaluation.subject import (
-    STAGES,
-    Subject,
-    asks_black_box,
+from advgan.evaluation.loading import (
     check_request,
     check_subject,
     load_subject,
-    target_digest,
+    own_classifier_digest,
+    queries_black_box,
 )
+from advgan.evaluation.record import evaluation_record
+from advgan.evaluation.saved_images import read_back, write_images
+from advgan.evaluation.subject import STAGES, Subject
 from advgan.evaluation.subject import EvaluationRequest as EvaluationRequest  # the door finds it here
 from advgan.experiments import console
 from advgan.experiments.retrain import Retraining, plan_retraining, retrain
 from advgan.files import digest_of, file_digest, locked
 from advgan.metrics import Rate
-from advgan.records.evaluation import Evaluation, EvaluationHead, Options, RetrainedPoint
+from advgan.records.evaluation import Evaluation, EvaluationHead, RetrainedPoint
 from advgan.records.finding import Finding
 from advgan.records.summary import Summary
 from advgan.reports.checklist import report_card
 from advgan.reports.evaluation_page import QUERIES, draw_curve, draw_grid, draw_queries, write_page
-from advgan.run_folder import DISTILLED, GENERATOR, SUMMARY
+from advgan.run_folder import RunFolder
 from advgan.run_folder import latest_finished_run as latest_finished_run
 from advgan.run_folder import run_of as run_of
 from advgan.training.metrics_log import read_rows
@@ -69,18 +67,18 @@ def evaluate_run(request: EvaluationRequest, command: str = "") -> Evaluation:
     planned = plan_retraining(request.run, config, request.retrain) if request.retrain else []
     environment = prepare_environment(config.training)  # before the first network starts the device
     with ExitStack() as held:
-        if asks_black_box(request, config):  # whose answers to the guards are kept too
+        if queries_black_box(request, config):  # whose answers to the guards are kept too
             held.enter_context(_alone_in(request.folder))
         subject = load_subject(request, config, dataset)
         findings = check_subject(subject)
-        if subject.black_box is None:
+        if not queries_black_box(request, config):
             held.enter_context(_alone_in(request.folder))
         decisive = _determinants(request, config, dataset, environment, subject.classifier.digest)
         stages = ResultCache(request.folder / STAGES, decisive, _watch)
         model = console.threat_model(config, subject.other_target)
         logger.info(console.evaluation_introduction(model, request.run, subject.classifier.name, len(subject.test)))
-        if subject.black_box is not None:
-            logger.info(console.queries_ahead(most_queries(request, subject), subject.black_box.queries))
+        for line in subject.introduction(request):
+            logger.info(line)
         for point in planned:  # before the last evaluation goes: this is what takes long, and may be stopped
             retrain(point, request.run, command)
         (request.folder / EVALUATION).unlink(missing_ok=True)  # written last: where it is, the folder is whole
@@ -88,7 +86,7 @@ def evaluate_run(request: EvaluationRequest, command: str = "") -> Evaluation:
         files = write_images(request.folder, subject, results.made)
         attack = AdvGANAttack(subject.generator, subject.classifier, config.attack)
         grid = draw_grid(request.folder, attack, subject.test, results.made["clean_predictions"])
-        drawn = {"grid": grid} if subject.black_box is None else {"grid": grid, "queries": QUERIES}
+        drawn = {"grid": grid, "queries": QUERIES} if subject.classifier.is_black_box else {"grid": grid}
         files = files.model_copy(update=drawn)
         saved = read_back(request.folder, subject, stages, files)
         retrained, bounded = _retrained(planned, subject, stages, results)
@@ -99,7 +97,7 @@ def evaluate_run(request: EvaluationRequest, command: str = "") -> Evaluation:
             commit=code_commit(),
             environment=environment,
             threat_model=model,
-            options=_options(request, subject),
+            options=subject.options(request),
             determinants_sha256=digest_of(decisive),
         )
         findings = [*findings, *results.findings, *bounded]
@@ -113,13 +111,6 @@ def evaluate_run(request: EvaluationRequest, command: str = "") -> Evaluation:
         if stages.found:
             logger.info("Found already  %s", ", ".join(stages.found))
     return record
-
-
-def _options(request: EvaluationRequest, subject: Subject) -> Options:
-    options = Options(restarts=request.restarts, optimized_images=request.optimized_images)
-    if subject.black_box is None:
-        return options
-    return options.model_copy(update={"square_queries": request.square_queries})
 
 
 def last_record(request: EvaluationRequest) -> tuple[Evaluation | None, bool]:
@@ -138,7 +129,7 @@ def last_record(request: EvaluationRequest) -> tuple[Evaluation | None, bool]:
     if record is None or record.determinants_sha256 is None:
         return None, False
     environment = prepare_environment(config.training)  # before the first network starts the device
-    decisive = _determinants(request, config, dataset, environment, target_digest(request, config, dataset))
+    decisive = _determinants(request, config, dataset, environment, own_classifier_digest(request, config, dataset))
     return record, record.determinants_sha256 == digest_of(decisive)
 
 
@@ -147,8 +138,8 @@ def _determinants(
 ) -> dict[str, Any]:
     """What decides every stage's result; ``target`` is the classifier's digest."""
     black_box = {}
-    if asks_black_box(request, config):
-        black_box = {"answers": config.oracle.answers, "distilled": file_digest(request.run / DISTILLED)}
+    if queries_black_box(request, config):
+        black_box = {"answers": config.oracle.answers, "distilled": file_digest(RunFolder(request.run).distilled)}
     return {
         **black_box,
         "schema": Evaluation.newest,
@@ -161,7 +152,7 @@ def _determinants(
         "images": len(dataset.test.first(request.images)),
         "test_images": config.data.test_images,
         "attack": config.attack.model_dump(mode="json"),
-        "generator": file_digest(request.run / GENERATOR),
+        "generator": file_digest(RunFolder(request.run).generator),
         "target": target,
     }
 
@@ -195,7 +186,7 @@ def _retrained(
         else:
             rate, finding = retrained_success(subject, stages, clean, point.epsilon, point.folder)
             findings.append(finding)
-            summary = Summary.read(point.folder / SUMMARY)
+            summary = Summary.read(RunFolder(point.folder).summary)
         points.append(
             RetrainedPoint(
                 epsilon=point.epsilon,
@@ -203,7 +194,7 @@ def _retrained(
                 run=None if point.folder is None else str(point.folder),
                 validation_success=None if summary is None else summary.validation_success,
                 best_epoch=None if summary is None else summary.best_epoch,
-                generator_sha256=None if point.folder is None else file_digest(point.folder / GENERATOR),
+                generator_sha256=None if point.folder is None else file_digest(RunFolder(point.folder).generator),
                 training_seconds=None if summary is None else summary.seconds.generator_training,
             )
         )

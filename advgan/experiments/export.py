@@ -23,7 +23,7 @@ from advgan.errors import AdvGANError, ConfigurationError
 from advgan.files import check_writable, whole_directory, write_whole
 from advgan.networks.keras_file import load_network
 from advgan.perturbation import FLOAT_TOLERANCE, measure
-from advgan.run_folder import GENERATOR, RUN_OF_THIS_KERAS, load_run_config
+from advgan.run_folder import RUN_OF_THIS_KERAS, RunFolder, load_run_config
 from advgan.startup import without_chatter
 
 keras = tf.keras
@@ -134,7 +134,7 @@ def export_run(
     attack = AdvGANAttack.load(run)
     images = scaled(load_dataset(config.data).test.images[:CHECKED_IMAGES])
     expected = attack.generate(images)
-    generator = load_network(run / GENERATOR, RUN_OF_THIS_KERAS)
+    generator = load_network(RunFolder(run).generator, RUN_OF_THIS_KERAS)
     model = adversarial_model(generator, config.attack)
     found = {}
     for name, path in outputs.items():

@@ -25,7 +25,7 @@ from advgan.records.results_table import DoneRun, FailedRun, TableRecord, TableR
 from advgan.records.summary import Summary
 from advgan.reports.plots import save_figure, success_against_queries
 from advgan.reports.results_table import as_markdown, points_against_queries
-from advgan.run_folder import CONFIG, SUMMARY, load_run_config, located
+from advgan.run_folder import RunFolder, load_run_config, located
 
 logger = logging.getLogger(__name__)
 RUNS = "runs"
@@ -45,12 +45,12 @@ class Cell:
     @property
     def done(self) -> bool:
         """Whether the run is finished."""
-        return (self.folder / SUMMARY).is_file()
+        return RunFolder(self.folder).summary.is_file()
 
     @property
     def begun(self) -> bool:
         """Whether the run was started and is not finished."""
-        return (self.folder / CONFIG).is_file() and not self.done
+        return RunFolder(self.folder).config.is_file() and not self.done
 
     def __str__(self) -> str:
         return f"{self.section}: {self.row.name}, seed {self.seed}"
@@ -121,7 +121,9 @@ def _runs_by_settings(runs: Path) -> dict[tuple[str, int], Path]:
     """The runs that are there, by what decides their result. What they leave unsaid gets today's defaults, so a setting
     that is new since then, and is off by default, makes no run anew."""
     found: dict[tuple[str, int], Path] = {}
-    for path in sorted(runs.glob(f"*/seed-*/{CONFIG}"), key=lambda path: not (path.parent / SUMMARY).is_file()):
+    for path in sorted(
+        runs.glob("*/seed-*/config.yaml"), key=lambda path: not RunFolder(path.parent).summary.is_file()
+    ):
         try:
             config = load_run_config(path.parent)
         except AdvGANError:  # damaged, or with a setting that is gone: no row can ask for it
@@ -219,7 +221,7 @@ def _run(cell: Cell, command: str) -> None:
     plan = check(cell.config)
     cell.folder.mkdir(parents=True, exist_ok=True)
     # The folder may have been moved since the run was begun.
-    write_text(cell.folder / CONFIG, dump_config(located(cell.config)))
+    write_text(RunFolder(cell.folder).config, dump_config(located(cell.config)))
     summary = train(plan, cell.folder, command)
     logger.info("Success        %s", summary.test.success)
 
@@ -262,7 +264,7 @@ def _section_record(work: Reproduction, section: Section, runs: Sequence[DoneRun
             name=row.name,
             options=tuple(row.options),
             seeds=row.seeds,
-            black_box=row.configuration(row.seeds[0]).black_box is not None,
+            black_box=row.configuration(row.seeds[0]).is_black_box,
             paper=row.paper,
         )
         for row in section.rows
@@ -291,7 +293,7 @@ def _run_record(work: Reproduction, cell: Cell, failures: dict[str, str]) -> Don
     )
     if not cell.done:
         return FailedRun(**dict(which), state="failed", problem=failures[name]) if name in failures else None
-    summary = Summary.read(cell.folder / SUMMARY)
+    summary = Summary.read(RunFolder(cell.folder).summary)
     processes, test, box = summary.processes, summary.test, summary.black_box
     environments = [process.environment for process in processes]
     evaluation = cell.folder / "evaluation" / "evaluation.json"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from advgan.config.loading import dump_config
@@ -13,10 +15,9 @@ from advgan.experiments.plan import check
 from advgan.experiments.train import train
 from advgan.files import check_writable, file_digest, write_text, write_whole
 from advgan.records.summary import Summary
-from advgan.run_folder import CONFIG, SUMMARY, TARGET, TARGET_RECORD, load_run_config
+from advgan.run_folder import RunFolder, load_run_config
 
 logger = logging.getLogger(__name__)
-FOLDER = "retrained"
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,13 @@ def plan_retraining(run: Path, config: Config, epsilons: tuple[float, ...]) -> l
     Raises:
         AdvGANError: a folder that is there already holds something else, or the run attacks a black box.
     """
-    if config.black_box is not None:
+    if config.is_black_box:
         raise ConfigurationError(
             "--retrain",
             " ".join(f"{epsilon:g}" for epsilon in epsilons),
             "each epsilon would ask the black box anew; train runs with --set attack.epsilon=..., then --compare them",
         )
-    check_writable("--retrain", run / FOLDER)
+    check_writable("--retrain", RunFolder(run).retrained)
     return [_planned(run, config, epsilon) for epsilon in sorted(set(epsilons))]
 
 
@@ -56,19 +57,25 @@ def _planned(run: Path, config: Config, epsilon: float) -> Retraining:
         return Retraining(epsilon, None, config)
     if epsilon == config.attack.epsilon:
         return Retraining(epsilon, run, config)
-    folder = run / FOLDER / f"epsilon-{epsilon}"
+    folder = RunFolder(run).retrained / f"epsilon-{epsilon}"
     attack = config.attack.model_copy(update={"epsilon": epsilon})
     output = config.output.model_copy(update={"directory": str(folder.parent.absolute())})
     wanted = config.model_copy(update={"attack": attack, "output": output})
-    if (folder / CONFIG).exists():
+    if RunFolder(folder).config.exists():
         found = load_run_config(folder)
         moved = found.output.model_copy(update={"directory": output.directory})
         if found.model_copy(update={"output": moved}) != wanted:
             raise AdvGANError(f"{folder} was started with other settings than {run}; delete it to train it again")
-    for name in (TARGET, TARGET_RECORD):
-        if (folder / name).exists() and file_digest(folder / name) != file_digest(run / name):
+    for copy, own in _target_files(folder, run):
+        if copy.exists() and file_digest(copy) != file_digest(own):
             raise AdvGANError(f"{folder} was trained against another target than {run}'s; delete it to train it again")
     return Retraining(epsilon, folder, wanted)
+
+
+def _target_files(folder: Path, run: Path) -> list[tuple[Path, Path]]:
+    """The files of the target, as a retraining has them and as the run does."""
+    copy, own = RunFolder(folder), RunFolder(run)
+    return [(copy.target, own.target), (copy.target_record, own.target_record)]
 
 
 def retrain(planned: Retraining, run: Path, command: str) -> None:
@@ -86,15 +93,14 @@ def retrain(planned: Retraining, run: Path, command: str) -> None:
     folder = planned.folder
     if folder is None or folder == run:
         return
-    if not (folder / SUMMARY).exists():
+    if not RunFolder(folder).summary.exists():
         plan = check(planned.config)
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / CONFIG, dump_config(planned.config))
-        for name in (TARGET, TARGET_RECORD):  # with both there, training takes them as they are
-            content = (run / name).read_bytes()
-            write_whole(folder / name, lambda beside, content=content: beside.write_bytes(content))  # type: ignore[misc]
+        write_text(RunFolder(folder).config, dump_config(planned.config))
+        for copy, own in _target_files(folder, run):  # with both there, training takes them as they are
+            write_whole(copy, partial(shutil.copyfile, own))
         logger.info("Retraining     at epsilon %.4g", planned.epsilon)
         train(plan, folder, command)
-    weights = [Summary.read(path / SUMMARY).target_weights_sha256 for path in (folder, run)]
+    weights = [Summary.read(RunFolder(path).summary).target_weights_sha256 for path in (folder, run)]
     if weights[0] != weights[1]:
         raise AdvGANError(f"{folder} was trained against another target than {run}'s; delete it to train it again")

@@ -13,7 +13,7 @@ from advgan.classifiers.query_counter import QueryCounter
 from advgan.errors import AdvGANError
 from advgan.experiments.plan import Plan
 from advgan.files import file_digest, read_json, write_json, write_whole
-from advgan.run_folder import JOURNAL, TARGET, TARGET_RECORD
+from advgan.run_folder import RunFolder
 from advgan.training.classifier import load_or_train_target
 
 logger = logging.getLogger(__name__)
@@ -27,13 +27,13 @@ def provide_target(plan: Plan, run_directory: Path) -> float:
     Raises:
         AdvGANError: the user's own classifier is no longer the one that the run was started with.
     """
-    record = run_directory / TARGET_RECORD
+    record = RunFolder(run_directory).target_record
     given = plan.config.target.file or plan.config.black_box
     if given is None or given == "target":
         if not record.exists():
             cache = Path(plan.config.output.directory) / "targets"
             found = load_or_train_target(plan.config, plan.owner, plan.environment, cache)
-            write_whole(run_directory / TARGET, found.model.save)
+            write_whole(RunFolder(run_directory).target, found.model.save)
             write_json(record, {"digest": found.digest, "seconds": found.seconds})
             came = "loaded" if found.cached else f"trained in {found.seconds:.0f} s"
             logger.info("Target         %s, digest %s", came, found.digest)
@@ -41,7 +41,7 @@ def provide_target(plan: Plan, run_directory: Path) -> float:
     digest = file_digest(Path(given)) if is_local(given) else black_box_of(plan, run_directory).digest
     if not record.exists():
         if is_local(given):
-            write_whole(run_directory / TARGET, partial(shutil.copyfile, given))
+            write_whole(RunFolder(run_directory).target, partial(shutil.copyfile, given))
         write_json(record, {"digest": digest, "seconds": 0.0})
         logger.info("Target         %s, digest %s", given, digest[:16])
     elif read_json(record, "digest")["digest"] != digest:
@@ -63,5 +63,5 @@ def query_counter(plan: Plan, run_directory: Path) -> QueryCounter:
         settings.answers == "labels",
         settings.query_budget,
         settings.images_per_request,
-        run_directory / JOURNAL,
+        RunFolder(run_directory).journal,
     )

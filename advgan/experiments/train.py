@@ -35,16 +35,7 @@ from advgan.records.summary import (
 )
 from advgan.reports.plots import as_pixels, one_of_each_class, sample_grid, save_figure, training_curves
 from advgan.reports.terminal import warnings
-from advgan.run_folder import (
-    CONFIG,
-    DISTILLED,
-    GENERATOR,
-    PROCESSES,
-    SUMMARY,
-    TARGET,
-    TARGET_RECORD,
-    located,
-)
+from advgan.run_folder import RunFolder, located
 from advgan.run_folder import load_run_config as load_run_config  # the doors find it here
 from advgan.training.distillation import Distillation, build_distilled
 from advgan.training.metrics_log import MetricsLog, read_rows
@@ -78,13 +69,13 @@ def train(plan: Plan, run_directory: Path, command: str = "") -> Summary:
     """
     run_directory.mkdir(parents=True, exist_ok=True)
     with locked(run_directory):
-        if not (run_directory / CONFIG).exists():
-            write_text(run_directory / CONFIG, dump_config(located(plan.config)))
+        if not RunFolder(run_directory).config.exists():
+            write_text(RunFolder(run_directory).config, dump_config(located(plan.config)))
         elif load_run_config(run_directory) != located(plan.config):
             raise AdvGANError(f"{run_directory} was started with other settings; start a new run")
-        if (run_directory / SUMMARY).exists():
+        if RunFolder(run_directory).summary.exists():
             logger.info("%s is complete already.", run_directory)
-            return Summary.read(run_directory / SUMMARY)
+            return Summary.read(RunFolder(run_directory).summary)
         return _run(plan, run_directory, command)
 
 
@@ -99,8 +90,8 @@ def _run(plan: Plan, run_directory: Path, command: str) -> Summary:
     target_seconds = provide_target(plan, run_directory)
     counter = None if config.black_box is None else query_counter(plan, run_directory)
     if counter is None:
-        remedy = f"delete {run_directory / TARGET_RECORD} to put it there again"
-        classifier = load_classifier(run_directory / TARGET, dataset.image_shape, remedy)
+        remedy = f"delete {RunFolder(run_directory).target_record} to put it there again"
+        classifier = load_classifier(RunFolder(run_directory).target, dataset.image_shape, remedy)
         target = classifier.network
         clean = accuracy(classifier, dataset.test)
         logger.info("Target         clean accuracy %s test images", clean)
@@ -122,11 +113,11 @@ def _run(plan: Plan, run_directory: Path, command: str) -> Summary:
     best = AdvGANAttack(state.best_generator, target if counter is None else counter.classifier, config.attack)
     score = score_attack(best, dataset.test)
     findings = [*plan.findings, _judged(plan, score.clean_accuracy)]
-    write_whole(run_directory / GENERATOR, state.best_generator.save)
+    write_whole(RunFolder(run_directory).generator, state.best_generator.save)
     write_whole(run_directory / "generator-last.keras", state.networks.generator.save)
     write_whole(run_directory / "discriminator.keras", state.networks.discriminator.save)
     if counter is not None:
-        write_whole(run_directory / DISTILLED, target.save)
+        write_whole(RunFolder(run_directory).distilled, target.save)
     _draw_results(best, dataset, run_directory)
     if counter is None:
         of_threat_model: dict[str, Any] = {"target_weights_sha256": target_weights}
@@ -135,7 +126,7 @@ def _run(plan: Plan, run_directory: Path, command: str) -> Summary:
         of_threat_model = {"black_box": black_box, "distilled_weights_sha256": weights_digest(target)}
     summary = Summary(
         version=Summary.newest,
-        processes=tuple(read_processes(run_directory / PROCESSES)),
+        processes=tuple(read_processes(RunFolder(run_directory).processes)),
         threat_model=console.threat_model(config),
         seed=config.seed,
         steps=state.position.step,
@@ -149,7 +140,7 @@ def _run(plan: Plan, run_directory: Path, command: str) -> Summary:
         peak_memory_bytes=peak_memory(),
         **of_threat_model,
     )
-    summary.write(run_directory / SUMMARY)
+    summary.write(RunFolder(run_directory).summary)
     return summary
 
 
@@ -172,7 +163,7 @@ def _judged(plan: Plan, accuracy: Rate) -> Finding:
 
 def _start_process(plan: Plan, run_directory: Path, command: str) -> None:
     """Add this process to the run's list; other data raise, another environment is a warning."""
-    path = run_directory / PROCESSES
+    path = RunFolder(run_directory).processes
     processes = read_processes(path)
     if processes and processes[0].data_sha256 != plan.dataset.digest:
         raise AdvGANError(f"{plan.config.data.dataset} has changed since {run_directory} was started; start a new run")

@@ -1,0 +1,150 @@
+"""From a request to the subject of an evaluation: what is read, and checked before there are results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from advgan.attacks.advgan_attack import AdvGANAttack
+from advgan.classifiers import checks as classifier_checks
+from advgan.classifiers.black_box import is_local, run_black_box
+from advgan.classifiers.classifier import Classifier
+from advgan.classifiers.loading import load_classifier
+from advgan.classifiers.query_counter import QueryCounter, queries_in
+from advgan.config.settings import Config
+from advgan.data.datasets import Dataset, Split, load_dataset, scaled
+from advgan.errors import AdvGANError, ConfigurationError
+from advgan.evaluation import checks
+from advgan.evaluation.black_box_subject import BlackBoxSubject
+from advgan.evaluation.subject import SQUARE_QUERIES, STAGES, EvaluationRequest, Subject, extremes
+from advgan.files import check_writable, file_digest
+from advgan.networks.keras_file import load_network
+from advgan.records.finding import Finding
+from advgan.records.summary import Summary, read_processes
+from advgan.run_folder import RUN_OF_THIS_KERAS, RunFolder, load_run_config
+
+
+def check_request(request: EvaluationRequest) -> tuple[Config, Dataset]:
+    """The configuration and data of the run that is asked about, which must be those it was trained on.
+
+    Raises:
+        AdvGANError: the run is not finished, its data have changed, it has fewer test images, or the folder for the
+            results cannot be written.
+    """
+    run, config = RunFolder(request.run), load_run_config(request.run)
+    kept = [run.target] if not config.is_black_box or is_local(str(config.black_box)) else []
+    run.require(run.summary, run.generator, *kept, *([run.distilled] if config.is_black_box else []))
+    Summary.read(run.summary)
+    if request.check_accuracy is not None:
+        target = config.target.model_copy(update={"check_accuracy": request.check_accuracy})
+        config = config.model_copy(update={"target": target})
+    dataset = load_dataset(config.data, config.images_of_black_box)
+    processes = read_processes(run.processes)
+    if processes and processes[0].data_sha256 != dataset.digest:
+        raise AdvGANError(f"{config.data.dataset} has changed since {run.path} was trained on it; put that file back")
+    if request.images is not None and not 1 <= request.images <= len(dataset.test):
+        raise ConfigurationError(
+            "--images", request.images, f"{run.path} has {len(dataset.test)} test images (allowed: 1 to that)"
+        )
+    if request.square_queries != SQUARE_QUERIES and not queries_black_box(request, config):
+        raise ConfigurationError(
+            "--square-queries", request.square_queries, "is for a run's own black box; leave it out"
+        )
+    check_writable("--output", request.folder)
+    return config, dataset
+
+
+def load_subject(request: EvaluationRequest, config: Config, dataset: Dataset) -> Subject:
+    """Load the networks that are asked about.
+
+    Raises:
+        AdvGANError: one cannot be loaded, or does not take the run's images.
+    """
+    shape = dataset.image_shape
+    generator = load_generator(request.run, shape)
+    others = [load_classifier(given, shape) for given in request.transfer]
+    test = dataset.test.first(request.images)
+    if queries_black_box(request, config):
+        return _black_box_subject(request, config, dataset, test, generator, others)
+    if request.target is None:
+        classifier, other_target = load_classifier(RunFolder(request.run).target, shape, RUN_OF_THIS_KERAS), False
+    else:  # a black-box run's generator was trained against its distilled network, whatever the target
+        classifier = load_classifier(request.target, shape)
+        other_target = config.is_black_box or classifier.digest != file_digest(RunFolder(request.run).target)
+    return Subject(config, dataset, test, scaled(test.images), classifier, other_target, generator, others)
+
+
+def queries_black_box(request: EvaluationRequest, config: Config) -> bool:
+    """Whether the classifier that is scored is the run's black box."""
+    return config.is_black_box and request.target is None
+
+
+def own_classifier_digest(request: EvaluationRequest, config: Config, dataset: Dataset) -> str:
+    """The digest of the run's own classifier, without a query."""
+    if not config.is_black_box:
+        return file_digest(RunFolder(request.run).target)
+    return _box(request, config, dataset).digest
+
+
+def _box(request: EvaluationRequest, config: Config, dataset: Dataset) -> Classifier:
+    return run_black_box(config, request.run, dataset.image_shape, dataset.number_of_classes, writes=False)
+
+
+def _black_box_subject(
+    request: EvaluationRequest, config: Config, dataset: Dataset, test: Split, generator: Any, others: list[Classifier]
+) -> BlackBoxSubject:
+    box, classes, settings = _box(request, config, dataset), dataset.number_of_classes, config.oracle
+    folder = request.folder / STAGES
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def counter(part: str) -> QueryCounter:
+        journal = folder / f"answers{part}-{box.digest[:16]}.bin"
+        labels_only = settings.answers == "labels"
+        return QueryCounter(box, classes, labels_only, None, settings.images_per_request, journal)
+
+    run = RunFolder(request.run)
+    if (stated := Summary.read(run.summary).black_box) is None:
+        raise AdvGANError(f"{run.summary} is damaged (it has no 'black_box')")
+    counters = (counter(""), counter("-again"), counter("-alone"))
+    return BlackBoxSubject(
+        config,
+        dataset,
+        test,
+        scaled(test.images),
+        counters[0].classifier,
+        other_target=False,
+        generator=generator,
+        others=others,
+        counters=counters,
+        distilled=load_classifier(run.distilled, dataset.image_shape, RUN_OF_THIS_KERAS),
+        stated=stated,
+        journal=queries_in(run.journal, classes) if run.journal.is_file() else None,
+    )
+
+
+def load_generator(run: Path, shape: tuple[int, int, int]) -> Any:
+    """A run's generator.
+
+    Raises:
+        AdvGANError: it cannot be loaded, or does not take images of the shape.
+    """
+    generator = load_network(RunFolder(run).generator, RUN_OF_THIS_KERAS)
+    if tuple(generator.input_shape[1:]) != shape:
+        raise AdvGANError(
+            f"{RunFolder(run).generator} takes images of {tuple(generator.input_shape[1:])}, the data's are "
+            f"{shape}; put the run's own generator back"
+        )
+    return generator
+
+
+def check_subject(subject: Subject) -> list[Finding]:
+    """The checks that need no attack of their own: raise before there are results, or mark."""
+    images = subject.images
+    few = images[: classifier_checks.PROBE_IMAGES]
+    attacked = AdvGANAttack(subject.generator, None, subject.config.attack)(few)
+    checks.check_bounds("advgan", *extremes(few, attacked.projected), subject.epsilon)
+    classes = subject.dataset.number_of_classes
+    for other in subject.others:
+        classifier_checks.check_answers(other, images, classes, white_box=False)
+    held_out = checks.check_held_out(subject.test, [subject.dataset.training, subject.dataset.validation])
+    return subject.check_classifier(held_out)
