@@ -483,27 +483,27 @@ def flat(weights: list[np.ndarray]) -> np.ndarray:
 
 
 def watched_steps(noise: float, seed: int = 0) -> tuple[list[np.ndarray], Watched, dict[str, float]]:
-    """Two steps with two updates of D each: the noise in all that D was shown, D, what the second step tells."""
+    """Two steps with two updates of D each: the noise in all that D was shown, D, what the second step returns."""
     networks, (images, labels) = tiny_networks(), eight_digits()
     watched = Watched(networks.discriminator)
     settings = StepSettings(
         AttackSettings(), LossSettings(), DiscriminatorSettings(widths=(4, 8), steps=2, noise=noise), seed, steps=2
     )
     optimizers = Optimizers(plain_descent(networks.generator, 0.01), plain_descent(networks.discriminator, 0.01))
-    found, told = [], {}
+    found, values = [], {}
     for step in (1, 2):
         adversarial = np.clip(images.numpy() + np.float32(0.3) * networks.generator(images).numpy(), 0, 1)
         before = flat(networks.generator.get_weights())
-        told = training_step(
+        values = training_step(
             networks._replace(discriminator=watched), optimizers, images, labels, tf.constant(step), settings
         )
         plain = (images.numpy(), adversarial, images.numpy(), adversarial, adversarial)
         found += [shown - clean for shown, clean in zip(watched.shown[-5:], plain, strict=True)]
     change = np.linalg.norm(before - flat(networks.generator.get_weights()))
-    assert float(told["gradient_norm_generator"]) == pytest.approx(change / 0.01, rel=1e-3)
+    assert float(values["gradient_norm_generator"]) == pytest.approx(change / 0.01, rel=1e-3)
     answers = networks.target(adversarial, training=False).numpy().argmax(axis=1)
-    assert float(told["batch_success"]) == np.mean(answers != labels.numpy())
-    return found, watched, {name: float(value) for name, value in told.items()}
+    assert float(values["batch_success"]) == np.mean(answers != labels.numpy())
+    return found, watched, {name: float(value) for name, value in values.items()}
 
 
 def test_noise_on_what_the_discriminator_sees_is_drawn_for_each_look() -> None:
@@ -517,11 +517,11 @@ def test_noise_on_what_the_discriminator_sees_is_drawn_for_each_look() -> None:
     assert max(np.abs(each).max() for each in watched_steps(0.0)[0]) < 1e-6
 
 
-def test_a_step_tells_how_the_discriminator_did_at_its_last_update() -> None:
-    _, watched, told = watched_steps(0.0)
+def test_a_step_returns_how_the_discriminator_did_at_its_last_update() -> None:
+    _, watched, values = watched_steps(0.0)
     on_real, on_adversarial, after = watched.said[-3:]
-    assert told["discriminator_accuracy_real"] == np.mean(on_real > 0.5)
-    assert told["discriminator_accuracy_adversarial"] == np.mean(on_adversarial < 0.5)
-    assert told["discriminator_gap"] == pytest.approx(on_real.mean() - on_adversarial.mean(), abs=1e-6)
-    assert abs(told["discriminator_gap"]) > 1e-4
-    assert told["loss_gan"] == pytest.approx(0.5 * np.mean(np.square(after - 1)), rel=1e-5)
+    assert values["discriminator_accuracy_real"] == np.mean(on_real > 0.5)
+    assert values["discriminator_accuracy_adversarial"] == np.mean(on_adversarial < 0.5)
+    assert values["discriminator_gap"] == pytest.approx(on_real.mean() - on_adversarial.mean(), abs=1e-6)
+    assert abs(values["discriminator_gap"]) > 1e-4
+    assert values["loss_gan"] == pytest.approx(0.5 * np.mean(np.square(after - 1)), rel=1e-5)

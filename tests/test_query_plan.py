@@ -22,7 +22,7 @@ def plan(images: int = 1000, validation: int = 50, **changes: dict[str, Any]) ->
     return query_plan(parse_config(settings), images, validation)
 
 
-def test_without_a_budget_every_image_is_asked_about_in_every_round() -> None:
+def test_without_a_budget_every_image_is_queried_in_every_round() -> None:
     found = plan()
     assert found == QueryPlan(1000, (1000, 1000), 50, 6)
     assert found.total == 3000 + 50 * 7  # once on the clean images, then after each of 6 epochs
@@ -36,7 +36,7 @@ def test_a_budget_is_spent_to_the_last_query(budget: int) -> None:
     assert sizes == sorted(sizes) and sizes[-1] - sizes[0] <= 1
 
 
-def test_a_budget_of_more_than_there_is_to_ask_is_not_spent() -> None:
+def test_a_budget_of_more_than_there_are_images_is_not_spent() -> None:
     assert plan(oracle={"query_budget": 10_000, "validation_queries": 7000}).total == 3350
 
 
