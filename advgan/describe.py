@@ -42,8 +42,9 @@ def _describe(options: argparse.Namespace) -> int:
     config = load_config(find_config(options.config), options.overrides)
     import_tensorflow()  # takes seconds, so after the configuration was checked
     from advgan.data.datasets import load_dataset
-    from advgan.experiments.console import layer_table, target_named
+    from advgan.experiments.console import layer_table
     from advgan.experiments.plan import build_networks
+    from advgan.experiments.threat_models import threat_model_of
     from advgan.networks.description import describe
 
     image, classes = options.image, options.classes
@@ -57,7 +58,7 @@ def _describe(options: argparse.Namespace) -> int:
     else:
         print("\n\n".join("\n".join(layer_table(network)) for network in descriptions.values()))
         if "target" not in descriptions:
-            print(f"\n# target: {target_named(networks.target, config)}; its layers are not shown")
+            print(f"\n# target: {threat_model_of(config).target_named(networks.target)}; its layers are not shown")
     return 0
 
 

@@ -355,7 +355,7 @@ def test_the_later_generator_is_kept_on_a_tie(tmp_path: Path, validation_queries
     summary = train_and_evaluate(config, run)
     epochs = [row for row in rows(run) if row["kind"] == "epoch"]
     assert [row["validation_success"] for row in epochs] == [0.0, 0.0]
-    assert summary["best_epoch"] == 2
+    assert summary.best_epoch == 2
     assert summary["generator_weights_sha256"] == summary["generator_last_weights_sha256"]
 
 

@@ -26,8 +26,8 @@ from advgan.data.image_source import ImageSource, Labels
 from advgan.data.pictures import Shape, printable, shape_text
 from advgan.environment import Environment, code_commit, prepare_environment
 from advgan.errors import AdvGANError, ConfigurationError
-from advgan.experiments import console
 from advgan.experiments.attack_folder import PICTURE, RECORD, TABLE, AttackFolder
+from advgan.experiments.threat_models import threat_model_of
 from advgan.files import check_writable, digest_of, file_digest, locked
 from advgan.metrics import Rate
 from advgan.networks.keras_file import load_network
@@ -182,7 +182,7 @@ def _head(
         command=command,
         commit=code_commit(),
         environment={**environment, "pillow": PIL.__version__},
-        threat_model=console.threat_model(attacker.config, attacker.other_target),
+        threat_model=threat_model_of(attacker.config).describe(attacker.other_target),
         goal=attacker.config.attack.goal,
         target_class=attacker.config.attack.target_class,
         epsilon=attacker.attack.epsilon,
@@ -201,7 +201,7 @@ def _introduction(request: AttackRequest, attacker: _Attacker, labels: Labels | 
         origin += f": {', '.join(named[:10])}{', ...' if len(named) > 10 else ''}"
     return [
         f"Run            {request.run}",
-        f"Threat model   {console.threat_model(attacker.config, attacker.other_target)}",
+        f"Threat model   {threat_model_of(attacker.config).describe(attacker.other_target)}",
         f"Classifier     {'none: the run has no file of one' if classifier is None else classifier.name}",
         f"Images         {request.images}, {'resized to' if request.resize else 'of'} {shape_text(attacker.shape)}",
         f"Labels         {origin}",

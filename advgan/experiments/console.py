@@ -3,38 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from advgan.config.loading import dump_config
-from advgan.config.settings import Config
-from advgan.data.datasets import images_in_common
 from advgan.experiments.plan import Plan
 from advgan.networks.description import NetworkDescription, describe
 from advgan.reports.terminal import columns, warning_lines
-from advgan.training.query_plan import query_plan
-
-
-def threat_model(config: Config, other_target: bool = False) -> str:
-    """The attacker's goal, knowledge and limits, in words.
-
-    Args:
-        config: of the run.
-        other_target: whether the classifier under attack is another than the run's own.
-    """
-    knowledge = "semi-white-box: the target's gradients are used in training, afterwards the generator attacks alone"
-    if config.black_box is not None:
-        kind = "static" if config.distillation.rounds == 1 else "dynamic"
-        budget = "any number of"
-        if config.oracle.query_budget is not None:
-            budget = f"{config.oracle.query_budget:,}"
-        knowledge = (
-            f"black-box: only the classifier's answers are used ({config.oracle.answers}, to {budget} queries), to "
-            f"distil a {config.distilled_architecture} ({kind}), which the generator is trained against; afterwards it "
-            "attacks alone"
-        )
-    if other_target:
-        knowledge = "transfer: the generator was trained against another classifier and attacks this one alone"
-    return f"{config.attack.objective}, {knowledge}; L_inf, epsilon = {config.attack.epsilon:.4g}, pixels in [0, 1]"
 
 
 def dry_run(plan: Plan) -> list[str]:
@@ -44,10 +17,10 @@ def dry_run(plan: Plan) -> list[str]:
     for network in known.values():
         lines += [*layer_table(describe(network)), ""]
     if "target" not in known:
-        lines += [f"# target: {target_named(plan.networks.target, plan.config)}", ""]
+        lines += [f"# target: {plan.threat_model.target_named(plan.networks.target)}", ""]
     lines += [f"# Data: {plan.dataset.classes_in_words}", *warning_lines(plan.findings)]
-    if plan.config.black_box is not None:
-        lines.append(f"# Queries: {_queries_planned(plan)}")
+    if queries := plan.threat_model.queries_planned(plan.dataset):
+        lines.append(f"# Queries: {queries}")
     epochs = plan.config.generator_epochs
     lines.append(f"# Steps: {epochs} epochs x {plan.steps // epochs} = {plan.steps}, then the test images")
     return lines
@@ -101,59 +74,27 @@ def introduction(plan: Plan, run_directory: Path) -> list[str]:
         f"Data           {config.data.dataset}: {len(dataset.training):,} training, {len(dataset.validation):,} "
         f"validation, {len(dataset.test):,} test images of {height}x{width}x{channels}, "
         f"{dataset.classes_in_words}",
-        f"Threat model   {threat_model(config)}",
+        f"Threat model   {plan.threat_model.describe()}",
         f"Generator      {plan.networks.generator.count_params():,} parameters: {', '.join(names)}",
         f"Discriminator  {plan.networks.discriminator.count_params():,} parameters: "
         f"{', '.join(f'C{filters}' for filters in config.discriminator.widths)}",
-        f"Target         {target_named(plan.networks.target, config)}",
-        *_black_box_lines(plan),
+        f"Target         {plan.threat_model.target_named(plan.networks.target)}",
+        *plan.threat_model.introduction(plan.owner, dataset, plan.networks.distilled),
     ]
 
 
-def _black_box_lines(plan: Plan) -> list[str]:
-    config = plan.config
-    if config.black_box is None:
-        return []
-    owner, attacker = plan.owner.training, plan.dataset.training
-    shared = images_in_common(attacker, [owner])
-    return [
-        f"Distilled      {plan.networks.distilled.count_params():,} parameters: {config.distilled_architecture}, "
-        f"{config.distillation.rounds} {'round' if config.distillation.rounds == 1 else 'rounds'}",
-        f"Data apart     {len(owner):,} training images of the black box, {len(attacker):,} of the attacker, "
-        f"{shared} in both",
-        f"Queries        {_queries_planned(plan)}",
-    ]
-
-
-def _queries_planned(plan: Plan) -> str:
-    """What the black box will be asked about, and when."""
-    planned = query_plan(plan.config, len(plan.dataset.training), len(plan.dataset.validation))
-    later = " + ".join(f"{count:,}" for count in planned.adversarial) or "no"
-    validation = f"{planned.validation * (1 + planned.validations):,} for validation"
-    budget = plan.config.oracle.query_budget
-    limit = "no budget" if budget is None else f"of a budget of {budget:,}"
-    return f"{planned.total:,} at most, {limit}: {planned.clean:,} clean, {later} adversarial images, {validation}"
-
-
-def epoch_line(values: dict[str, float], epoch: int, improved: bool, config: Config) -> str:
-    """What an epoch came to, in one line."""
+def epoch_line(values: dict[str, float], epoch: int, improved: bool, epochs: int) -> str:
+    """What an epoch of so many came to, in one line."""
     best = " (best so far)" if improved else ""
     where = ""
-    if config.black_box is not None and config.oracle.validation_allowance == 0:
-        where, best = " on the distilled network", ""
-    elif "validation_success_distilled" in values:
+    if "agreement_clean" in values:
         where = f" on the black box ({values['validation_success_distilled']:.2%} on the distilled network)"
+    elif "validation_success_distilled" in values:  # where every later generator counts as better
+        where, best = " on the distilled network", ""
     return (
-        f"epoch {epoch}/{config.generator_epochs}: validation success {values['validation_success']:.2%}{where}{best}, "
+        f"epoch {epoch}/{epochs}: validation success {values['validation_success']:.2%}{where}{best}, "
         f"{values['seconds']:.0f} s of training"
     )
-
-
-def target_named(target: Any, config: Config) -> str:
-    """How large the target is, and what it is."""
-    if target is None:
-        return f"a black box: {config.black_box}"
-    return f"{target.count_params():,} parameters: {config.target.file or config.target.architecture}"
 
 
 def evaluation_introduction(model: str, run_directory: Path, target: str, images: int) -> str:

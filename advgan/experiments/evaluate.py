@@ -30,6 +30,7 @@ from advgan.evaluation.subject import STAGES, Subject
 from advgan.evaluation.subject import EvaluationRequest as EvaluationRequest  # the door finds it here
 from advgan.experiments import console
 from advgan.experiments.retrain import Retraining, plan_retraining, retrain
+from advgan.experiments.threat_models import threat_model_of
 from advgan.files import digest_of, file_digest, locked
 from advgan.metrics import Rate
 from advgan.records.evaluation import Evaluation, EvaluationHead, RetrainedPoint
@@ -75,7 +76,7 @@ def evaluate_run(request: EvaluationRequest, command: str = "") -> Evaluation:
             held.enter_context(_alone_in(request.folder))
         decisive = _determinants(request, config, dataset, environment, subject.classifier.digest)
         stages = ResultCache(request.folder / STAGES, decisive, _watch)
-        model = console.threat_model(config, subject.other_target)
+        model = threat_model_of(config).describe(subject.other_target)
         logger.info(console.evaluation_introduction(model, request.run, subject.classifier.name, len(subject.test)))
         for line in subject.introduction(request):
             logger.info(line)
