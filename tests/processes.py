@@ -1,4 +1,4 @@
-"""The training's door in a process of its own, to be stopped and killed."""
+"""Commands in processes of their own, to be stopped and killed, and commands that end with one line."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -34,3 +36,17 @@ def stop_when(process: subprocess.Popen[str], condition: Callable[[], bool], num
     process.send_signal(number)
     output, _ = process.communicate(timeout=120)
     return output
+
+
+def one_line_error(main: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a command ends with on invalid input: exit code 2, one line, nothing on stdout."""
+    try:
+        code: object = main(list(arguments))
+    except SystemExit as exit_:
+        code = exit_.code
+    assert code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    [line] = printed.err.splitlines()
+    assert line.startswith("error: ")
+    return line.removeprefix("error: ")

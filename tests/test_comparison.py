@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from log_lines import logged
+from processes import one_line_error
 
 import advgan
 from advgan import environment, evaluate
@@ -232,17 +234,8 @@ def test_code_that_is_not_committed_is_told_apart(tmp_path: Path, monkeypatch: p
 # --- Refusals ----------------------------------------------------------------------------------------------------
 
 
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line with which a command is refused, exit code 2, nothing on stdout."""
-    try:
-        code = evaluate.main(list(arguments))
-    except SystemExit as exit_:
-        code = exit_.code
-    assert code == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert len(printed.err.splitlines()) == 1
-    return printed.err.strip().removeprefix("error: ")
+refusal = functools.partial(one_line_error, evaluate.main)
+"""What the command ends with on invalid input."""
 
 
 @pytest.mark.parametrize("epsilon", ["1.01", "-0.1", "nan", "some", "1/0"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from log_lines import logged
+from processes import one_line_error
 
 from advgan import evaluate
 from advgan.attacks.art_adapter import art_classifier
@@ -304,18 +306,8 @@ def test_a_targeted_run_counts_other_images_and_leaves_fgsm_out(run: Path, tmp_p
 # --- Refusals ----------------------------------------------------------------------------------------------------
 
 
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line with which a command is refused, exit code 2, nothing on stdout."""
-    try:
-        code = evaluate.main(list(arguments))
-    except SystemExit as exit_:
-        code = exit_.code
-    assert code == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert len(printed.err.splitlines()) == 1
-    assert printed.err.startswith("error: ")
-    return printed.err.strip().removeprefix("error: ")
+refusal = functools.partial(one_line_error, evaluate.main)
+"""What the command ends with on invalid input."""
 
 
 def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
