@@ -31,9 +31,10 @@ from advgan.config.settings import Config  # noqa: E402
 from advgan.data.batches import epoch_order, gather_batch  # noqa: E402
 from advgan.data.datasets import Dataset, load_dataset, scaled  # noqa: E402
 from advgan.environment import peak_memory, prepare_environment  # noqa: E402
+from advgan.training.checkpoints import Checkpoints  # noqa: E402
 from advgan.training.metrics_log import MetricsLog  # noqa: E402
 from advgan.training.progress import Progress  # noqa: E402
-from advgan.training.state import Checkpoints, build_state  # noqa: E402
+from advgan.training.state import build_state  # noqa: E402
 from advgan.training.step import StepSettings, training_step  # noqa: E402
 from advgan.training.trainer import GeneratorTrainer, total_steps  # noqa: E402
 from advgan.training.validation import TargetValidation  # noqa: E402

@@ -29,9 +29,10 @@ from advgan.reports.plots import as_pixels, one_of_each_class, sample_grid, save
 from advgan.reports.terminal import warnings
 from advgan.run_folder import RunFolder, located
 from advgan.run_folder import load_run_config as load_run_config  # the doors find it here
+from advgan.training.checkpoints import Checkpoints
 from advgan.training.metrics_log import MetricsLog, read_rows
 from advgan.training.progress import Progress
-from advgan.training.state import Checkpoints, TrainingState, build_state
+from advgan.training.state import TrainingState, build_state
 from advgan.training.trainer import EpochReport, GeneratorTrainer
 
 logger = logging.getLogger(__name__)

@@ -13,11 +13,12 @@ from advgan.config.settings import Config
 from advgan.data.batches import epoch_batches, gather_batch, steps_per_epoch
 from advgan.data.datasets import Split
 from advgan.errors import BlackBoxFailed, BlackBoxUnavailable, Interrupted
+from advgan.training.checkpoints import Checkpoints
 from advgan.training.interruption import stop_requests
 from advgan.training.loop import Trainer, means, run_steps
 from advgan.training.metrics_log import MetricsLog
 from advgan.training.progress import Progress
-from advgan.training.state import Checkpoints, Stopwatch, TrainingState
+from advgan.training.state import Stopwatch, TrainingState
 from advgan.training.step import StepSettings, training_step
 from advgan.training.validation import Validation, discriminator_health
 
