@@ -104,7 +104,7 @@ def evaluate_run(request: EvaluationRequest, command: str = "") -> Evaluation:
         findings = [*findings, *results.findings, *bounded]
         record = evaluation_record(head, request, subject, results, saved, retrained, findings, files)
         record = record.model_copy(update={"card": report_card(record)})
-        rows = read_rows(request.run / "metrics.jsonl")
+        rows = read_rows(RunFolder(request.run).metrics)
         draw_curve(request.folder, record)
         draw_queries(request.folder, record, rows)
         write_page(request.folder, record, rows)

@@ -17,6 +17,7 @@ from advgan.config.loading import dump_config
 from advgan.config.settings import Config
 from advgan.config.table import Row, Section, Table
 from advgan.errors import AdvGANError, BlackBoxUnavailable, ConfigurationError, Interrupted
+from advgan.experiments.evaluate import EVALUATION
 from advgan.experiments.plan import check
 from advgan.experiments.train import train
 from advgan.files import check_writable, locked, write_text
@@ -296,7 +297,7 @@ def _run_record(work: Reproduction, cell: Cell, failures: dict[str, str]) -> Don
     summary = Summary.read(RunFolder(cell.folder).summary)
     processes, test, box = summary.processes, summary.test, summary.black_box
     environments = [process.environment for process in processes]
-    evaluation = cell.folder / "evaluation" / "evaluation.json"
+    evaluation = RunFolder(cell.folder).evaluation / EVALUATION
     return DoneRun(
         **dict(which),
         state="done",

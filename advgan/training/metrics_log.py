@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from advgan.files import write_text
+from advgan.run_folder import RunFolder
 
 Row = dict[str, Any]
 
@@ -24,16 +25,17 @@ class MetricsLog:
     """
 
     def __init__(self, run_directory: Path, step: int, rounds: int = 0) -> None:
-        self.path = run_directory / "metrics.jsonl"
+        run = RunFolder(run_directory)
+        self.path = run.metrics
         rows = [row for row in read_rows(self.path) if row["step"] <= step and row.get("round", 0) <= rounds]
         write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
-        events = run_directory / "tensorboard"
+        events = run.tensorboard
         shutil.rmtree(events, ignore_errors=True)
         self._writer = tf.summary.create_file_writer(str(events))
         self._file = self.path.open("a", encoding="utf-8")
         for row in rows:
             self._summarize(row)
-            picture = run_directory / "samples" / f"epoch-{row['epoch']:03d}.png"
+            picture = run.samples / f"epoch-{row['epoch']:03d}.png"
             if row["kind"] == "epoch" and picture.exists():
                 self.add_image("samples", row["step"], tf.io.decode_png(picture.read_bytes(), channels=3).numpy())
 
