@@ -356,7 +356,7 @@ def test_the_later_generator_is_kept_on_a_tie(tmp_path: Path, validation_queries
     epochs = [row for row in rows(run) if row["kind"] == "epoch"]
     assert [row["validation_success"] for row in epochs] == [0.0, 0.0]
     assert summary.best_epoch == 2
-    assert summary["generator_weights_sha256"] == summary["generator_last_weights_sha256"]
+    assert summary.generator_weights_sha256 == summary.generator_last_weights_sha256
 
 
 def test_the_images_asked_about_are_within_epsilon_at_256_levels(finished: tuple[Config, Path, list[str]]) -> None:

@@ -26,8 +26,9 @@ from advgan.experiments.compare import Comparison, compare
 from advgan.experiments.evaluate import EvaluationRequest, evaluate_run, last_record
 from advgan.experiments.retrain import plan_retraining, retrain
 from advgan.metrics import Rate
-from advgan.records.comparison import ComparisonRecord
+from advgan.records.comparison import ComparisonFiles, ComparisonRecord
 from advgan.records.evaluation import Evaluation
+from advgan.records.finding import NOT_CHECKED, PASS, WARN, Finding
 from advgan.reports.comparison import compared, comparison_page, differences
 from advgan.run_folder import load_run_config
 
@@ -192,17 +193,19 @@ def test_each_difference_is_named(record: dict[str, Any], changed: dict[str, Any
 
 
 def test_the_best_of_those_that_compare_fairly_is_named(record: dict[str, Any]) -> None:
-    def of(run: str, successes: int, **changes: Any) -> dict[str, Any]:
-        return {**record, "run": run, "success": vars(Rate.of(successes, 50)), **changes}
+    def of(run: str, successes: int, **changes: Any) -> Evaluation:
+        changes = {"run": run, "success": Rate.of(successes, 50), **changes}
+        return Evaluation.model_validate(record).model_copy(update=changes)
 
     runs = [of("first", 20), of("better", 30), of("other", 40, epsilon=0.2), of("worse", 10)]
     rows = compared(runs)
-    assert [row["fair"] for row in rows] == [True, True, False, True]
-    html = comparison_page({"runs": rows, "command": "", "commit": None}, b"")
+    assert [row.fair for row in rows] == [True, True, False, True]
+    files = ComparisonFiles(page="", picture="")
+    html = comparison_page(ComparisonRecord(version=1, command="", commit=None, runs=rows, files=files), b"")
     assert "1 of 4 cannot be compared with it fairly" in html
     assert "Of those that can, better succeeds most often: 60.00%." in html
-    marked = [{"guard": name, "status": name, "reason": "", "remedy": ""} for name in ("pass", "warn", "not checked")]
-    assert compared([{**record, "guards": marked}])[0]["marked"] == ["warn"]
+    marked = tuple(Finding(status, status, "") for status in (PASS, WARN, NOT_CHECKED))
+    assert compared([of("marked", 20, guards=marked)])[0].marked == (WARN,)
 
 
 def test_an_evaluation_is_out_of_date_when_what_it_was_made_of_changes(

@@ -28,6 +28,7 @@ from advgan.errors import AdvGANError
 from advgan.evaluation import attack_stages
 from advgan.experiments import evaluate as evaluate_experiment
 from advgan.experiments.evaluate import EvaluationRequest, evaluate_run
+from advgan.metrics import Rate
 from advgan.records.evaluation import Evaluation
 from advgan.reports.terminal import evaluation_results
 from advgan.run_folder import latest_finished_run, load_run_config
@@ -256,8 +257,8 @@ def test_all_attacks_together_fool_what_any_of_them_fools_in_whatever_order(
     again = Path(shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("state")))
     monkeypatch.setattr(attack_stages, "baselines", lambda *arguments: baselines(*arguments)[::-1])  # noise comes last
     reversed_record = evaluate_run(EvaluationRequest(again, optimized_images=OPTIMIZED), command="a test")
-    assert [attack["name"] for attack in reversed_record["attacks"]][-1] == "uniform-noise"
-    assert reversed_record["worst_case"] == record["worst_case"]
+    assert [attack.name for attack in reversed_record.attacks][-1] == "uniform-noise"
+    assert reversed_record.worst_case == Rate(**record["worst_case"])
 
 
 def test_the_curve_is_counted_again_from_the_archive(

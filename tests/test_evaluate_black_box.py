@@ -218,7 +218,7 @@ def test_square_is_counted_again_from_what_its_stage_left(
     monkeypatch.setattr(
         attack_stages, "black_box_baselines", lambda _goal, epsilon, _restarts: noise_baselines(epsilon)
     )
-    few = evaluate_run(request_of(again), command="a test")
+    few = evaluate_run(request_of(again), command="a test").as_json()
     assert few["attacks"][-1] == square
     fooled = answers != labels
     for name in ("uniform-noise", "sign-noise"):

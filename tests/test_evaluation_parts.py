@@ -256,15 +256,15 @@ def test_survival_counts_at_each_number_of_queries_the_images_fooled_by_then() -
     asked = np.array([1, 5, 5, 9, 12, 2])
     reached = np.array([True, True, True, True, False, True])
     points = survival(Untargeted(), labels, clean, asked, reached)
-    assert [(point["queries_per_image"], point["success"]) for point in points] == [
+    assert [(point.queries_per_image, point.success) for point in points] == [
         (1, 0.2),
         (5, 0.6),
         (9, 0.8),
         (12, 0.8),  # in vain
     ]
     late = survival(Untargeted(), labels[:2], clean[:2], asked[1:3], reached[1:3])
-    assert [(point["queries_per_image"], point["success"]) for point in late] == [(1, 0.0), (5, 1.0)]
-    assert survival(Untargeted(), labels[5:], clean[5:], asked[5:], reached[5:]) == []
+    assert [(point.queries_per_image, point.success) for point in late] == [(1, 0.0), (5, 1.0)]
+    assert survival(Untargeted(), labels[5:], clean[5:], asked[5:], reached[5:]) == ()
 
 
 @contextlib.contextmanager

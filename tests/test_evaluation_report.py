@@ -162,8 +162,10 @@ def test_a_transfer_is_held_against_the_best_white_box_attack_and_kinds_of_attac
         other["attacks"] = [attack for attack in other["attacks"] if attack["kind"] in kinds]
         for attack in other["attacks"]:
             attack["success"]["high"] = {"iterative": 0.5, "optimization": 0.7}.get(attack["kind"], 0.9)
+        accuracies = {name: record[name] for name in ("clean_accuracy", "accuracy_under_attack")}
         other["transfer"] = [
-            {"name": str(rate), "sha256": str(rate), "success": {**record["success"], "rate": rate}} for rate in rates
+            {"name": str(rate), "sha256": str(rate), **accuracies, "success": {**record["success"], "rate": rate}}
+            for rate in rates
         ]
         return statuses(other)
 

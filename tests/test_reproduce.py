@@ -229,8 +229,9 @@ def test_seeds_that_attack_different_numbers_of_images_count_by_image_in_the_int
         "25.00",
     ]
     assert cells[8:10] == ["45,000", "50"]  # 50,000 for 1,000 images and 40,000 for 800
-    points, _ = points_against_queries({"title": "First", "rows": [described("box", [0, 1])]}, runs)
-    assert points[0]["success"] == vars(Rate.of(550, 1400))
+    section = {"title": "First", "text": None, "picture": None, "rows": [described("box", [0, 1])]}
+    points, _ = points_against_queries(TableSection.model_validate(section), [*map(DoneRun.model_validate, runs)])
+    assert points[0].success == Rate.of(550, 1400)
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ def test_the_earlier_generator_is_kept_on_a_tie(tmp_path: Path) -> None:
     epochs = [row for row in read_rows(run / "metrics.jsonl") if row["kind"] == "epoch"]
     assert [row["validation_success"] for row in epochs] == [0.0, 0.0]
     assert summary.best_epoch == 1
-    assert summary["generator_weights_sha256"] != summary["generator_last_weights_sha256"]
+    assert summary.generator_weights_sha256 != summary.generator_last_weights_sha256
 
 
 @pytest.mark.parametrize(
