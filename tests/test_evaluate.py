@@ -25,7 +25,7 @@ from advgan.attacks.art_adapter import art_classifier
 from advgan.attacks.baselines import baselines
 from advgan.config.loading import dump_config
 from advgan.errors import AdvGANError
-from advgan.evaluation import attack_stages
+from advgan.evaluation import subject as evaluation_subject
 from advgan.experiments import evaluate as evaluate_experiment
 from advgan.experiments.evaluate import EvaluationRequest, evaluate_run
 from advgan.metrics import Rate
@@ -255,7 +255,9 @@ def test_all_attacks_together_fool_what_any_of_them_fools_in_whatever_order(
     run: Path, record: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     again = Path(shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("state")))
-    monkeypatch.setattr(attack_stages, "baselines", lambda *arguments: baselines(*arguments)[::-1])  # noise comes last
+    monkeypatch.setattr(
+        evaluation_subject, "baselines", lambda *arguments: baselines(*arguments)[::-1]
+    )  # noise comes last
     reversed_record = evaluate_run(EvaluationRequest(again, optimized_images=OPTIMIZED), command="a test")
     assert [attack.name for attack in reversed_record.attacks][-1] == "uniform-noise"
     assert reversed_record.worst_case == Rate(**record["worst_case"])

@@ -30,7 +30,7 @@ from advgan.classifiers.classifier import Classifier
 from advgan.classifiers.query_counter import queries_in
 from advgan.config.loading import dump_config, load_config, parse_config
 from advgan.errors import AdvGANError, ConfigurationError
-from advgan.evaluation import attack_stages, checks
+from advgan.evaluation import black_box_subject, checks
 from advgan.evaluation.black_box_subject import survival
 from advgan.experiments.evaluate import EvaluationRequest, evaluate_run, last_record
 from advgan.experiments.export import export_run
@@ -216,7 +216,7 @@ def test_square_is_counted_again_from_what_its_stage_left(
 
     again = Path(shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("state")))
     monkeypatch.setattr(
-        attack_stages, "black_box_baselines", lambda _goal, epsilon, _restarts: noise_baselines(epsilon)
+        black_box_subject, "black_box_baselines", lambda _goal, epsilon, _restarts: noise_baselines(epsilon)
     )
     few = evaluate_run(request_of(again), command="a test").as_json()
     assert few["attacks"][-1] == square
