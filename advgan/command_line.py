@@ -151,7 +151,8 @@ class _Lines(logging.Handler):
 def _log_lines(options: argparse.Namespace) -> Iterator[None]:
     """Show what the package logs while a command runs."""
     logger, handler = logging.getLogger("advgan"), _Lines()
-    before = logger.level
+    before = logger.level, logger.propagate
+    logger.propagate = False  # a library may give the root logger a handler, which would show each line again
     chosen = vars(options)  # a parser of an example's may have neither
     logger.setLevel(
         logging.WARNING if chosen.get("quiet") else logging.DEBUG if chosen.get("verbose") else logging.INFO
@@ -161,4 +162,5 @@ def _log_lines(options: argparse.Namespace) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.setLevel(before)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import logging
 import os
 import subprocess
 import sys
@@ -84,6 +85,25 @@ def test_a_distribution_scope_of_the_calling_process_is_refused() -> None:
         pytest.raises(AdvGANError, match=r"inside the scope of a tf.distribute strategy; call it outside"),
     ):
         prepare_environment(TrainingSettings())
+
+
+def test_a_command_shows_each_line_once_whatever_handlers_the_root_logger_has(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def log(_: argparse.Namespace) -> int:
+        logging.getLogger("advgan.somewhere").info("a line")
+        logging.getLogger("advgan.somewhere").warning("take care")
+        return 0
+
+    handler = logging.StreamHandler(sys.stdout)
+    logging.getLogger().addHandler(handler)
+    try:
+        assert run_command(log, argparse.Namespace()) == 0
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert capsys.readouterr().out == "a line\nWarning: take care\n"
+    logger = logging.getLogger("advgan")
+    assert (logger.level, logger.propagate, logger.handlers) == (logging.NOTSET, True, [])  # as it was
 
 
 def test_a_console_that_is_not_utf_8_shows_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
