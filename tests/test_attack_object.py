@@ -369,7 +369,9 @@ def test_what_cannot_be_loaded_is_refused_in_one_line(
 
 def test_a_run_that_is_not_finished_says_how_to_go_on(small_run: Path, tmp_path: Path) -> None:
     shutil.copy(small_run / "config.yaml", tmp_path)
-    with pytest.raises(AdvGANError, match=rf"is not finished; go on with: .* --resume {tmp_path}"):
+    with pytest.raises(
+        AdvGANError, match=rf"is not finished: it has no generator\.keras; continue it with: .* --resume {tmp_path}"
+    ):
         AdvGANAttack.load(str(tmp_path))
 
 

@@ -401,7 +401,7 @@ def test_a_table_stopped_after_a_run_goes_on_and_trains_nothing_twice(
     same = section(title="Again", rows=[row(name="again", set=TINY)])
     path, out = written(tmp_path, section(rows=rows), same), tmp_path / "out"
     trained: list[tuple[float, int]] = []
-    real, stop_at = train_experiment._train, 1
+    real, stop_at = train_experiment._train_generator, 1
 
     def counted(state: Any, plan: Any, *rest: Any) -> None:
         if len(trained) == stop_at:
@@ -409,7 +409,7 @@ def test_a_table_stopped_after_a_run_goes_on_and_trains_nothing_twice(
         trained.append((plan.config.attack.epsilon, plan.config.seed))
         real(state, plan, *rest)
 
-    monkeypatch.setattr(train_experiment, "_train", counted)
+    monkeypatch.setattr(train_experiment, "_train_generator", counted)
     arguments = [str(path), "--output", str(out)]
     assert reproduce.main(arguments) == 130
     assert trained == [(0.3, 0)]

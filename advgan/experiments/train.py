@@ -91,11 +91,11 @@ def _run(plan: Plan, run: RunFolder, command: str) -> Summary:
     best = AdvGANAttack(state.best_generator, victim.scored, config.attack)
     score = score_attack(best, dataset.test)
     findings = [*plan.findings, victim.judge(score.clean_accuracy)]
-    of_victim = victim.finish(state)
     write_whole(run.generator, state.best_generator.save)
     write_whole(run.last_generator, state.networks.generator.save)
     write_whole(run.discriminator, state.networks.discriminator.save)
     _draw_results(best, dataset, run)
+    of_victim = victim.finish(state)  # last: a black box counts every query until here
     position = state.position
     summary = Summary(
         version=Summary.newest,
