@@ -1,10 +1,10 @@
-"""Errors whose message is meant for the user: one line that says what is wrong and how to mend it."""
+"""Errors whose message is meant for the user: one line that says what is wrong and how to fix it."""
 
 import reprlib
 
 
 class AdvGANError(Exception):
-    """A problem the user can mend. The doors print its message on one line and exit with code 2."""
+    """A problem the user can fix. The commands print its message on one line and exit with code 2."""
 
 
 _SHORT = reprlib.Repr()

@@ -124,7 +124,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     else:
         settings_are_kept(options, f", but for {JUDGING}")
     import_tensorflow()  # takes seconds, so after the options were checked
-    from advgan.experiments.evaluate import EvaluationRequest, evaluate_run
+    from advgan.evaluation.subject import EvaluationRequest
+    from advgan.experiments.evaluate import evaluate_run
     from advgan.reports.terminal import evaluation_results, own_pictures
     from advgan.run_folder import is_reference_run, run_of
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: write beside, flush to disk, then rename over."""
+"""Files that are written whole or not at all: write a temporary file, flush to disk, then rename."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     Raises:
         OSError: the disk is full or the folder cannot be written; ``path`` is then as it was.
     """
-    beside = path.with_name(f".{path.stem}.partial{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
-        write(beside)
-        _flush(beside)
-        beside.replace(path)
+        write(temporary)
+        _flush(temporary)
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     _flush(path.parent)
     logger.debug("wrote %s", path)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    write_whole(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write a JSON file whole or not at all. NaN is refused: it is not JSON."""
+    """Write a JSON file whole or not at all. NaN is an error: it is not JSON."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
@@ -98,22 +98,22 @@ def whole_directory(path: Path, replace: bool = False) -> Iterator[Path]:
     A folder that is there already is complete, so it stays, and the new one goes; with ``replace`` the other way round.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent))
-    beside.chmod(0o755)  # mkdtemp keeps others out
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent))
+    temporary.chmod(0o755)  # mkdtemp keeps others out
     try:
-        yield beside
-        for file in beside.rglob("*"):
+        yield temporary
+        for file in temporary.rglob("*"):
             _flush(file)
-        _flush(beside)
+        _flush(temporary)
         if replace and path.exists():
             shutil.rmtree(path)
         try:
-            beside.replace(path)
+            temporary.replace(path)
         except OSError:
             if not path.exists():
                 raise
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     _flush(path.parent)
 
 

@@ -1,4 +1,4 @@
-"""AdvGAN's time for 1,000 images beside FGSM's and PGD-40's, and the memory it takes for 1,000 and for 60,000.
+"""AdvGAN's time for 1,000 images next to FGSM's and PGD-40's, and the memory it takes for 1,000 and for 60,000.
 
     python benchmarks/attack_speed.py checkpoints/mnist/0
 

@@ -1,4 +1,4 @@
-"""How fast the training loop is, beside the bare step.
+"""How fast the training loop is, next to the bare step.
 
     python benchmarks/training_step.py --config mnist.yaml
 

@@ -5,9 +5,9 @@
     python examples/attack_served_classifier.py --training-images 2000 --epochs 1 --rounds 2 --query-budget 3000
 
 Starts serve_classifier.py with the classifier on a free port of this machine, attacks its URL as
-``mnist_blackbox.yaml`` says, and puts the queries that the run reports beside those the server counted. The target that
-ships was trained on the attacker's images too; for figures give one that was not, or see oracle.training_images. For a
-model that is served already:
+``mnist_blackbox.yaml`` says, and compares the queries that the run reports with those the server counted. The
+target that ships was trained on the attacker's images too; for figures give one that was not, or see
+oracle.training_images. For a model that is served already:
 
     python -m advgan.train --config mnist_blackbox.yaml --set oracle.black_box=http://host:8501/v1/models/name:predict
 """

@@ -21,9 +21,10 @@ import advgan
 from advgan import environment, evaluate
 from advgan.config.loading import dump_config
 from advgan.errors import AdvGANError, Interrupted
+from advgan.evaluation.subject import EvaluationRequest
 from advgan.experiments import evaluate as evaluate_experiment
 from advgan.experiments.compare import Comparison, compare
-from advgan.experiments.evaluate import EvaluationRequest, evaluate_run, last_record
+from advgan.experiments.evaluate import evaluate_run, last_record
 from advgan.experiments.retrain import plan_retraining, retrain
 from advgan.metrics import Rate
 from advgan.records.comparison import ComparisonFiles, ComparisonRecord

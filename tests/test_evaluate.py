@@ -26,8 +26,9 @@ from advgan.attacks.baselines import baselines
 from advgan.config.loading import dump_config
 from advgan.errors import AdvGANError
 from advgan.evaluation import subject as evaluation_subject
+from advgan.evaluation.subject import EvaluationRequest
 from advgan.experiments import evaluate as evaluate_experiment
-from advgan.experiments.evaluate import EvaluationRequest, evaluate_run
+from advgan.experiments.evaluate import evaluate_run
 from advgan.metrics import Rate
 from advgan.records.evaluation import Evaluation
 from advgan.reports.terminal import evaluation_results

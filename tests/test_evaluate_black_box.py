@@ -32,7 +32,8 @@ from advgan.config.loading import dump_config, load_config, parse_config
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation import black_box_subject, checks
 from advgan.evaluation.black_box_subject import survival
-from advgan.experiments.evaluate import EvaluationRequest, evaluate_run, last_record
+from advgan.evaluation.subject import EvaluationRequest
+from advgan.experiments.evaluate import evaluate_run, last_record
 from advgan.experiments.export import export_run
 from advgan.experiments.train import train_and_evaluate
 from advgan.files import file_digest

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from advgan.experiments.evaluate import EvaluationRequest, evaluate_run
+from advgan.evaluation.subject import EvaluationRequest
+from advgan.experiments.evaluate import evaluate_run
 from advgan.records.evaluation import Evaluation
 from advgan.reports.checklist import report_card
 from advgan.reports.evaluation_page import in_words, page

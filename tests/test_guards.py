@@ -21,7 +21,8 @@ from advgan.data.datasets import Split, load_dataset, scaled
 from advgan.errors import AdvGANError
 from advgan.evaluation import checks
 from advgan.evaluation.curve import curve_answers, epsilons_of_curve, success_curve
-from advgan.experiments.evaluate import EvaluationRequest, evaluate_run
+from advgan.evaluation.subject import EvaluationRequest
+from advgan.experiments.evaluate import evaluate_run
 from advgan.goals import Untargeted
 from advgan.metrics import Rate, success_rate
 from advgan.records.finding import NOT_CHECKED, PASS, WARN

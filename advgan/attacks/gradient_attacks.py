@@ -1,4 +1,4 @@
-"""FGSM and PGD in the L_inf ball: attacks that ask for the classifier's gradient on each image anew.
+"""FGSM and PGD in the L_inf ball: attacks that follow the classifier's gradient on each image.
 
 They work on tensors, inside a ``tf.function`` or outside, so that training can use them, and are untargeted. Images are
 float32 in [0, 1], shape (n, height, width, channels), epsilon is in the same units, labels are class indices of shape

@@ -1,4 +1,4 @@
-"""What an attack accepts: arrays of images and labels, refused in one line where they cannot be meant."""
+"""What an attack accepts: arrays of images and labels, with one line of error where they cannot be meant."""
 
 from __future__ import annotations
 

@@ -91,7 +91,8 @@ class QueryCounter:
         Args:
             images: float32 in [0, 1], shape (n, height, width, channels).
             purpose: what for.
-            advance: told after each request how many images more are answered; may raise, and nothing is lost then.
+            advance: called after each request with the number of images it answered; may raise, and nothing is
+                lost then.
 
         Raises:
             BlackBoxUnavailable: it does not answer at the moment; what it answered before is kept.

@@ -142,7 +142,7 @@ def _exchange(opener: OpenerDirector, request: Request, timeout: float, shape: t
 
     Raises:
         _NotNow: it failed in a way that may pass.
-        AdvGANError: it is refused.
+        AdvGANError: it is not allowed.
     """
     url = request.full_url
     try:

@@ -38,7 +38,7 @@ def number_from_text(value: object) -> object:
 
 
 def _path(value: str) -> str:
-    """Expand ``~``; refuse what no system takes."""
+    """Expand ``~``; what no system takes is an error."""
     if "\0" in value:
         raise ValueError("should be a path")
     try:
@@ -221,7 +221,7 @@ class DistillationSettings(Settings):
     epochs: PositiveInt = 1
     """Epochs of f in each further round."""
     batch_size: PositiveInt = 128
-    """Clean images in a batch; in further rounds as many adversarial ones beside them."""
+    """Clean images in a batch; in further rounds as many adversarial ones with them."""
     learning_rate: LearningRate = 1e-3
     clean_answers: Literal["asked", "labels"] = "asked"
     """What f learns of clean images: the black box's answers, or the attacker's own labels, which cost no query."""

@@ -1,4 +1,4 @@
-"""The stages of an evaluation that attack: the generator, the attacks beside it, scaled, elsewhere, retrained."""
+"""The stages of an evaluation that attack: the generator, the attacks to compare with, scaled, elsewhere, retrained."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Results:
     made: Arrays
     """The generator's images and the target's answers, as the stage ``advgan`` left them."""
     compared: list[ComparedAttack]
-    """The attacks beside it."""
+    """The attacks to compare with."""
     worst_case: Rate
     """The success of all attacks together, image by image."""
     transfer: list[Transfer]

@@ -40,7 +40,7 @@ class ResultCache:
 
         Args:
             name: of the stage, also the start of its file's name.
-            settings: what decides the result beside the determinants. JSON can hold it.
+            settings: what decides the result besides the determinants. JSON can hold it.
             total: how many images ``work`` goes through.
             work: what the stage does; it tells how far it is, and returns arrays of numbers or booleans.
         """
@@ -54,7 +54,7 @@ class ResultCache:
             arrays = {key: np.asarray(value) for key, value in work(advance).items()}
         logger.debug("%s took %.1f s", name, time.monotonic() - begun)
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda beside: np.savez(beside, _digest=np.array(digest), **arrays))  # type: ignore[arg-type]
+        write_whole(path, lambda temporary: np.savez(temporary, _digest=np.array(digest), **arrays))  # type: ignore[arg-type]
         return arrays
 
 

@@ -1,6 +1,6 @@
-"""Guards against a wrong evaluation: each refuses it, or marks it in the results. docs/evaluation.md describes them.
+"""Checks against a wrong evaluation: each stops it, or marks it in the results. docs/evaluation.md describes them.
 
-What makes every figure wrong is refused, with the fix: probabilities instead of logits, a random target, one in
+What makes every figure wrong is an error, with the fix: probabilities instead of logits, a random target, one in
 training mode, images beyond epsilon, training images among the scored ones. What makes some figures doubtful is marked.
 """
 

@@ -75,7 +75,7 @@ def challenge_array(images: np.ndarray, adversarial: np.ndarray) -> np.ndarray:
         float32 of shape (10000, 784).
 
     Raises:
-        AdvGANError: the challenge would refuse them; the message says which of its rules is broken.
+        AdvGANError: the challenge would not take them; the message says which of its rules is broken.
     """
     submission = adversarial.reshape(len(adversarial), -1).astype(np.float32)
     if submission.shape != (CHALLENGE_IMAGES, CHALLENGE_PIXELS):

@@ -31,7 +31,7 @@ def write_images(folder: Path, subject: Subject, made: Arrays) -> EvaluationFile
         "counted": counted,
         "success": counted & goal.reached(labels, made["predictions"]),
     }
-    write_whole(folder / ARCHIVE, lambda beside: np.savez(beside, **arrays))
+    write_whole(folder / ARCHIVE, lambda temporary: np.savez(temporary, **arrays))
     sheets: list[str] = []
     challenge: str | None = None
     left_out: dict[str, str] = {}
@@ -47,7 +47,7 @@ def write_images(folder: Path, subject: Subject, made: Arrays) -> EvaluationFile
         if subject.config.data.dataset != "mnist":
             raise AdvGANError("the challenge is on MNIST, the run is not")
         submission = challenge_array(subject.images, adversarial)
-        write_whole(folder / CHALLENGE, lambda beside: np.save(beside, submission))
+        write_whole(folder / CHALLENGE, lambda temporary: np.save(temporary, submission))
         challenge = CHALLENGE
     except AdvGANError as reason:
         (folder / CHALLENGE).unlink(missing_ok=True)

@@ -58,7 +58,7 @@ class EvaluationRequest:
     transfer: tuple[str, ...] = ()
     """Further classifiers that the same images are shown to."""
     retrain: tuple[float, ...] = ()
-    """The epsilons at which the run is trained anew, to measure success there."""
+    """The epsilons at which the run is trained again, to measure success there."""
     check_accuracy: bool | None = None
     """Whether to stop at a clean accuracy no better than chance; None for what the run's configuration says."""
 

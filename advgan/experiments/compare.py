@@ -9,7 +9,8 @@ from pathlib import Path
 from advgan.environment import code_commit
 from advgan.errors import ConfigurationError
 from advgan.evaluation.loading import check_request
-from advgan.experiments.evaluate import EvaluationRequest, evaluate_run, last_record
+from advgan.evaluation.subject import EvaluationRequest
+from advgan.experiments.evaluate import evaluate_run, last_record
 from advgan.files import check_writable, locked, write_text, write_whole
 from advgan.records.comparison import ComparisonFiles, ComparisonRecord
 from advgan.records.evaluation import Evaluation, Options
@@ -85,7 +86,7 @@ def compare(comparison: Comparison, command: str = "") -> ComparisonRecord:
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         (folder / COMPARISON).unlink(missing_ok=True)  # written last: where it is, the folder is whole
-        write_whole(folder / PICTURE, lambda beside: beside.write_bytes(picture))
+        write_whole(folder / PICTURE, lambda temporary: temporary.write_bytes(picture))
         write_text(folder / PAGE, comparison_page(record, picture))
         record.write(folder / COMPARISON)
     return record

@@ -26,8 +26,7 @@ from advgan.evaluation.loading import (
 )
 from advgan.evaluation.record import evaluation_record
 from advgan.evaluation.saved_images import read_back, write_images
-from advgan.evaluation.subject import STAGES, Subject
-from advgan.evaluation.subject import EvaluationRequest as EvaluationRequest  # the door finds it here
+from advgan.evaluation.subject import STAGES, EvaluationRequest, Subject
 from advgan.experiments import console
 from advgan.experiments.retrain import Retraining, plan_retraining, retrain
 from advgan.experiments.threat_models import threat_model_of
@@ -39,8 +38,6 @@ from advgan.records.summary import Summary
 from advgan.reports.checklist import report_card
 from advgan.reports.evaluation_page import QUERIES, draw_curve, draw_grid, draw_queries, write_page
 from advgan.run_folder import RunFolder
-from advgan.run_folder import latest_finished_run as latest_finished_run
-from advgan.run_folder import run_of as run_of
 from advgan.training.metrics_log import read_rows
 from advgan.training.progress import Progress
 
@@ -178,7 +175,7 @@ def _watch(name: str, total: int) -> Iterator[Advance]:
 def _retrained(
     planned: list[Retraining], subject: Subject, stages: ResultCache, results: Results
 ) -> tuple[list[RetrainedPoint], list[Finding]]:
-    """Measure the generators that were trained anew; the guards' findings about their bounds."""
+    """Measure the generators that were retrained; the checks' findings about their bounds."""
     points, findings = [], []
     clean = results.made["clean_predictions"]
     for point in planned:

@@ -175,16 +175,16 @@ def _export(model: Any, name: str, path: Path, images: np.ndarray, expected: np.
     form = FORMATS[name]
     found: list[Difference] = []
 
-    def write(beside: Path) -> None:
+    def write(temporary: Path) -> None:
         with _plainly(f"{path} cannot be written as {name}"):
-            form.write(model, beside)
+            form.write(model, temporary)
         with _plainly(f"{path} was written as {name}, but does not run, so it was not kept"):
-            made = _in_batches(form.open(beside), images)
+            made = _in_batches(form.open(temporary), images)
         found.append(compare(made, expected, images, epsilon, str(path)))
 
     if form.is_folder:
-        with whole_directory(path, replace=True) as beside:
-            write(beside)
+        with whole_directory(path, replace=True) as temporary:
+            write(temporary)
     else:
         write_whole(path, write)
     return found[0]

@@ -120,7 +120,7 @@ def _cells(section: str, row: Row, output: Path, places: dict[tuple[str, int], P
 
 def _runs_by_settings(runs: Path) -> dict[tuple[str, int], Path]:
     """The runs that are there, by what decides their result. What they leave unsaid gets today's defaults, so a setting
-    that is new since then, and is off by default, makes no run anew."""
+    that is new since then, and is off by default, makes no run again."""
     found: dict[tuple[str, int], Path] = {}
     for path in sorted(
         runs.glob("*/seed-*/config.yaml"), key=lambda path: not RunFolder(path.parent).summary.is_file()

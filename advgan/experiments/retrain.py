@@ -1,4 +1,4 @@
-"""A finished run trained anew at other epsilons, against its own target: the points of success against epsilon."""
+"""A finished run trained again at other epsilons, against its own target: the points of success against epsilon."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Retraining:
-    """One epsilon at which a run is trained anew."""
+    """One epsilon at which a run is trained again."""
 
     epsilon: float
     folder: Path | None
@@ -46,7 +46,7 @@ def plan_retraining(run: Path, config: Config, epsilons: tuple[float, ...]) -> l
         raise ConfigurationError(
             "--retrain",
             " ".join(f"{epsilon:g}" for epsilon in epsilons),
-            "each epsilon would ask the black box anew; train runs with --set attack.epsilon=..., then --compare them",
+            "each epsilon would cost queries again; train runs with --set attack.epsilon=..., then --compare them",
         )
     check_writable("--retrain", RunFolder(run).retrained)
     return [_planned(run, config, epsilon) for epsilon in sorted(set(epsilons))]

@@ -27,8 +27,7 @@ from advgan.records.summary import (
 )
 from advgan.reports.plots import as_pixels, one_of_each_class, sample_grid, save_figure, training_curves
 from advgan.reports.terminal import warnings
-from advgan.run_folder import RunFolder, located
-from advgan.run_folder import load_run_config as load_run_config  # the doors find it here
+from advgan.run_folder import RunFolder, load_run_config, located
 from advgan.training.checkpoints import Checkpoints
 from advgan.training.metrics_log import MetricsLog, read_rows
 from advgan.training.progress import Progress

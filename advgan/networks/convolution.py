@@ -54,7 +54,7 @@ def same_output_size(size: int, stride: int) -> int:
 def valid_output_size(size: int, kernel: int, stride: int) -> int:
     """Output size of a convolution or pooling without padding (VALID): ``ceil((L - F + 1) / S)``.
 
-    Pixels at the end that do not fill a whole stride are dropped. A kernel larger than the input is refused here
+    Pixels at the end that do not fill a whole stride are dropped. A kernel larger than the input is an error here
     because TensorFlow itself does not always do so: run eagerly on a CPU (2.15 and 2.21), its convolution may return
     uninitialized memory and its pooling end the process.
 
@@ -479,7 +479,7 @@ def _sizes_within_reach(size: int, kernel: int, stride: int, padding: str) -> st
 
 @contextmanager
 def fitting(image_shape: tuple[int, int, int], key: str, value: object, layer: str) -> Iterator[None]:
-    """Turn a ``ShapeError`` raised inside the ``with`` block into the refusal of a setting.
+    """Turn a ``ShapeError`` raised inside the ``with`` block into an error of a setting.
 
     Args:
         image_shape: height, width, channels; named in the message.

@@ -20,7 +20,7 @@ def build_discriminator(
 
     Each C is a 4x4 convolution of stride 2 with SAME padding and leaky ReLU 0.2; all but the first are normalized.
     Without padding, a 28x28 image shrinks to 13, 5 and 1 pixels before the last instance norm, whose output is then a
-    constant: D would never learn. Such a D is refused.
+    constant: D would never learn. Such a D is an error.
 
     Args:
         image_shape: height, width, channels.

@@ -16,7 +16,7 @@ EPSILON = 1e-5
 
 
 def import_addons() -> Any | None:
-    """Import TensorFlow Addons where it is installed beside TensorFlow 2.15, else give None.
+    """Import TensorFlow Addons where it is installed with TensorFlow 2.15, else give None.
 
     It warns of its own end of life, which docs/addons.md states; and its instance normalization warns whenever it is
     made from a saved configuration, its own ``groups`` being among the keys.

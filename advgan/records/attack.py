@@ -52,7 +52,7 @@ class LeftOutImage(Part):
 
 
 class AttackFiles(Part):
-    """The names of what was written beside the images."""
+    """The names of what was written besides the images."""
 
     table: str
     picture: str | None

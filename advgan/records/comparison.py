@@ -1,4 +1,4 @@
-"""``comparison.json``: the evaluations of several runs beside each other; docs/evaluation.md describes the keys."""
+"""``comparison.json``: the evaluations of several runs next to each other; docs/evaluation.md describes the keys."""
 
 from __future__ import annotations
 

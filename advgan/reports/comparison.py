@@ -70,7 +70,7 @@ def differences(evaluation: Evaluation, first: Evaluation) -> list[str]:
 
 
 def goal_in_short(run: Evaluation | ComparedRun) -> str:
-    """The goal as a table has room for."""
+    """The goal as it fits into a table."""
     return "untargeted" if run.target_class is None else f"class {run.target_class}"
 
 

@@ -333,7 +333,7 @@ def as_png(figure: Figure) -> bytes:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG, whole or not at all."""
-    write_whole(path, lambda beside: figure.savefig(beside))
+    write_whole(path, lambda temporary: figure.savefig(temporary))
 
 
 def as_pixels(figure: Figure) -> np.ndarray:
