@@ -330,7 +330,7 @@ def test_a_random_black_box_is_refused_although_answers_are_kept(
     [
         (
             {"retrain": (0.1, 0.2)},
-            r"--retrain = '0\.1 0\.2': each epsilon would ask the black box anew; train runs with",
+            r"--retrain = '0\.1 0\.2': each epsilon would cost queries again; train runs with",
         ),
         ({"square_queries": 2}, r"--square-queries = 2: is too few to try a square \(allowed: 3 or more\)"),
         ({"target": "distilled.keras", "square_queries": 7}, r"--square-queries = 7: is for a run's own black box"),
