@@ -74,7 +74,7 @@ def _attack(options: argparse.Namespace) -> int:
 
     run = options.run if config is None else run_of(config)
     request = AttackRequest(run, images, options.output, options.target, options.resize, options.overwrite)
-    with continued_by(SAME_COMMAND):
+    with continued_by(SAME_COMMAND, options.output):
         record = attack_files(request, options.command)
         print("\n".join(attack_results(record, request.output)))
     return SOME_LEFT_OUT if record.left_out else 0

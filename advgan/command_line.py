@@ -42,7 +42,9 @@ def command_parser(name: str, description: str, examples: str) -> argparse.Argum
     )
     lines = parser.add_mutually_exclusive_group()
     lines.add_argument("--quiet", action="store_true", help="print the results, warnings and errors only")
-    lines.add_argument("--verbose", action="store_true", help="print more: files that are written, times, versions")
+    lines.add_argument(
+        "--verbose", action="store_true", help="print more: each file that is written, the time of each stage"
+    )
     return parser
 
 
@@ -89,8 +91,12 @@ def command_for(name: str, *arguments: str | Path) -> str:
 
 
 @contextmanager
-def continued_by(how: str = SAME_COMMAND) -> Iterator[None]:
+def continued_by(how: str, folder: Path) -> Iterator[None]:
     """Add to whatever stops the block how to continue; what was done until then is kept.
+
+    Args:
+        how: to continue.
+        folder: where the block writes, for a full disk that has no name.
 
     Raises:
         Interrupted: the user stopped it, or a black box does not answer.
@@ -107,7 +113,7 @@ def continued_by(how: str = SAME_COMMAND) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise AdvGANError(f"{error.filename or 'output'}: {error.strerror or error}; {how}") from None
+        raise AdvGANError(f"{error.filename or folder}: {error.strerror or error}; {how}") from None
 
 
 def run_command(action: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:

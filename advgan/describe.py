@@ -65,15 +65,18 @@ def _describe(options: argparse.Namespace) -> int:
 def _image(text: str) -> tuple[int, int, int]:
     """Height, width and channels, for argparse."""
     sizes = text.split("x")
-    if len(sizes) != 3 or not all(size.isdecimal() and size.isascii() and 0 < int(size) < 10**5 for size in sizes):
-        raise argparse.ArgumentTypeError(f"{text!r} should be height x width x channels, such as 28x28x1")
-    height, width, channels = map(int, sizes)
+    whole = len(sizes) == 3 and all(size.isdecimal() and size.isascii() for size in sizes)
+    height, width, channels = map(int, sizes) if whole else (0, 0, 0)
+    if not (0 < height < 10**5 and 0 < width < 10**5 and 0 < channels < 10**4):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} should be height x width x channels, such as 28x28x1 (allowed: up to 99999x99999x9999)"
+        )
     return height, width, channels
 
 
 def _classes(text: str) -> int:
-    if (number := whole_number(text)) < 2:
-        raise argparse.ArgumentTypeError(f"{text!r} should be a number of classes, 2 or more")
+    if not 2 <= (number := whole_number(text)) < 10**6:
+        raise argparse.ArgumentTypeError(f"{text!r} should be a number of classes (allowed: 2 to 999999)")
     return number
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from advgan.config.settings import number_from_text
 from advgan.errors import ConfigurationError
 from advgan.startup import import_tensorflow
 
+logger = logging.getLogger(__name__)
 DEFAULT = "mnist.yaml"
 JUDGING = "target.check_accuracy"
 """The setting of a run that an evaluation may change: it decides no figure."""
@@ -134,9 +136,11 @@ def _evaluate(options: argparse.Namespace) -> int:
         run = run_of(config)
         if images is None and is_reference_run(run):
             images = FEW
-            print(f"No finished run of yours: the one that ships, on its first {FEW:,} test images. On all of them:")
-            print(f"  its report     {run / 'evaluation' / 'report.html'}")
-            print(f"  evaluate it    {command_for('evaluate', '--run', run)}")
+            logger.info(
+                f"No finished run of yours: the one that ships, on its first {FEW:,} test images. On all of them:\n"
+                f"  its report     {run / 'evaluation' / 'report.html'}\n"
+                f"  evaluate it    {command_for('evaluate', '--run', run)}"
+            )
     request = EvaluationRequest(
         run,
         options.output,
@@ -149,18 +153,14 @@ def _evaluate(options: argparse.Namespace) -> int:
         tuple(options.retrain),
         check_accuracy,
     )
-    with continued_by(SAME_COMMAND):
+    with continued_by(SAME_COMMAND, request.folder):
         record = evaluate_run(request, options.command)
         print("\n".join([*evaluation_results(record, request.folder), own_pictures(run)]))
     return 0
 
 
 def _compare(options: argparse.Namespace) -> int:
-    for given in options.overrides:
-        problem = "--compare takes evaluations as they are; evaluate the run with it"
-        if not given.startswith(f"{JUDGING}="):
-            problem = "a run keeps its settings; leave this out"
-        raise ConfigurationError("--set", given, problem)
+    settings_are_kept(options, ", and --compare takes evaluations as they are")
     if options.square_queries is not None:
         problem = "--compare takes evaluations as they are; evaluate the run with it first"
         raise ConfigurationError("--square-queries", options.square_queries, problem)
@@ -172,7 +172,7 @@ def _compare(options: argparse.Namespace) -> int:
     from advgan.reports.terminal import comparison_results
 
     comparison = Comparison(tuple(options.compare), options.output, options.images, options.restarts, options.optimized)
-    with continued_by(SAME_COMMAND):
+    with continued_by(SAME_COMMAND, comparison.folder):
         record = compare(comparison, options.command)
         print("\n".join(comparison_results(record, comparison.folder)))
     return 0

@@ -52,7 +52,7 @@ def _reproduce(options: argparse.Namespace) -> int:
         cells = work.cells(options.only)
         print("\n".join(reproduce.listing(work, cells) if options.list else reproduce.dry_run(cells)))
         return 0
-    with continued_by(SAME_COMMAND):
+    with continued_by(SAME_COMMAND, options.output):
         failed = reproduce.reproduce(work, options.only, options.command)
         print(f"Table:    {work.markdown}\nRecords:  {work.records}")
     if failed:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import tensorflow as tf
-
 from advgan.config.loading import dump_config, load_config, read_yaml
 from advgan.config.settings import Config
 from advgan.errors import AdvGANError
 from advgan.files import write_text
 
-keras = tf.keras
 REFERENCE = Path("checkpoints", "reference")
 TRAIN = "python -m advgan.train --config mnist.yaml"
 RUN_OF_THIS_KERAS = f"use a run, or a .keras file, of the Keras that is installed here, such as made by: {TRAIN}"

@@ -67,7 +67,7 @@ def _train(options: argparse.Namespace) -> int:
         print("\n".join(console.dry_run(plan)))
         return 0
     run_directory = run_directory or new_run_directory(config)
-    with continued_by(f"continue with: {command_for('train', '--resume', run_directory)}"):
+    with continued_by(f"continue with: {command_for('train', '--resume', run_directory)}", run_directory):
         summary = train(plan, run_directory, options.command)
         print("\n".join(run_results(summary, run_directory)))
     return 0

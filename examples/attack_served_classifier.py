@@ -65,6 +65,7 @@ def _attack(options: argparse.Namespace) -> int:
     import_tensorflow()  # takes seconds
     from advgan import reference_run
     from advgan.experiments.train import train_and_evaluate
+    from advgan.reports.terminal import run_results
     from advgan.run_folder import new_run_directory
 
     with served(options.classifier or reference_run() / "target.keras", options.labels) as url:
@@ -74,6 +75,7 @@ def _attack(options: argparse.Namespace) -> int:
         summary = train_and_evaluate(config, run_directory)
         assert summary.black_box is not None
         queries = summary.black_box.queries
+        print("\n".join(run_results(summary, run_directory)))
         print(f"Success        {summary.test.success.rate:.2%} of the test images")
         print(f"Queries        {queries}, {sum(queries.values())} in all")
         print(f"Server counted {counted_by_the_server(url)}")

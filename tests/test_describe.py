@@ -204,13 +204,13 @@ def test_another_image_size_without_any_data_of_it(capsys: pytest.CaptureFixture
         ),
         (
             ["--image", "28x28"],
-            "argument --image: '28x28' should be height x width x channels, such as 28x28x1; "
-            "python -m advgan.describe --help lists the options",
+            "argument --image: '28x28' should be height x width x channels, such as 28x28x1 (allowed: up to "
+            "99999x99999x9999); python -m advgan.describe --help lists the options",
         ),
         (
             ["--classes", "1"],
-            "argument --classes: '1' should be a number of classes, 2 or more; python -m advgan.describe --help lists "
-            "the options",
+            "argument --classes: '1' should be a number of classes (allowed: 2 to 999999); python -m advgan.describe "
+            "--help lists the options",
         ),
         (
             ["--image", "2000x2000x3"],

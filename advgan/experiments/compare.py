@@ -16,6 +16,7 @@ from advgan.records.comparison import ComparisonFiles, ComparisonRecord
 from advgan.records.evaluation import Evaluation, Options
 from advgan.reports.comparison import compared, comparison_page
 from advgan.reports.plots import as_png, compared_curves
+from advgan.reports.terminal import warnings
 
 logger = logging.getLogger(__name__)
 COMPARISON, PAGE, PICTURE = "comparison.json", "comparison.html", "comparison.png"
@@ -108,4 +109,7 @@ def _evaluation(request: EvaluationRequest, comparison: Comparison, command: str
     request = replace(request, restarts=options.restarts, optimized_images=options.optimized_images, retrain=trained)
     if options.square_queries is not None:
         request = replace(request, square_queries=options.square_queries)
-    return evaluate_run(request, command)
+    record = evaluate_run(request, command)
+    for line in warnings(record.guards):
+        logger.warning(line)
+    return record

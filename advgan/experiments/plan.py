@@ -22,10 +22,6 @@ from advgan.training.trainer import total_steps
 from advgan.training.validation import check_some_count
 
 keras = tf.keras
-JUDGED_IMAGES = 500
-"""Validation images that show, before any work, whether a classifier of the user's own is better than chance."""
-MOST_SHARED_IMAGES = 0.01
-"""The share of the attacker's images that may be the black box's too: some data sets hold an image twice."""
 
 
 class UntrainedNetworks(NamedTuple):

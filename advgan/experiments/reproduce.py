@@ -21,11 +21,12 @@ from advgan.experiments.evaluate import EVALUATION
 from advgan.experiments.plan import check
 from advgan.experiments.train import train
 from advgan.files import check_writable, locked, write_text
-from advgan.records.evaluation import Evaluation
+from advgan.records.evaluation import Evaluation, QueryCurve
 from advgan.records.results_table import DoneRun, FailedRun, TableRecord, TableRow, TableRun, TableSection
 from advgan.records.summary import Summary
 from advgan.reports.plots import save_figure, success_against_queries
 from advgan.reports.results_table import as_markdown, points_against_queries
+from advgan.reports.terminal import warnings
 from advgan.run_folder import RunFolder, load_run_config, located
 
 logger = logging.getLogger(__name__)
@@ -225,6 +226,8 @@ def _run(cell: Cell, command: str) -> None:
     write_text(RunFolder(cell.folder).config, dump_config(located(cell.config)))
     summary = train(plan, cell.folder, command)
     logger.info("Success        %s", summary.test.success)
+    for line in warnings(summary.checks):
+        logger.warning(line)
 
 
 def _name(work: Reproduction, cell: Cell) -> str:
@@ -297,7 +300,6 @@ def _run_record(work: Reproduction, cell: Cell, failures: dict[str, str]) -> Don
     summary = Summary.read(RunFolder(cell.folder).summary)
     processes, test, box = summary.processes, summary.test, summary.black_box
     environments = [process.environment for process in processes]
-    evaluation = RunFolder(cell.folder).evaluation / EVALUATION
     return DoneRun(
         **dict(which),
         state="done",
@@ -309,5 +311,16 @@ def _run_record(work: Reproduction, cell: Cell, failures: dict[str, str]) -> Don
         queries=None if box is None else box.queries,
         distilled=None if box is None else box.distilled,
         seconds=summary.seconds,
-        queries_curve=Evaluation.read(evaluation).queries_curve if evaluation.is_file() else None,
+        queries_curve=_queries_curve(RunFolder(cell.folder).evaluation / EVALUATION),
     )
+
+
+def _queries_curve(evaluation: Path) -> QueryCurve | None:
+    """Of a run's evaluation; None where there is none, or none that can be read."""
+    if not evaluation.is_file():
+        return None
+    try:
+        return Evaluation.read(evaluation).queries_curve
+    except AdvGANError as error:
+        logger.warning("left out: %s", error)
+        return None

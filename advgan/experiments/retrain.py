@@ -15,6 +15,7 @@ from advgan.experiments.plan import check
 from advgan.experiments.train import train
 from advgan.files import check_writable, file_digest, write_text, write_whole
 from advgan.records.summary import Summary
+from advgan.reports.terminal import warnings
 from advgan.run_folder import RunFolder, load_run_config
 
 logger = logging.getLogger(__name__)
@@ -100,7 +101,8 @@ def retrain(planned: Retraining, run: Path, command: str) -> None:
         for copy, own in _target_files(folder, run):  # with both there, training takes them as they are
             write_whole(copy, partial(shutil.copyfile, own))
         logger.info("Retraining     at epsilon %.4g", planned.epsilon)
-        train(plan, folder, command)
+        for line in warnings(train(plan, folder, command).checks):
+            logger.warning(line)
     weights = [Summary.read(RunFolder(path).summary).target_weights_sha256 for path in (folder, run)]
     if weights[0] != weights[1]:
         raise AdvGANError(f"{folder} was trained against another target than {run}'s; delete it to train it again")

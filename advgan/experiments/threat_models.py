@@ -1,7 +1,7 @@
 """What an attacker knows, and all that follows from it for a run.
 
-``threat_model_of`` alone asks which one a configuration has; everything else calls the object. In each the attacker
-knows the data and has epsilon; what it has of the classifier differs.
+``threat_model_of`` chooses for a run, ``evaluation/loading.py`` for an evaluation; whatever trains or measures calls
+the object. In each the attacker knows the data and has epsilon; what it has of the classifier differs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every layer of a network gives, worked out by ``advgan.convolution`` and compared with what Keras built."""
+"""What every layer of a network gives, worked out by ``networks.convolution`` and compared with what Keras built."""
 
 from __future__ import annotations
 

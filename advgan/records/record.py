@@ -17,7 +17,10 @@ AnyPart = TypeVar("AnyPart", bound="Part")
 
 
 class Part(BaseModel):
-    """A part of a record. Keys that this version does not know are kept, and written again."""
+    """A part of a record. Keys that this version does not know are kept, and written again.
+
+    Not so inside rates, scores and findings, which are dataclasses.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 

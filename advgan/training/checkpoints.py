@@ -67,6 +67,6 @@ class Checkpoints:
         except Exception as error:  # TensorFlow and Keras raise nearly anything when a file is damaged
             reason = " ".join(str(error).split())[:200]
             raise AdvGANError(
-                f"the checkpoint {folder} cannot be restored ({reason}); delete it to go on from the one before"
+                f"the checkpoint {folder} cannot be restored ({reason}); delete it to continue from the one before"
             ) from None
         return True

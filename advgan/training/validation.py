@@ -13,8 +13,13 @@ from advgan.config.settings import Config
 from advgan.data.datasets import Split, scaled
 from advgan.errors import AdvGANError
 from advgan.goals import Goal
-from advgan.metrics import Rate
+from advgan.metrics import share
 from advgan.perturbation import to_8_bits
+
+DEAD_GAP = 0.02
+"""D is called dead when its mean outputs on clean and adversarial images differ by less than this over an epoch."""
+OVERWHELMING_ACCURACY = 0.995
+"""D is called overwhelming when it is right this often, on clean and on adversarial images, over an epoch."""
 
 
 class Validation(Protocol):
@@ -39,7 +44,7 @@ class TargetValidation:
     def __call__(self) -> dict[str, float]:
         """The generator's present success rate, in [0, 1]."""
         answers = self._attack.classify(self._attack.generate(self._images))
-        return {"validation_success": float(self._goal.reached(self._labels, answers)[self._eligible].mean())}
+        return {"validation_success": share(self._goal.reached(self._labels, answers)[self._eligible]).rate}
 
     @staticmethod
     def improves(success: float, best: float) -> bool:
@@ -95,14 +100,6 @@ def discriminator_health(values: dict[str, float]) -> str:
     return ""
 
 
-DEAD_GAP = 0.02
-"""D is called dead when its mean outputs on clean and adversarial images differ by less than this over an epoch."""
-
-
-OVERWHELMING_ACCURACY = 0.995
-"""D is called overwhelming when it is right this often, on clean and on adversarial images, over an epoch."""
-
-
 class BlackBoxValidation:
     """The generator's success on a few validation images, as the black box itself answers, within its allowance.
 
@@ -137,13 +134,13 @@ class BlackBoxValidation:
         distilled = self._attack.classify(adversarial)
 
         def success(predictions: np.ndarray) -> float:
-            return float(self._goal.reached(self._labels, predictions)[self._eligible].mean())
+            return share(self._goal.reached(self._labels, predictions)[self._eligible]).rate
 
         return {
             "validation_success": success(answers),
             "validation_success_distilled": success(distilled),
-            "agreement_clean": float((self._attack.classify(clean) == self._clean).mean()),
-            "agreement_adversarial": float((distilled == answers).mean()),
+            "agreement_clean": share(self._attack.classify(clean) == self._clean).rate,
+            "agreement_adversarial": share(distilled == answers).rate,
             "queries": self._counter.spent,
         }
 
@@ -164,5 +161,6 @@ def judge_black_box(config: Config, answers: np.ndarray, clean: Split) -> None:
     Raises:
         AdvGANError: it does not; unless ``target.check_accuracy`` is off.
     """
-    accuracy = Rate.of(int((answers == clean.labels).sum()), len(clean))
-    check_accuracy(str(config.black_box), accuracy, clean.labels, clean.images, config.target.check_accuracy)
+    check_accuracy(
+        str(config.black_box), share(answers == clean.labels), clean.labels, clean.images, config.target.check_accuracy
+    )
