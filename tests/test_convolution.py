@@ -1,4 +1,4 @@
-"""Every formula of advgan.networks.convolution against the Keras layer it describes, and the worked examples by hand."""
+"""Every formula of networks.convolution against the Keras layer it describes, and the worked examples by hand."""
 
 from __future__ import annotations
 
