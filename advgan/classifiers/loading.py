@@ -98,11 +98,6 @@ def _one_of(words: Iterable[str]) -> str:
 # --- .keras files ------------------------------------------------------------------------------------------------
 
 
-def _is_keras_file(given: str) -> bool:
-    """Also one that is gone: loading it then says what to do."""
-    return Path(given).is_file() or (Path(given).suffix == ".keras" and not Path(given).is_dir())
-
-
 def _keras_file(given: str, shape: Shape, remedy: str = GIVE_ANOTHER) -> Classifier:
     network = load_network(Path(given), remedy)
     if not (getattr(network, "inputs", None) and getattr(network, "outputs", None)):
@@ -212,7 +207,7 @@ def _served_model(given: str, _: Shape, timeout: float, retries: int) -> Source:
 
 
 KINDS = (
-    Kind("a .keras file", _is_keras_file, _keras_file, _keras_file_as_black_box),
+    Kind("a .keras file", lambda given: Path(given).is_file(), _keras_file, _keras_file_as_black_box),
     Kind("the folder of a SavedModel", lambda given: Path(given).is_dir(), load=_saved_model),
     Kind("module:function", _is_function, _function, _function_as_black_box),
     Kind("the URL of a served model", lambda given: "://" in given, connect=_served_model),

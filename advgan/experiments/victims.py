@@ -105,6 +105,15 @@ class Victim(ABC):
             AdvGANError: the classifier changed, or does not answer.
         """
 
+    def _check_kept(self) -> None:
+        """See that the target's file is there.
+
+        Raises:
+            AdvGANError: it is not, though its record is.
+        """
+        if not self.run.target.is_file():
+            raise AdvGANError(f"{self.run.target} is gone; delete {self.run.target_record} to put it there again")
+
     def _train_target(self) -> None:
         """Put a target that is trained here into the folder, once."""
         if self.run.target_record.exists():
@@ -143,6 +152,7 @@ class FrozenVictim(Victim):
             self._train_target()
         else:
             self._keep(file, file_digest(Path(file)))
+        self._check_kept()
         remedy = f"delete {run.target_record} to put it there again"
         self.scored = load_classifier(run.target, attacker.image_shape, remedy)
         self.network = self.scored.network
@@ -185,6 +195,8 @@ class BlackBoxVictim(Victim):
             self._train_target()
         elif is_local(given):
             self._keep(given, file_digest(Path(given)))
+        if is_local(given):
+            self._check_kept()
         black_box = run_black_box(config, run.path, shape, classes, writes=True)
         if not is_local(given):
             self._keep(given, black_box.digest)
