@@ -90,6 +90,9 @@ def test_a_run_attacks_the_users_own_classifier_and_leaves_it_as_it_is(
     again = train_and_evaluate(load_run_config(run), run).as_json()
     assert again["generator_weights_sha256"] == summary["generator_weights_sha256"]
     (run / "summary.json").unlink()
+    (run / "target.keras").unlink()
+    with pytest.raises(AdvGANError, match=r"target\.keras is gone; delete .*target\.json to put it there again"):
+        train_and_evaluate(load_run_config(run), run)
     inside.save(tmp_path / "own.keras")
     with pytest.raises(AdvGANError, match=r"own\.keras has changed since .* was started; put it back"):
         train_and_evaluate(load_run_config(run), run)
