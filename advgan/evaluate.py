@@ -19,7 +19,7 @@ from advgan.command_line import (
     whole_number,
 )
 from advgan.config.loading import find_config, load_config
-from advgan.config.settings import number_from_text
+from advgan.config.values import number_from_text
 from advgan.errors import ConfigurationError
 from advgan.startup import import_tensorflow
 

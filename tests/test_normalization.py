@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from advgan.config.settings import DiscriminatorSettings, GeneratorSettings, Normalization
+from advgan.config.settings import DiscriminatorSettings, GeneratorSettings
+from advgan.config.values import Normalization
 from advgan.networks.discriminator import build_discriminator
 from advgan.networks.generator import build_generator
 from advgan.networks.normalization import ADDONS, import_addons, normalization

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from advgan.config.loading import parse_config
-from advgan.config.settings import Schedule
+from advgan.config.values import Schedule
 from advgan.training.optimizers import adam
 from advgan.training.state import build_state
 from advgan.training.trainer import total_steps

@@ -102,7 +102,11 @@ def test_a_run_attacks_the_users_own_classifier_and_leaves_it_as_it_is(
     ("own", "setting", "expected"),
     [
         (None, "file=absent.keras", "target.file = 'absent.keras': no such file"),
-        (None, "file=own.h5", "target.file = 'own.h5': should be a .keras file, as model.save("),
+        (
+            None,
+            "file=own.onnx",
+            "target.file = 'own.onnx': is an ONNX file, which gives TensorFlow no gradients: attack",
+        ),
         (linear, "epochs=5", "target.epochs = 5: is for a target that is trained here"),
         (
             lambda: linear(after=(keras.layers.Softmax(),)),

@@ -12,7 +12,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from advgan.config.settings import Architecture, TargetSettings
+from advgan.config.settings import TargetSettings
+from advgan.config.values import Architecture
 from advgan.networks.convolution import ShapeError, dense_parameters, fitting, output_size
 
 keras = tf.keras

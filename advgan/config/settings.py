@@ -5,78 +5,33 @@ Keys use the paper's symbols (alpha, beta, c, kappa, epsilon). Numbers may be wr
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictInt,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
 
+from advgan.config.values import (
+    Architecture,
+    BlackBoxName,
+    Channels,
+    ClassifierName,
+    HeaderTemplate,
+    Kernel,
+    LearningRate,
+    ModuleName,
+    NonNegative,
+    Normalization,
+    Number,
+    NumberOrAuto,
+    OutputName,
+    PathText,
+    PixelRange,
+    PositiveInt,
+    Schedule,
+    Seed,
+    Widths,
+)
 from advgan.errors import ConfigurationError
 from advgan.goals import Goal, Targeted, Untargeted
-
-
-def number_from_text(value: object) -> object:
-    """Accept what YAML reads as text: ``1e-4`` and ``8/255``."""
-    problem = ValueError("should be a number, such as 0.3, 1e-4 or 8/255")
-    if isinstance(value, str):
-        numerator, slash, denominator = value.partition("/")
-        try:
-            return float(numerator) / float(denominator) if slash else float(numerator)
-        except (ValueError, ZeroDivisionError):
-            raise problem from None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise problem
-    return value
-
-
-def _path(value: str) -> str:
-    """Expand ``~``; what no system takes is an error."""
-    if "\0" in value:
-        raise ValueError("should be a path")
-    try:
-        return str(Path(value).expanduser())
-    except RuntimeError:
-        raise ValueError("should be a path; there is no such user") from None
-
-
-def _keras_file(value: str) -> str:
-    """A path that can be a ``.keras`` file's; the file itself is read later."""
-    if Path(value).suffix != ".keras":
-        raise ValueError("should be a .keras file, as model.save('my_classifier.keras') writes it")
-    return value
-
-
-def _black_box(value: str) -> str:
-    """What can name a black box; whether it is there is seen later."""
-    if value == "target" or re.fullmatch(r"https?://[^\s/]+/\S+", value) or Path(value).suffix == ".keras":
-        return value if "://" in value else _path(value)
-    if re.fullmatch(r"[\w.]+:[A-Za-z_]\w*", value):
-        return value
-    raise ValueError("should be target, a .keras file, module:function, or http://host:port/v1/models/name:predict")
-
-
-Number = Annotated[float, BeforeValidator(number_from_text), Field(allow_inf_nan=False)]
-PathText = Annotated[str, Field(min_length=1), AfterValidator(_path)]
-KerasFile = Annotated[PathText, AfterValidator(_keras_file)]
-BlackBox = Annotated[str, AfterValidator(_black_box)]
-PositiveInt = Annotated[StrictInt, Field(ge=1, le=1_000_000_000)]
-Seed = Annotated[StrictInt, Field(ge=0, le=2**32 - 1)]
-NonNegative = Annotated[Number, Field(ge=0)]
-LearningRate = Annotated[Number, Field(gt=0, le=1)]
-Schedule = Literal["constant", "cosine", "linear"]
-Normalization = Literal["instance", "batch", "layer", "group", "none"]
-Architecture = Literal["lenet", "model_a", "model_b", "model_c", "madrylab"]
-Width = Annotated[StrictInt, Field(ge=1, le=4096)]
-Widths = Annotated[tuple[Width, ...], Field(min_length=1, max_length=6)]
-Kernel = Annotated[StrictInt, Field(ge=1, le=99)]
 
 
 class Settings(BaseModel):
@@ -124,11 +79,26 @@ class DataSettings(Settings):
 class TargetSettings(Settings):
     """The classifier under attack: one of the user's own, or one that is trained when no checkpoint of it exists."""
 
-    file: KerasFile | None = None
-    """A classifier of one's own, from images in [0, 1] to logits; it stays as it is, and the settings of an
-    architecture and its training are not used."""
+    describes: ClassVar[tuple[str, ...]] = ("module", "trust", "output", "bounds", "mean", "std")
+    """The keys that say how a classifier of one's own is to be read, a black box too."""
+    file: ClassifierName | None = None
+    """A classifier of one's own: a .keras or .h5 file, the folder of a SavedModel, or module:function. It stays as it
+    is, and the settings of an architecture and its training are not used."""
     check_accuracy: bool = True
     """Stop where the classifier under attack, a black box too, is no better than chance on clean images."""
+    module: ModuleName | None = None
+    """A Python module that defines the layers of the file; it is imported first."""
+    trust: bool = False
+    """Run the Python code that a Lambda layer carries inside the file."""
+    output: OutputName | None = None
+    """The name of the output that are the scores, or its number, where there are several."""
+    bounds: PixelRange = "auto"
+    """The smallest and the largest pixel value that it takes. auto: found on the validation images; [0, 1] for a black
+    box, where that would cost queries, and where a mean or std is given."""
+    mean: Channels | None = None
+    """Of each channel, in the units of ``bounds``: what is subtracted from the pixels."""
+    std: Channels | None = None
+    """Of each channel: what the pixels are then divided by."""
     architecture: Architecture = "lenet"
     epochs: PositiveInt = 3
     batch_size: PositiveInt = 128
@@ -145,11 +115,39 @@ class TargetSettings(Settings):
     def _own_classifier_is_not_trained(self) -> TargetSettings:
         for key, field in TargetSettings.model_fields.items():
             value = getattr(self, key)
-            if self.file is not None and key not in ("file", "check_accuracy") and value != field.default:
+            own = ("file", "check_accuracy", *self.describes)
+            if self.file is not None and key not in own and value != field.default:
                 raise ConfigurationError(
                     f"target.{key}", value, f"is for a target that is trained here; {self.file} is not: leave one out"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _mean_and_std_are_of_pixels(self) -> TargetSettings:
+        low, high = self.pixel_bounds
+        if self.mean is not None and not all(low <= value <= high for value in self.mean):
+            raise ConfigurationError(
+                "target.mean",
+                list(self.mean),
+                f"is in the units of target.bounds, here [{low:g}, {high:g}]; for pixels to 255 add target.bounds: "
+                "[0, 255]",
+            )
+        if self.std is not None and min(self.std) <= 0:
+            raise ConfigurationError("target.std", list(self.std), "should be above 0 for each channel")
+        lengths = {len(values) for values in (self.mean, self.std) if values is not None} - {1}
+        if len(lengths) > 1:
+            raise ConfigurationError("target.std", list(self.std or ()), "should have as many values as target.mean")
+        return self
+
+    @property
+    def pixel_bounds(self) -> tuple[float, float]:
+        """The bounds; [0, 1] where they are still to be found."""
+        return (0.0, 1.0) if self.bounds == "auto" else self.bounds
+
+    @property
+    def bounds_are_to_be_found(self) -> bool:
+        """Whether the validation images decide what pixels the classifier takes."""
+        return self.bounds == "auto" and self.mean is None and self.std is None
 
 
 class AttackSettings(Settings):
@@ -182,9 +180,10 @@ class AttackSettings(Settings):
 class BlackBoxSettings(Settings):
     """A black box: a classifier of which nothing is used but its answers. Without one the attack is semi-white-box."""
 
-    black_box: BlackBox | None = None
-    """``target`` (the classifier of the section ``target``, trained here), a .keras file, module:function, or the URL
-    of a served model (TensorFlow Serving's REST protocol, ending in :predict)."""
+    black_box: BlackBoxName | None = None
+    """``target`` (the classifier of the section ``target``, trained here), a .keras or .h5 file, the folder of a
+    SavedModel, module:function, or the URL of a served model (TensorFlow Serving's REST protocol, ending in
+    :predict)."""
     answers: Literal["probabilities", "labels"] = "probabilities"
     """What it tells of an image: the probability of every class, or the class alone."""
     training_images: Annotated[StrictInt, Field(ge=0, le=1_000_000_000)] | None = None
@@ -199,6 +198,17 @@ class BlackBoxSettings(Settings):
     """Seconds that a served model may take for a request."""
     retries: Annotated[StrictInt, Field(ge=0, le=100)] = 5
     """How often a request to a served model is sent again, after 0.5, 1, 2, ... seconds (30 at most)."""
+    headers: dict[str, HeaderTemplate] = Field(default_factory=dict)
+    """HTTP headers of a request, such as ``Authorization: Bearer $API_KEY``. What follows a $ names an environment
+    variable; its value is read when it is sent, and is written to no file."""
+
+    @model_validator(mode="after")
+    def _headers_are_sent_to_a_server(self) -> BlackBoxSettings:
+        if self.headers and "://" not in (self.black_box or ""):
+            raise ConfigurationError(
+                "oracle.headers", ", ".join(self.headers), "is for a served model; give its URL as oracle.black_box"
+            )
+        return self
 
     @property
     def validation_allowance(self) -> int:
@@ -246,6 +256,14 @@ class LossSettings(Settings):
     """Above 0, L_adv's maximum over the other classes starts as a soft one of this temperature; it falls to 0."""
     cooling: Annotated[Number, Field(gt=0, le=1)] = 0.5
     """The share of the run after which the temperature is 0."""
+    scale: NumberOrAuto = "auto"
+    """What the logits are divided by, so that kappa, alpha and beta mean the same for every target. auto: 1 for the
+    architectures here; for a classifier of one's own measured on clean validation images."""
+
+    @property
+    def divisor(self) -> float:
+        """What the logits are divided by; 1 where it was not measured."""
+        return 1.0 if self.scale == "auto" else self.scale
 
     @model_validator(mode="after")
     def _probability_margins_are_below_one(self) -> LossSettings:
@@ -384,6 +402,18 @@ class Config(Settings):
             raise ConfigurationError(
                 "target.file", self.target.file, "is for semi-white-box attacks; give the file as oracle.black_box"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_described_is_of_ones_own(self) -> Config:
+        if self.target.file is None and self.black_box in (None, "target"):
+            for key in TargetSettings.describes:
+                if (value := getattr(self.target, key)) != TargetSettings.model_fields[key].default:
+                    raise ConfigurationError(
+                        f"target.{key}",
+                        value,
+                        "is for a classifier of your own; set target.file, or oracle.black_box for a black box",
+                    )
         return self
 
     @model_validator(mode="after")

@@ -9,7 +9,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from advgan.config.loading import find_config, find_shipped, load_config, parse_settings, read_yaml
-from advgan.config.settings import Config, Seed, Settings
+from advgan.config.settings import Config, Settings
+from advgan.config.values import Seed
 from advgan.errors import AdvGANError, ConfigurationError
 
 TABLES = "configs/tables"

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from advgan.config.settings import Normalization
+from advgan.config.values import Normalization
 from advgan.environment import uses_addons
 
 keras = tf.keras

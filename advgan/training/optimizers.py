@@ -6,7 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from advgan.config.settings import Config, Schedule
+from advgan.config.settings import Config
+from advgan.config.values import Schedule
 
 keras = tf.keras
 

@@ -1,0 +1,170 @@
+"""What single settings may hold: numbers, paths, names of classifiers; each with its own words for what is wrong."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, StrictInt
+
+PREDICTS_ELSEWHERE = {
+    ".onnx": "an ONNX file",
+    ".pt": "a PyTorch file",
+    ".pth": "a PyTorch file",
+    ".torchscript": "a PyTorch file",
+    ".tflite": "a TensorFlow Lite file",
+    ".joblib": "a scikit-learn file",
+    ".pkl": "a pickle",
+    ".pickle": "a pickle",
+    ".safetensors": "a file of weights",
+    ".ckpt": "a file of weights",
+}
+"""Files of classifiers that TensorFlow does not read, by their ending."""
+FUNCTION = r"[\w.]+:[A-Za-z_]\w*"
+KINDS = "a .keras or .h5 file, the folder of a SavedModel, or module:function"
+
+
+def number_from_text(value: object) -> object:
+    """Accept what YAML reads as text: ``1e-4`` and ``8/255``."""
+    problem = ValueError("should be a number, such as 0.3, 1e-4 or 8/255")
+    if isinstance(value, str):
+        numerator, slash, denominator = value.partition("/")
+        try:
+            return float(numerator) / float(denominator) if slash else float(numerator)
+        except (ValueError, ZeroDivisionError):
+            raise problem from None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise problem
+    return value
+
+
+def is_function(given: str) -> bool:
+    """Whether a classifier is named as ``module:function``."""
+    return re.fullmatch(FUNCTION, given) is not None
+
+
+def of_another_library(given: str) -> str:
+    """What to do with a classifier that TensorFlow does not read, such as an ONNX file; empty for any other."""
+    kind = PREDICTS_ELSEWHERE.get(Path(given).suffix.lower(), "")
+    return kind and (
+        f"is {kind}, which gives TensorFlow no gradients: attack it as a black box, oracle.black_box=module:function, "
+        "by a function of your own that takes images and returns its probabilities "
+        "(examples/onnx_classifier.py is one)"
+    )
+
+
+def _path(value: str) -> str:
+    """Expand ``~``; what no system takes is an error."""
+    if "\0" in value:
+        raise ValueError("should be a path")
+    try:
+        return str(Path(value).expanduser())
+    except RuntimeError:
+        raise ValueError("should be a path; there is no such user") from None
+
+
+def _classifier(value: str) -> str:
+    """What can name a classifier whose gradients are used; whether it is there is seen later."""
+    if "://" in value:
+        raise ValueError("a served model gives no gradients: attack it as a black box, oracle.black_box")
+    if problem := of_another_library(value):
+        raise ValueError(problem)
+    return value if is_function(value) else _path(value)
+
+
+def _black_box(value: str) -> str:
+    """What can name a black box; whether it is there is seen later."""
+    if problem := of_another_library(value):
+        raise ValueError(problem)
+    if value == "target" or re.fullmatch(r"https?://[^\s/]+/\S+", value) or is_function(value):
+        return value
+    if "://" in value or not value or re.match(r"[\w.]*:", value):
+        raise ValueError(f"should be target, {KINDS}, or http://host:port/v1/models/name:predict")
+    return _path(value)
+
+
+def _bounds(value: object) -> object:
+    """Two numbers, the first the smaller, or ``auto``."""
+    problem = ValueError("should be auto, or the smallest and the largest pixel value, such as [0, 255] or [-1, 1]")
+    if value == "auto":
+        return value
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise problem
+    try:
+        low, high = (float(number_from_text(number)) for number in value)  # type: ignore[arg-type]
+    except ValueError:
+        raise problem from None
+    if not -1e6 <= low < high <= 1e6:
+        raise problem
+    return low, high
+
+
+def _channels(value: object) -> object:
+    """A number, or one for each channel."""
+    problem = ValueError("should be a number, or one for each channel, such as [0.485, 0.456, 0.406]")
+    values = value if isinstance(value, list | tuple) else [value]
+    try:
+        numbers = tuple(float(number_from_text(number)) for number in values)  # type: ignore[arg-type]
+    except ValueError:
+        raise problem from None
+    if not numbers or not all(abs(number) <= 1e6 for number in numbers):
+        raise problem
+    return numbers
+
+
+def _number_or_auto(value: object) -> object:
+    """A number above 0, or ``auto``."""
+    if value == "auto":
+        return value
+    try:
+        number = float(number_from_text(value))  # type: ignore[arg-type]
+    except ValueError:
+        number = 0.0
+    if not 1e-9 <= number <= 1e9:
+        raise ValueError("should be auto, or a number above 0 (allowed: 1e-9 to 1e9)")
+    return number
+
+
+def _output(value: object) -> object:
+    """A name, or a number from 0 as text."""
+    if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
+        raise ValueError("should be the name of an output, or its number from 0")
+    return str(value)
+
+
+def _module(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", value):
+        raise ValueError("should be the name of a module, such as my_layers for my_layers.py in this folder")
+    return value
+
+
+def _header(value: str) -> str:
+    """A text with an environment variable in it: a secret that stands here itself would end up in files."""
+    if not re.search(r"\$[A-Za-z_]\w*|\$\{[A-Za-z_]\w*\}", value) or not value.isprintable():
+        raise ValueError(
+            "should name an environment variable that holds the secret, in single quotes, such as 'Bearer $API_KEY'"
+        )
+    return value
+
+
+Number = Annotated[float, BeforeValidator(number_from_text), Field(allow_inf_nan=False)]
+PathText = Annotated[str, Field(min_length=1), AfterValidator(_path)]
+ClassifierName = Annotated[str, Field(min_length=1), AfterValidator(_classifier)]
+BlackBoxName = Annotated[str, AfterValidator(_black_box)]
+PixelRange = Annotated[tuple[float, float] | Literal["auto"], BeforeValidator(_bounds)]
+Channels = Annotated[tuple[float, ...], BeforeValidator(_channels)]
+NumberOrAuto = Annotated[float | Literal["auto"], BeforeValidator(_number_or_auto)]
+OutputName = Annotated[str, BeforeValidator(_output)]
+ModuleName = Annotated[str, AfterValidator(_module)]
+HeaderTemplate = Annotated[str, AfterValidator(_header)]
+PositiveInt = Annotated[StrictInt, Field(ge=1, le=1_000_000_000)]
+Seed = Annotated[StrictInt, Field(ge=0, le=2**32 - 1)]
+NonNegative = Annotated[Number, Field(ge=0)]
+LearningRate = Annotated[Number, Field(gt=0, le=1)]
+Schedule = Literal["constant", "cosine", "linear"]
+Normalization = Literal["instance", "batch", "layer", "group", "none"]
+Architecture = Literal["lenet", "model_a", "model_b", "model_c", "madrylab"]
+Width = Annotated[StrictInt, Field(ge=1, le=4096)]
+Widths = Annotated[tuple[Width, ...], Field(min_length=1, max_length=6)]
+Kernel = Annotated[StrictInt, Field(ge=1, le=99)]
