@@ -15,7 +15,7 @@ from advgan.command_line import (
     run_command,
     settings_are_kept,
 )
-from advgan.config.loading import find_config, load_config
+from advgan.config.loading import described_classifier, find_config, load_config
 from advgan.startup import import_tensorflow
 
 DEFAULT = "mnist.yaml"
@@ -30,7 +30,8 @@ EXAMPLES = """examples:
 
 INPUT is a picture (PNG, JPEG, BMP, WebP, GIF), a folder of pictures, an .npy file, or an .npz file that holds x, or
 x_test, and perhaps y, or y_test. Sub-folders of a folder name the classes; without labels, success means that the
-classifier's answer changed. A CLASSIFIER is a .keras file, the folder of a SavedModel, or module:function.
+classifier's answer changed. A CLASSIFIER is a .keras or .h5 file, the folder of a SavedModel, or module:function; what
+pixels it takes is found, or stated: --set target.bounds=[0,255] (docs/classifiers.md).
 
 The output holds each picture as a PNG, or the array, and attack.csv, attack.png and attack.json. docs/attack.md
 describes them. What was stopped is continued when the same command is given again. Exit code: 0 done, 1 some pictures
@@ -61,11 +62,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _attack(options: argparse.Namespace) -> int:
     from advgan.data.image_files import open_images
 
+    reading, options.overrides = described_classifier(options.target, options.overrides)
     config = None
     if options.run is None:
         config = load_config(find_config(options.config or DEFAULT), options.overrides)
     else:
-        settings_are_kept(options)
+        settings_are_kept(options, ", but for what describes --target, such as target.bounds")
     images = open_images(options.input)
     import_tensorflow()  # takes seconds, so after the options were checked
     from advgan.experiments.attack import AttackRequest, attack_files
@@ -73,7 +75,7 @@ def _attack(options: argparse.Namespace) -> int:
     from advgan.run_folder import run_of
 
     run = options.run if config is None else run_of(config)
-    request = AttackRequest(run, images, options.output, options.target, options.resize, options.overwrite)
+    request = AttackRequest(run, images, options.output, options.target, reading, options.resize, options.overwrite)
     with continued_by(SAME_COMMAND, options.output):
         record = attack_files(request, options.command)
         print("\n".join(attack_results(record, request.output)))

@@ -52,7 +52,7 @@ def _describe(options: argparse.Namespace) -> int:
         dataset = load_dataset(config.data)
         image, classes = dataset.image_shape, classes or dataset.number_of_classes
     networks = build_networks(image, classes or 10, config)
-    descriptions = {role: describe(network) for role, network in networks.of_known_layers(config).items()}
+    descriptions = {role: describe(network) for role, network in networks.of_known_layers().items()}
     if options.json:
         print(json.dumps({role: _as_json(network) for role, network in descriptions.items()}, indent=1))
     else:

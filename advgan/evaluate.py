@@ -18,7 +18,7 @@ from advgan.command_line import (
     settings_are_kept,
     whole_number,
 )
-from advgan.config.loading import find_config, load_config
+from advgan.config.loading import described_classifier, find_config, load_config
 from advgan.config.values import number_from_text
 from advgan.errors import ConfigurationError
 from advgan.startup import import_tensorflow
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 DEFAULT = "mnist.yaml"
 JUDGING = "target.check_accuracy"
 """The setting of a run that an evaluation may change: it decides no figure."""
+
+
 FEW = 2000
 """Test images for a newcomer, who wants to see a whole report soon."""
 EXAMPLES = """examples:
@@ -41,7 +43,9 @@ EXAMPLES = """examples:
   python -m advgan.evaluate --run checkpoints/mnist/0 --retrain 0.1 0.15 0.2
   python -m advgan.evaluate --compare checkpoints/mnist/0 checkpoints/mnist/1
 
-A CLASSIFIER is a .keras file, the folder of a SavedModel, or module:function (from images in [0, 1] to logits).
+A CLASSIFIER is a .keras or .h5 file, the folder of a SavedModel, or module:function (a function of images, or one
+that returns a Keras model). What pixels it takes is found on the validation images; --set target.bounds=[0,255] states it for
+--target, as target.mean, target.std, target.output, target.module and target.trust do. See docs/classifiers.md.
 
 --retrain trains the run again at each epsilon, which takes as long as the run did, into <run>/retrained.
 --compare puts runs into one table, in <first run>/comparison; it evaluates first those that were not yet.
@@ -120,11 +124,13 @@ def _evaluate(options: argparse.Namespace) -> int:
     judging = [override for override in options.overrides if override.startswith(f"{JUDGING}=")]
     options.overrides = [override for override in options.overrides if override not in judging]
     check_accuracy = load_config(find_config(DEFAULT), judging).target.check_accuracy if judging else None
+    named = options.target or next(iter(options.transfer), None)
+    reading, options.overrides = described_classifier(named, options.overrides)
     config = None
     if options.run is None:
         config = load_config(find_config(options.config or DEFAULT), options.overrides)
     else:
-        settings_are_kept(options, f", but for {JUDGING}")
+        settings_are_kept(options, f", but for {JUDGING} and what describes --target, such as target.bounds")
     import_tensorflow()  # takes seconds, so after the options were checked
     from advgan.evaluation.subject import EvaluationRequest
     from advgan.experiments.evaluate import evaluate_run
@@ -151,6 +157,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         options.target,
         tuple(options.transfer),
         tuple(options.retrain),
+        reading,
         check_accuracy,
     )
     with continued_by(SAME_COMMAND, request.folder):

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,15 @@ def whole_directory(path: Path, replace: bool = False) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     _flush(path.parent)
+
+
+def copy_whole(given: Path, path: Path) -> None:
+    """Copy a file, or a folder with all that is in it, whole or not at all."""
+    if given.is_dir():
+        with whole_directory(path, replace=True) as folder:
+            shutil.copytree(given, folder, dirs_exist_ok=True)
+    else:
+        write_whole(path, partial(shutil.copyfile, given))
 
 
 def file_digest(path: Path) -> str:

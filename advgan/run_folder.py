@@ -6,6 +6,7 @@ from pathlib import Path
 
 from advgan.config.loading import dump_config, load_config, read_yaml
 from advgan.config.settings import Config
+from advgan.config.values import is_function
 from advgan.errors import AdvGANError
 from advgan.files import write_text
 
@@ -28,9 +29,12 @@ class RunFolder:
         self.config = path / "config.yaml"
         self.processes = path / "processes.json"
         self.target = path / "target.keras"
-        """The classifier under attack, where it is a Keras network."""
+        """The classifier under attack, where it was trained here or is a ``.keras`` file; ``classifiers/run_target.py``
+        knows the other kinds."""
         self.target_record = path / "target.json"
         """Its digest, and how long its training took; where this is, it is whole."""
+        self.pixels = path / "pixels.json"
+        """How the pixels were found that the target takes, where they were not stated."""
         self.journal = path / "answers.bin"
         """Every answer of a black box, as it comes."""
         self.answers = path / "answers.json"
@@ -66,7 +70,7 @@ class RunFolder:
             AdvGANError: one is missing; the message names it and what continues the run.
         """
         for file in files:
-            if not file.is_file():
+            if not file.exists():
                 raise AdvGANError(
                     f"{self.path} is not finished: it has no {file.name}; continue it with: python -m advgan.train "
                     f"--resume {self.path}"
@@ -100,9 +104,15 @@ def load_run_config(run_directory: Path) -> Config:
         raise AdvGANError(
             f"{run_directory} is not a run: it holds no config.yaml; a run is a folder such as checkpoints/mnist/0"
         )
-    data = read_yaml("--run", RunFolder(run_directory).config).get("data") or {}
-    of_release_0_1 = isinstance(data, dict) and "validation_split" not in data  # it knew one rule, and wrote none
-    return load_config(RunFolder(run_directory).config, ["data.validation_split=last"] if of_release_0_1 else [])
+    content = read_yaml("--run", RunFolder(run_directory).config)
+    data, target, loss = (content.get(section) or {} for section in ("data", "target", "loss"))
+    was = []  # what earlier releases knew no choice of, and did not write
+    if isinstance(data, dict) and "validation_split" not in data:
+        was.append("data.validation_split=last")
+    if isinstance(target, dict) and target.get("file") is not None and "bounds" not in target:
+        was.append("target.bounds=[0, 1]")
+        was += ["loss.scale=1"] if "scale" not in loss else []
+    return load_config(RunFolder(run_directory).config, was)
 
 
 def run_of(config: Config) -> Path:
@@ -152,10 +162,11 @@ def located(config: Config) -> Config:
     data, target, oracle, output = config.data, config.target, config.oracle, config.output
     if data.dataset != "mnist":
         data = data.model_copy(update={"dataset": str(Path(data.dataset).absolute())})
-    if target.file is not None:
+    if target.file is not None and not is_function(target.file):
         target = target.model_copy(update={"file": str(Path(target.file).absolute())})
-    if oracle.black_box is not None and oracle.black_box.endswith(".keras"):
-        oracle = oracle.model_copy(update={"black_box": str(Path(oracle.black_box).absolute())})
+    box = oracle.black_box
+    if box not in (None, "target") and "://" not in str(box) and not is_function(str(box)):
+        oracle = oracle.model_copy(update={"black_box": str(Path(str(box)).absolute())})
     output = output.model_copy(update={"directory": str(Path(output.directory).absolute())})
     return config.model_copy(update={"data": data, "target": target, "oracle": oracle, "output": output})
 

@@ -66,7 +66,7 @@ def _train(options: argparse.Namespace) -> int:
     if options.dry_run:
         print("\n".join(console.dry_run(plan)))
         return 0
-    run_directory = run_directory or new_run_directory(config)
+    run_directory = run_directory or new_run_directory(plan.config)
     with continued_by(f"continue with: {command_for('train', '--resume', run_directory)}", run_directory):
         summary = train(plan, run_directory, options.command)
         print("\n".join(run_results(summary, run_directory)))

@@ -11,10 +11,13 @@ import pytest
 import tensorflow as tf
 
 from advgan.classifiers.answers import AnswerReader, kind_of
-from advgan.classifiers.black_box import is_local, load_black_box
+from advgan.classifiers.black_box import load_black_box
 from advgan.classifiers.classifier import Classifier
 from advgan.classifiers.query_counter import PURPOSES, QueryCounter
+from advgan.classifiers.run_target import kept_target
+from advgan.config.loading import parse_config
 from advgan.errors import AdvGANError, BlackBoxUnavailable, Interrupted
+from advgan.run_folder import RunFolder
 
 keras = tf.keras
 SHAPE = (4, 3, 1)
@@ -155,9 +158,14 @@ def test_a_function_may_say_that_it_is_not_available(module: str) -> None:
         load_black_box(f"{module}:away", SHAPE, CLASSES).logits(IMAGES)
 
 
-def test_what_is_a_file_here() -> None:
-    assert is_local("target") and is_local("own.keras") and is_local("/there/own.keras")
-    assert not is_local("module:function") and not is_local("http://host/v1/models/own.keras")
+def test_what_a_run_keeps_a_copy_of(tmp_path: Path) -> None:
+    def kept(given: str) -> str | None:
+        found = kept_target(parse_config({"oracle": {"black_box": given}}), RunFolder(tmp_path))
+        return None if found is None else found.name
+
+    assert kept("target") == kept("own.keras") == kept("/there/own.keras") == "target.keras"
+    assert kept("own.h5") == "target.h5" and kept("own_folder") == "target"
+    assert kept("module:function") is None and kept("http://host/v1/models/own.keras") is None
 
 
 def test_what_counts_as_probabilities() -> None:

@@ -123,7 +123,7 @@ def test_the_images_that_the_distilled_network_is_least_sure_of_are_queried(tmp_
 
 def test_each_round_is_distilled_once_before_its_first_epoch_for_as_long_as_it_says(tmp_path: Path) -> None:
     round_ = Round(tmp_path, rounds=2)
-    state = build_state((8, 8, 1), round_.distilled, round_.config, 10, target_learns=True)
+    state = build_state((8, 8, 1), round_.distilled, round_.config, 10, distilled=round_.distilled)
     log = MetricsLog(tmp_path, 0)
     dataset = Dataset(IMAGES, IMAGES, IMAGES, 3, "0")
     distil = Distillation(state, round_.counter, round_.attack, dataset, round_.config, tmp_path / "rounds", log)

@@ -26,6 +26,7 @@ import tensorflow as tf
 from advgan.classifiers import served
 from advgan.classifiers.black_box import load_black_box
 from advgan.classifiers.served import check_served, served_black_box
+from advgan.classifiers.source import BlackBoxReading
 from advgan.errors import AdvGANError, BlackBoxUnavailable
 
 keras = tf.keras
@@ -267,7 +268,7 @@ def test_waits_double_up_to_30_seconds(waits: list[float]) -> None:
     with Scripted(said(b"<html><h1>Bad\x1b[31m\ngateway</h1></html>", 502)) as server:
         words = re.escape(f"{server.url} does not answer (HTTP 502 (Bad [31m gateway); tried 10 times)")
         with pytest.raises(BlackBoxUnavailable, match=f"^{words}$"):
-            load_black_box(server.url, SHAPE, CLASSES, retries=9).logits(IMAGES)
+            load_black_box(server.url, SHAPE, CLASSES, BlackBoxReading(retries=9)).logits(IMAGES)
     assert waits == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
     assert len(server.bodies) == 10
 
@@ -299,7 +300,7 @@ def free_port() -> int:
 def test_where_nothing_listens(waits: list[float]) -> None:
     url = f"http://127.0.0.1:{free_port()}{PATH}"
     with pytest.raises(BlackBoxUnavailable, match=r"predict does not answer \(Connection refused; tried 3 times\)$"):
-        load_black_box(url, SHAPE, CLASSES, retries=2).logits(IMAGES)
+        load_black_box(url, SHAPE, CLASSES, BlackBoxReading(retries=2)).logits(IMAGES)
     assert waits == [0.5, 1]
     with pytest.raises(AdvGANError, match=f"^no server answers at {re.escape(url)} .*start it, or give another oracle"):
         check_served(url, 5)
@@ -309,7 +310,7 @@ def test_where_nobody_answers_in_time(waits: list[float]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}{PATH}"
         with pytest.raises(BlackBoxUnavailable, match=r"\(no answer within 0\.2 s; tried 2 times\)$"):
-            load_black_box(url, SHAPE, CLASSES, timeout=0.2, retries=1).logits(IMAGES)
+            load_black_box(url, SHAPE, CLASSES, BlackBoxReading(timeout=0.2, retries=1)).logits(IMAGES)
         with pytest.raises(AdvGANError, match=r"no server answers at .*\(no answer within 0\.2 s\)"):
             check_served(url, 0.2)
     assert waits == [0.5]
@@ -411,10 +412,15 @@ def test_a_server_on_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.M
         monkeypatch.delenv(name, raising=False)
     with Scripted(RIGHT) as server:
         check_served(server.url, 30)
-        assert load_black_box(server.url, SHAPE, CLASSES, retries=0).logits(IMAGES).shape == (7, CLASSES)
+        assert load_black_box(server.url, SHAPE, CLASSES, BlackBoxReading(retries=0)).logits(IMAGES).shape == (
+            7,
+            CLASSES,
+        )
     with Scripted(RIGHT) as proxy:  # another machine is asked through it
         monkeypatch.setenv("http_proxy", proxy.url.removesuffix(PATH))
-        assert load_black_box(f"http://model.example{PATH}", SHAPE, CLASSES, retries=0).logits(IMAGES).shape == (
+        assert load_black_box(f"http://model.example{PATH}", SHAPE, CLASSES, BlackBoxReading(retries=0)).logits(
+            IMAGES
+        ).shape == (
             7,
             CLASSES,
         )

@@ -12,7 +12,12 @@ import tensorflow as tf
 
 from advgan.attacks.fused import fused
 from advgan.attacks.inputs import checked_bounds, checked_images, class_indices
+from advgan.classifiers.adaptation import Shape
 from advgan.classifiers.classifier import Classifier, classifier_of
+from advgan.classifiers.loading import load_classifier
+from advgan.classifiers.pixels import Pixels
+from advgan.classifiers.run_target import has_target, run_target
+from advgan.classifiers.source import AS_IT_IS
 from advgan.config.loading import parse_config
 from advgan.config.settings import AttackSettings
 from advgan.data.batches import halve_batches, images_at_once, slices
@@ -63,18 +68,15 @@ class AdvGANAttack:
         bounds: Bounds = UNIT,
         xla: bool = False,
     ) -> None:
-        taken, made = tuple(generator.input_shape), tuple(generator.output_shape)
-        if taken != made or len(taken) != 4 or None in taken[1:]:
-            raise AdvGANError(
-                f"the generator maps {taken} to {made}; it should map images of one size to the same shape"
-            )
         self.epsilon, self.goal = settings.epsilon, settings.objective
-        self.target, self.bounds = target, checked_bounds(bounds)
-        self.image_shape = (taken[1], taken[2], taken[3])
+        self.bounds = checked_bounds(bounds)
+        self.image_shape = image_shape_of(generator)
         if target is None or isinstance(target, Classifier):
             self.classifier = target
         else:
-            self.classifier = classifier_of(target, self.image_shape, "the target", bounds=self.bounds)
+            pixels = Pixels(self.bounds)
+            self.classifier = classifier_of(target, self.image_shape, "the target", pixels=pixels)
+        self.target = target.model if isinstance(target, Classifier) else target
         self._classes = None if self.classifier is None else self.classifier.number_of_classes
         signature = [tf.TensorSpec([None, *self.image_shape], tf.float32)]
         low, high = self.bounds
@@ -94,7 +96,7 @@ class AdvGANAttack:
     def load(
         cls,
         path: str | Path,
-        target: Classifier | Callable[[Any], Any] | None = None,
+        target: Classifier | Callable[[Any], Any] | str | Path | None = None,
         *,
         bounds: Bounds | None = None,
         epsilon: float | str | None = None,
@@ -107,10 +109,10 @@ class AdvGANAttack:
 
         Args:
             path: the folder of a run, such as ``checkpoints/mnist/0``, or the ``.keras`` file of a generator.
-            target: the classifier (see the class); a run's own by default, where it is a file; none for a bare
-                generator, and for a run against a black box that is a function or is served.
-            bounds: pixel values of the images and of this target, 0 and 1 by default; a run's own target takes no
-                others.
+            target: the classifier (see the class), or its name as ``evaluate --target`` takes it; a run's own by
+                default, where it is no black box or a file; none for a bare generator.
+            bounds: pixel values of the images and of this target, 0 and 1 by default; a run's own target knows what
+                it takes.
             epsilon, goal, target_class, output: for a bare generator, as in the configuration's section ``attack``;
                 epsilon is needed, and is a share of the pixel range: 0.3, 8/255 or "8/255".
             xla: see the class.
@@ -131,18 +133,19 @@ class AdvGANAttack:
             if epsilon is None:
                 raise AdvGANError(f"{path} does not say its epsilon; pass it, such as epsilon=0.3")
             settings = parse_config({"attack": given}).attack
-            return cls(load_network(path, RUN_OF_THIS_KERAS), target, settings, bounds or UNIT, xla)
+            generator = load_network(path, RUN_OF_THIS_KERAS)
+            return cls(generator, _named(target, generator, bounds), settings, bounds or UNIT, xla)
 
         run, config = RunFolder(path), load_run_config(path)
         settings = config.attack
         if given:
             raise AdvGANError(f"{next(iter(given))} is set in {run.config}; for another load {run.generator}")
         run.require(run.generator)
-        if target is None and (run.target.exists() or not config.is_black_box):
-            if bounds is not None and checked_bounds(bounds) != UNIT:
-                raise AdvGANError(f"bounds = {bounds}: {run.target} takes images in [0, 1]; pass your target too")
-            target = load_network(run.target, RUN_OF_THIS_KERAS)
-        return cls(load_network(run.generator, RUN_OF_THIS_KERAS), target, settings, bounds or UNIT, xla)
+        generator = load_network(run.generator, RUN_OF_THIS_KERAS)
+        classifier = _named(target, generator, bounds)
+        if classifier is None and has_target(config, run):
+            classifier = run_target(config, run, image_shape_of(generator))
+        return cls(generator, classifier, settings, bounds or UNIT, xla)
 
     def __call__(self, x: Any, y: Any = None) -> Attacked:
         """Attack images and say where it succeeded.
@@ -205,6 +208,26 @@ class AdvGANAttack:
     def _checked(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray | None]:
         images = checked_images(x, self.image_shape, self.bounds)
         return images, None if y is None else class_indices(y, len(images), self._classes)
+
+
+def image_shape_of(generator: Any) -> Shape:
+    """The shape of the images that a generator takes and makes.
+
+    Raises:
+        AdvGANError: it makes others than it takes, or has no size of its own.
+    """
+    taken, made = tuple(generator.input_shape), tuple(generator.output_shape)
+    if taken != made or len(taken) != 4 or None in taken[1:]:
+        raise AdvGANError(f"the generator maps {taken} to {made}; it should map images of one size to the same shape")
+    return (taken[1], taken[2], taken[3])
+
+
+def _named(target: Any, generator: Any, bounds: Bounds | None) -> Any:
+    """A target that is named, loaded; any other as it is."""
+    if not isinstance(target, (str, Path)):
+        return target
+    settings = AS_IT_IS.model_copy(update={"bounds": checked_bounds(bounds or UNIT)})
+    return load_classifier(target, image_shape_of(generator), settings)
 
 
 def _by_batch(images: np.ndarray, work: Callable[[slice, Any], None]) -> None:

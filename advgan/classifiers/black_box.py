@@ -7,26 +7,24 @@ from typing import Any
 
 import numpy as np
 
+from advgan.classifiers.adaptation import Shape
 from advgan.classifiers.answers import AnswerReader
-from advgan.classifiers.classifier import Classifier, Shape
+from advgan.classifiers.classifier import Classifier
 from advgan.classifiers.loading import black_box_source
+from advgan.classifiers.pixels import pixels_of
+from advgan.classifiers.run_target import kept_target
+from advgan.classifiers.source import BlackBoxReading
 from advgan.config.settings import Config
 from advgan.data.batches import slices
 from advgan.run_folder import RunFolder
-
-
-def is_local(given: str) -> bool:
-    """Whether a black box is a file of networks here, which a run keeps a copy of."""
-    return given == "target" or ("://" not in given and given.endswith(".keras"))
 
 
 def load_black_box(
     given: str,
     shape: Shape,
     classes: int,
+    box: BlackBoxReading = BlackBoxReading(),  # noqa: B008 (immutable),
     per_request: int = 500,
-    timeout: float = 10.0,
-    retries: int = 5,
     labels_only: bool = False,
     kept: Path | None = None,
     writes: bool = True,
@@ -34,11 +32,11 @@ def load_black_box(
     """The black box as a configuration names it; its ``logits`` are probabilities, and raise where it does not answer.
 
     Args:
-        given: a ``.keras`` file, ``module:function``, or the URL of a served model.
+        given: what ``black_box_source`` takes.
         shape: of one image.
         classes: how many the data have, and the black box should tell apart.
+        box: how it is read and reached.
         per_request: the most images in a request.
-        timeout, retries: of a request to a served model; see the configuration.
         labels_only: whether of its scores only the class is used, whatever they are.
         kept, writes: the file that says what its answers are; see ``AnswerReader``.
 
@@ -46,7 +44,9 @@ def load_black_box(
         AdvGANError: there is no such black box, or it does not take the images. When it is queried:
             ``BlackBoxUnavailable`` where it may answer later, another ``AdvGANError`` where it never will.
     """
-    source = black_box_source(given, shape, timeout, retries)
+    pixels = pixels_of(box.settings)
+    pixels.check_channels(shape[-1])
+    source = black_box_source(given, shape, box)
     reader = AnswerReader(given, classes, source.may_give_logits, labels_only, kept, writes)
     at_once = min(per_request, source.images_at_once or per_request)
 
@@ -61,13 +61,19 @@ def load_black_box(
         source.digest,
         shape,
         probabilities,
+        pixels,
         weights=source.weights,
         is_black_box=True,
         remarks=reader.remarks,
     )
 
 
-def run_black_box(config: Config, run: Path, shape: Shape, classes: int, writes: bool) -> Classifier:
+def reading_of(config: Config) -> BlackBoxReading:
+    """How a configuration says that its black box is read and reached."""
+    return BlackBoxReading(config.target, config.oracle.timeout, config.oracle.retries, config.oracle.headers)
+
+
+def run_black_box(config: Config, run: RunFolder, shape: Shape, classes: int, writes: bool) -> Classifier:
     """The black box of a run: its own copy where it is a file, else where the configuration says.
 
     Args:
@@ -80,15 +86,14 @@ def run_black_box(config: Config, run: Path, shape: Shape, classes: int, writes:
     Raises:
         AdvGANError: as for ``load_black_box``.
     """
-    given, settings = str(config.black_box), config.oracle
+    settings = config.oracle
     return load_black_box(
-        str(RunFolder(run).target) if is_local(given) else given,
+        str(kept_target(config, run) or config.black_box),
         shape,
         classes,
+        reading_of(config),
         settings.images_per_request,
-        settings.timeout,
-        settings.retries,
         settings.answers == "labels",
-        RunFolder(run).answers,
+        run.answers,
         writes,
     )

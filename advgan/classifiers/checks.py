@@ -99,7 +99,9 @@ def check_answers(
     ]
 
 
-def check_accuracy(name: str, accuracy: Rate, labels: np.ndarray, images: np.ndarray, stop: bool) -> Finding:
+def check_accuracy(
+    name: str, accuracy: Rate, labels: np.ndarray, images: np.ndarray, stop: bool, hints: Sequence[str] = ()
+) -> Finding:
     """Raise where a classifier does no better than chance on clean images: no attack on it can be measured.
 
     Chance is the share of the largest class among the labels: what answering it always would give.
@@ -110,6 +112,7 @@ def check_accuracy(name: str, accuracy: Rate, labels: np.ndarray, images: np.nda
         labels: integers of shape (n,).
         images: the same images as the data hold them, uint8 or floats in [0, 1]; for the message.
         stop: False only marks it.
+        hints: what may be the cause, for the message.
 
     Raises:
         AdvGANError: there are 100 images or more, and the Wilson interval of the accuracy reaches chance.
@@ -120,13 +123,14 @@ def check_accuracy(name: str, accuracy: Rate, labels: np.ndarray, images: np.nda
         return Finding(guard, NOT_CHECKED, f"{accuracy} images, which are all of one class")
     chance = float(counts.max()) / len(labels)
     reason = f"{accuracy} clean images are classified correctly; always answering the largest class gives {chance:.2%}"
-    check = "that the classifier takes pixels in [0, 1] and numbers the classes as the labels do"
+    check = "target.bounds, the pixels that it takes, and that it numbers the classes as the labels do"
+    check = "; ".join([check, *hints])
     if accuracy.low > chance:
         return marked_if(accuracy.rate < 0.5, guard, reason, f"Check {check}.")
     low, high = float(images.min()), float(images.max())
     pixels = f"{low:g} to {high:g}"
     if images.dtype == np.uint8:
-        pixels += f" of 255, so {low / 255:.3g} to {high / 255:.3g} for the classifier"
+        pixels += f" of 255, so {low / 255:.3g} to {high / 255:.3g} before the classifier's own scaling"
     reason += f", and success would mean nothing; the pixels are {pixels}"
     if accuracy.n >= FEWEST_JUDGED and stop:
         raise AdvGANError(

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from advgan.classifiers.adaptation import (
+    Ending,
+    Shape,
+    class_scores,
+    fitted_input,
+    in_fixed_batches,
+    listed,
+    logits_before,
+    only_output,
+    rounded,
+    with_float_input,
+)
+from advgan.classifiers.pixels import UNSCALED, Pixels
 from advgan.data.batches import in_batches
 from advgan.errors import AdvGANError
 from advgan.perturbation import UNIT, Bounds
 
 keras = tf.keras
-Shape = tuple[int, int, int]
-"""Height, width, channels."""
-_STRUCTURES = (Mapping, list, tuple)
+LEFT_OUT = {
+    "softmax": "its softmax is left out: the logits before it are the scores",
+    "sigmoid": "its sigmoid is left out: the logits before it are the scores",
+}
+"""What is done at the end of a classifier, in words."""
+ONE_UNIT = "its one output z becomes the scores (0, z) of two classes"
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,17 +50,23 @@ class Classifier:
     """SHA-256 of what determines its answers; empty where it came from Python without a file."""
     image_shape: Shape
     function: Callable[[Any], Any]
-    """From float32 images within ``bounds`` to float32 scores; call ``logits``, which scales the images."""
-    bounds: Bounds = UNIT
-    """The smallest and the largest pixel value that ``function`` takes."""
+    """From float32 images as ``pixels`` says to float32 scores; call ``logits``, which scales the images."""
+    pixels: Pixels = UNSCALED
+    """The pixels that ``function`` takes."""
     network: Any = None
-    """The Keras network, from images within the bounds to float32 scores; None where there is none to be had."""
+    """The Keras network as the user has it; None where there is none to be had."""
     weights: str | None = None
     """SHA-256 of the weights of a Keras network: the same in two files that hold one network; None elsewhere."""
     is_black_box: bool = False
     """Whether each image that is shown to it is a query: nothing but its answers can be had, and no gradient."""
     remarks: list[str] = field(default_factory=list)
-    """What had to be done to its answers to make scores of them, in words; added to as it answers."""
+    """What had to be done to images and answers, in words; a black box adds to it as it answers."""
+    ends: Ending = "logits"
+    """What it ends with; a softmax or sigmoid is not part of the scores."""
+    inputs: str = ""
+    """The names and shapes of what it takes, as far as they are known."""
+    outputs: str = ""
+    """The same of what it answers."""
 
     def logits(self, images: Any, bounds: Bounds = UNIT) -> Any:
         """The scores of images, differentiable where ``has_gradient``.
@@ -55,7 +78,7 @@ class Classifier:
         Returns:
             Float32 of shape (n, classes): logits. A black box gives a NumPy array of probabilities, or of one-hot rows.
         """
-        return self.function(_rescaled(images, bounds, self.bounds))
+        return self.function(self.pixels.of(images, bounds))
 
     def predict(self, images: np.ndarray, bounds: Bounds = UNIT) -> np.ndarray:
         """The class of each image, int32 of shape (n,), computed batch by batch.
@@ -76,6 +99,14 @@ class Classifier:
         return predictions
 
     @cached_property
+    def model(self) -> Any:
+        """A Keras model from images in [0, 1] to the scores, for other libraries: the user's own where it is that."""
+        if self.network is not None and self.pixels == UNSCALED and not self.remarks:
+            return self.network
+        images = keras.Input(self.image_shape, name="images")
+        return keras.Model(images, _Scores(self)(images), name="classifier")
+
+    @cached_property
     def number_of_classes(self) -> int:
         """The scores it gives an image, counted on a blank one when first needed: for a black box that is a query.
 
@@ -89,17 +120,66 @@ class Classifier:
 
     @cached_property
     def has_gradient(self) -> bool:
-        """Whether attacks can follow its gradient; tried on a blank image. A black box has none, which costs no query.
+        """Whether attacks can follow its gradient; tried on eight images. A black box has none, which costs no query.
 
-        Of a function only the trial can tell: it may leave TensorFlow, or round.
+        Only the trial can tell: a function may leave TensorFlow, or round; a loop has zeros where there is none.
         """
         if self.is_black_box:
             return False
-        image = tf.zeros([1, *self.image_shape])
+        images = tf.constant(fixed_images(self.image_shape))
         with tf.GradientTape() as tape:
-            tape.watch(image)
-            total = tf.reduce_sum(tf.convert_to_tensor(self.logits(image)))
-        return tape.gradient(total, image) is not None
+            tape.watch(images)
+            scores = tf.convert_to_tensor(self.logits(images))
+            # Not their plain sum, which probabilities keep at 1.
+            total = tf.reduce_sum(scores * tf.range(1.0, scores.shape[-1] + 1))
+        gradient = tape.gradient(total, images)
+        return gradient is not None and bool(tf.reduce_any(gradient != 0))
+
+
+def fixed_images(shape: Shape) -> np.ndarray:
+    """Eight images of noise, always the same: float32 in [0, 1], shape (8, height, width, channels)."""
+    return np.random.default_rng(0).random((8, *shape), np.float32)
+
+
+def fixed_answers(classifier: Classifier) -> np.ndarray:
+    """A classifier's logits on the fixed images, as shares of the largest: float32 of shape (8, classes).
+
+    Raises:
+        ValueError: they have another shape.
+    """
+    logits = np.asarray(classifier.logits(tf.constant(fixed_images(classifier.image_shape))), np.float32)
+    if logits.ndim != 2 or len(logits) != 8:
+        raise ValueError(f"8 images are answered with shape {logits.shape}, it should be (8, classes)")
+    return logits / max(np.abs(logits).max(), np.finfo(np.float32).tiny)
+
+
+def answers_digest(classifier: Classifier) -> str:
+    """SHA-256 of its fixed answers in per cent, whole: on another processor the last digits differ."""
+    return hashlib.sha256(np.rint(100 * fixed_answers(classifier)).astype(np.int16).tobytes()).hexdigest()
+
+
+def listed_inputs(inputs: Sequence[Any]) -> str:
+    """A network's inputs: name, shape for one image, type."""
+    return ", ".join(f"{tensor.name} {tuple(tensor.shape)[1:]} {tf.as_dtype(tensor.dtype).name}" for tensor in inputs)
+
+
+def listed_outputs(answer: Any) -> str:
+    """What a classifier answers: each output's shape for one image, with its name where it has one."""
+    if isinstance(answer, Mapping):
+        return listed(list(answer), list(answer.values()))
+    outputs = tf.nest.flatten(answer)
+    return listed([f"output {number}" for number in range(len(outputs))], outputs)
+
+
+class _Scores(keras.layers.Layer):  # type: ignore[misc, name-defined]
+    """A classifier as a layer."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__(name="scores", trainable=False)
+        self._classifier = classifier
+
+    def call(self, images: Any) -> Any:
+        return self._classifier.logits(images)
 
 
 def classifier_of(
@@ -107,104 +187,135 @@ def classifier_of(
     shape: Shape,
     name: str,
     digest: str = "",
-    bounds: Bounds = UNIT,
+    pixels: Pixels = UNSCALED,
     weights: str | None = None,
+    output: str | None = None,
+    as_it_answers: bool = False,
 ) -> Classifier:
     """A Keras network or any other function as a classifier.
 
     Args:
         target: a Keras network, which is compiled and called in inference mode; or a function from float32 images
-            within the bounds, shape (n, height, width, channels), to scores (n, classes), called as it is. The only
-            output in a mapping or a list is taken, and scores in half precision become float32.
+            as ``pixels`` says, shape (n, height, width, channels), to scores (n, classes), called as it is. A network
+            may take images in another layout, and its logits are found before a softmax (see ``adaptation``).
         shape: of one image: height, width, channels.
         name: what the user calls it.
         digest, weights: SHA-256 of what determines its answers, and of its weights, where they are known.
-        bounds: the smallest and the largest pixel value that it takes.
+        pixels: what it takes.
+        output: the name or number of the output that is meant, where there are several.
+        as_it_answers: whether its answers are left as they are, probabilities too.
 
     Raises:
         AdvGANError: the network has several inputs or outputs, which the message lists, or takes other images.
     """
+    pixels.check_channels(shape[-1])
     if not isinstance(target, keras.layers.Layer):
 
         def scores(images: Any) -> Any:
-            return _float_scores(target(images), name)
+            return class_scores(only_output(target(images), name, output))
 
-        return Classifier(name, digest, shape, scores, bounds)
-    network = _with_plain_ends(target, shape, name) if getattr(target, "inputs", None) else target
+        return Classifier(name, digest, shape, scores, pixels)
+    network, call = target, target
+    takes: Sequence[int | None] = (None, *shape)
+    dtype, given, made = tf.float32, None, None
+    if inputs := list(getattr(network, "inputs", None) or []):
+        if len(inputs) > 1:
+            raise AdvGANError(
+                f"{name} has {len(inputs)} inputs ({listed([tensor.name for tensor in inputs], inputs)}); a classifier "
+                "takes images alone: wrap it in a model whose only input is the image"
+            )
+        takes, dtype = tuple(inputs[0].shape), tf.as_dtype(inputs[0].dtype)
+        # A Sequential has no attributes "input" and "output" before it is called; it has one of each.
+        given, made = getattr(network, "input", None), getattr(network, "output", None)
+        if len(network.outputs) > 1 and not isinstance(made, Mapping):
+            made = dict(zip(network.output_names, network.outputs, strict=True))
+    if dtype.is_integer:
+        try:
+            call = with_float_input(network)
+        except Exception:  # not made of layers: it works, without a gradient
+            call = network
 
-    def inference(images: Any) -> Any:
-        return _float_scores(network(images, training=False), name)
+    def answer(images: Any) -> Any:
+        found = call(images if given is None else tf.nest.pack_sequence_as(given, [images]), training=False)
+        if isinstance(made, Mapping) and not isinstance(found, Mapping):
+            return dict(zip(made, tf.nest.flatten(found), strict=True))
+        return found
 
-    compiled = tf.function(inference, input_signature=[tf.TensorSpec([None, *shape], tf.float32)])
-    return Classifier(name, digest, shape, compiled, bounds, network, weights)
+    return compiled(
+        answer,
+        Classifier(name, digest, shape, answer, pixels, network, weights, inputs=listed_inputs(inputs)),
+        takes,
+        dtype,
+        output,
+        as_it_answers,
+    )
 
 
-def only_output(answer: Any, name: str) -> Any:
-    """A classifier's scores, where its answer holds them by name or in a list.
+def compiled(
+    answer: Callable[[Any], Any],
+    classifier: Classifier,
+    takes: Sequence[int | None],
+    dtype: Any,
+    output: str | None = None,
+    as_it_answers: bool = False,
+) -> Classifier:
+    """A classifier of the usual form, as a graph, from TensorFlow operations.
 
     Args:
-        answer: what it answers: a tensor or an array; a mapping or a list of one.
-        name: what the user calls the classifier.
+        answer: from a batch as it takes it to what it answers.
+        classifier: what is known of it.
+        takes: the shape of its input, the batch first; None for any size.
+        dtype: of its input.
+        output, as_it_answers: see ``classifier_of``.
 
     Raises:
-        AdvGANError: there are several, which the message lists.
+        AdvGANError: it takes other images, or has several outputs.
     """
-    if isinstance(answer, Mapping):
-        names, outputs = list(answer), list(answer.values())
-    elif isinstance(answer, (list, tuple)) and all(len(getattr(output, "shape", ())) > 1 for output in answer):
-        names, outputs = [f"output {number}" for number in range(len(answer))], list(answer)
-    else:
-        return answer
-    if len(outputs) != 1:
-        raise AdvGANError(
-            f"{name} has {len(outputs)} outputs ({_listed(names, outputs)}); a classifier has one: give a model, or a "
-            "function, that returns the scores alone"
-        )
-    return outputs[0]
+    name, shape = classifier.name, classifier.image_shape
+    fitted = fitted_input(takes, shape, name)
+    remarks = [fitted.remark] if fitted.remark else []
+    ends: Ending = "logits"
+    outputs = ""
+    problems: list[AdvGANError] = []
 
+    def chosen(made: Any) -> Any:
+        try:
+            return only_output(made, name, output)
+        except AdvGANError as error:  # TensorFlow would put where it arose in front of it
+            problems.append(error)
+            raise
 
-def _rescaled(images: Any, given: Bounds, wanted: Bounds) -> Any:
-    """Pixels from one range in another; as they are where both are the same."""
-    if given == wanted:
-        return images
-    (low, high), (lowest, highest) = given, wanted
-    return (images - low) / (high - low) * (highest - lowest) + lowest
+    def one_batch(images: Any) -> Any:
+        nonlocal ends, outputs
+        images = rounded(fitted.prepare(images)) if dtype.is_integer else fitted.prepare(images)
+        made = answer(images)
+        outputs = listed_outputs(made)
+        scores = tf.convert_to_tensor(chosen(made))
+        if as_it_answers:
+            return tf.cast(scores, tf.float32)
+        scores, ends = logits_before(scores)
+        if ends in LEFT_OUT:
+            remarks.append(LEFT_OUT[ends])
+        if scores.shape.rank is not None and scores.shape.rank <= 2 and scores.shape[1:].num_elements() == 1:
+            remarks.append(ONE_UNIT)
+        return class_scores(scores)
 
-
-def _float_scores(answer: Any, name: str) -> Any:
-    return tf.cast(tf.convert_to_tensor(only_output(answer, name)), tf.float32)
-
-
-def _with_plain_ends(network: Any, shape: Shape, name: str) -> Any:
-    """A Keras network whose only input is the image and whose only output are float32 scores.
-
-    One that is like that already comes back as it is; else a frozen one around it, which takes its single output by
-    name and casts half precision.
-    """
-    inputs, outputs = list(network.inputs), list(network.outputs)
-    # A Sequential has no attributes "input" and "output" before it is called; it has one of each.
-    given, made = getattr(network, "input", inputs[0]), getattr(network, "output", outputs[0])
-    if len(inputs) > 1:
-        listed = _listed([tensor.name for tensor in inputs], inputs)
-        raise AdvGANError(
-            f"{name} has {len(inputs)} inputs ({listed}); a classifier takes images alone: wrap it in a model whose "
-            "only input is the image"
-        )
-    takes = tuple(inputs[0].shape)
-    if len(takes) != 4 or any(size not in (None, here) for size, here in zip(takes[1:], shape, strict=True)):
-        raise AdvGANError(f"{name} takes images of {takes[1:]}, the run's are {shape}; give a classifier of those")
-    if len(outputs) > 1:
-        only_output(made if isinstance(made, Mapping) else dict(zip(network.output_names, outputs, strict=True)), name)
-    structured = isinstance(given, _STRUCTURES) or isinstance(made, _STRUCTURES)
-    if not structured and tf.as_dtype(outputs[0].dtype) == tf.float32:
-        return network
-    images = keras.Input(shape, name="images")
-    answer = network(tf.nest.pack_sequence_as(given, [images]), training=False)
-    scores = keras.layers.Activation("linear", dtype="float32", name="scores")(tf.nest.flatten(answer)[0])
-    adapted = keras.Model(images, scores, name="classifier")
-    adapted.trainable = False
-    return adapted
-
-
-def _listed(names: Sequence[Any], tensors: Sequence[Any]) -> str:
-    return ", ".join(f"{name} {tuple(tensor.shape)[1:]}" for name, tensor in zip(names, tensors, strict=True))
+    whole = one_batch if fitted.batch is None else in_fixed_batches(one_batch, fitted.batch)
+    function = tf.function(whole, input_signature=[tf.TensorSpec([None, *shape], tf.float32)])
+    try:
+        function.get_concrete_function()
+    except Exception:
+        if problems:
+            raise problems[0] from None
+        raise
+    if dtype.is_integer:
+        remarks.append(f"pixels go in as whole numbers ({dtype.name})")
+    if fitted.batch is not None:
+        remarks.append(f"images go in {fitted.batch} at a time")
+    return replace(
+        classifier,
+        function=function,
+        remarks=list(dict.fromkeys(remarks)),
+        ends=ends,
+        outputs=outputs,
+    )

@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from advgan.config.messages import explain, is_section
-from advgan.config.settings import Config, Settings
+from advgan.config.settings import Config, Settings, TargetSettings
 from advgan.errors import ConfigurationError
 
 
@@ -61,6 +61,28 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
     for override in overrides:
         _override(content, override)
     return parse_config(content)
+
+
+def described_classifier(named: str | None, overrides: Iterable[str]) -> tuple[TargetSettings, list[str]]:
+    """How a classifier is to be read that an option names, and the overrides that are left.
+
+    Args:
+        named: the classifier; where there is none, all overrides are left.
+        overrides: as ``--set`` takes them; those of ``target.bounds`` and its like describe the classifier.
+
+    Raises:
+        ConfigurationError: one of these has no such value.
+    """
+    describing = [f"target.{key}" for key in TargetSettings.describes]
+    mine: list[str] = []
+    left: list[str] = []
+    for override in overrides:
+        describes = named is not None and override.partition("=")[0].strip() in describing
+        (mine if describes else left).append(override)
+    content: dict[str, Any] = {"target": {"file": "described.keras"}}
+    for override in mine:
+        _override(content, override)
+    return parse_config(content).target, left
 
 
 def read_yaml(key: str, path: Path) -> dict[str, Any]:

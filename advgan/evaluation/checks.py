@@ -17,6 +17,7 @@ from advgan.errors import AdvGANError
 from advgan.metrics import Rate
 from advgan.perturbation import FLOAT_TOLERANCE
 from advgan.records.finding import NOT_CHECKED, PASS, Finding
+from advgan.records.pixel_search import PixelSearch
 
 MOST_TRAINING_IMAGES = 0.01
 LEAST_AGREEMENT = 0.9
@@ -40,6 +41,20 @@ def check_same_black_box(digest: str, stated: str) -> Finding:
     reason = f"the digest of what can be seen of it is {digest[:16]}, in the run {stated[:16]}"
     remedy = "Put the black box of the run back, or name the new one with --target."
     return marked_if(digest != stated, "it is the run's black box", reason, remedy)
+
+
+def found_pixels(search: PixelSearch) -> Finding:
+    """Mark a classifier of which the pixels that it takes could not be found, or its labels or channels seem others.
+
+    Args:
+        search: on validation images.
+    """
+    taken = search.tried[search.taken]
+    reason = f"{taken.name}, with {taken.accuracy} validation images classified correctly: {search.reason}"
+    best = max(tried.accuracy.low for tried in search.tried)
+    doubtful = taken.accuracy.high < best or search.remarks
+    remedy = " ".join([f"{remark}." for remark in search.remarks] or ["State them with target.bounds."])
+    return marked_if(bool(doubtful), f"pixels of {search.classifier}", reason, remedy)
 
 
 def check_budget(

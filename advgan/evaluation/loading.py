@@ -7,19 +7,23 @@ from typing import Any
 
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.classifiers import checks as classifier_checks
-from advgan.classifiers.black_box import is_local, run_black_box
+from advgan.classifiers.black_box import run_black_box
 from advgan.classifiers.classifier import Classifier
 from advgan.classifiers.loading import load_classifier
+from advgan.classifiers.pixel_search import with_found_pixels
 from advgan.classifiers.query_counter import QueryCounter, queries_in
+from advgan.classifiers.run_target import kept_target, path_digest, run_target
+from advgan.classifiers.source import AS_IT_IS
 from advgan.config.settings import Config
 from advgan.data.datasets import Dataset, Split, load_dataset, scaled
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation import checks
 from advgan.evaluation.black_box_subject import BlackBoxSubject
 from advgan.evaluation.subject import SQUARE_QUERIES, STAGES, EvaluationRequest, Subject, extremes
-from advgan.files import check_writable, file_digest
+from advgan.files import check_writable
 from advgan.networks.keras_file import load_network
 from advgan.records.finding import Finding
+from advgan.records.pixel_search import PixelSearch
 from advgan.records.summary import Summary, read_processes
 from advgan.run_folder import RUN_OF_THIS_KERAS, RunFolder, load_run_config
 
@@ -32,8 +36,13 @@ def check_request(request: EvaluationRequest) -> tuple[Config, Dataset]:
             results cannot be written.
     """
     run, config = RunFolder(request.run), load_run_config(request.run)
-    kept = [run.target] if not config.is_black_box or is_local(str(config.black_box)) else []
-    run.require(run.summary, run.generator, *kept, *([run.distilled] if config.is_black_box else []))
+    kept = kept_target(config, run)
+    run.require(
+        run.summary,
+        run.generator,
+        *([] if kept is None else [kept]),
+        *([run.distilled] if config.is_black_box else []),
+    )
     Summary.read(run.summary)
     if request.check_accuracy is not None:
         target = config.target.model_copy(update={"check_accuracy": request.check_accuracy})
@@ -62,16 +71,22 @@ def load_subject(request: EvaluationRequest, config: Config, dataset: Dataset) -
     """
     shape = dataset.image_shape
     generator = load_generator(request.run, shape)
-    others = [load_classifier(given, shape) for given in request.transfer]
+    plain = AS_IT_IS.model_copy(update={"module": request.reading.module, "trust": request.reading.trust})
+    loaded = [with_found_pixels(load_classifier(given, shape, plain), dataset.validation) for given in request.transfer]
+    others, searches = [other for other, _ in loaded], [search for _, search in loaded]
     test = dataset.test.first(request.images)
     if queries_black_box(request, config):
-        return _black_box_subject(request, config, dataset, test, generator, others)
+        return _black_box_subject(request, config, dataset, test, generator, others, tuple(searches))
     if request.target is None:
-        classifier, other_target = load_classifier(RunFolder(request.run).target, shape, RUN_OF_THIS_KERAS), False
+        classifier, other_target = run_target(config, RunFolder(request.run), shape), False
     else:  # a black-box run's generator was trained against its distilled network, whatever the target
-        classifier = load_classifier(request.target, shape)
-        other_target = config.is_black_box or classifier.digest != file_digest(RunFolder(request.run).target)
-    return Subject(config, dataset, test, scaled(test.images), classifier, other_target, generator, others)
+        classifier = load_classifier(request.target, shape, request.reading)
+        if request.reading.bounds_are_to_be_found:
+            classifier, search = with_found_pixels(classifier, dataset.validation)
+            searches.insert(0, search)
+        other_target = config.is_black_box or classifier.digest != own_classifier_digest(request, config, dataset)
+    images = scaled(test.images)
+    return Subject(config, dataset, test, images, classifier, other_target, generator, others, tuple(searches))
 
 
 def queries_black_box(request: EvaluationRequest, config: Config) -> bool:
@@ -82,16 +97,24 @@ def queries_black_box(request: EvaluationRequest, config: Config) -> bool:
 def own_classifier_digest(request: EvaluationRequest, config: Config, dataset: Dataset) -> str:
     """The digest of the run's own classifier, without a query."""
     if not config.is_black_box:
-        return file_digest(RunFolder(request.run).target)
+        run = RunFolder(request.run)
+        kept = kept_target(config, run)
+        return run_target(config, run, dataset.image_shape).digest if kept is None else path_digest(kept)
     return _box(request, config, dataset).digest
 
 
 def _box(request: EvaluationRequest, config: Config, dataset: Dataset) -> Classifier:
-    return run_black_box(config, request.run, dataset.image_shape, dataset.number_of_classes, writes=False)
+    return run_black_box(config, RunFolder(request.run), dataset.image_shape, dataset.number_of_classes, writes=False)
 
 
 def _black_box_subject(
-    request: EvaluationRequest, config: Config, dataset: Dataset, test: Split, generator: Any, others: list[Classifier]
+    request: EvaluationRequest,
+    config: Config,
+    dataset: Dataset,
+    test: Split,
+    generator: Any,
+    others: list[Classifier],
+    searches: tuple[PixelSearch, ...],
 ) -> BlackBoxSubject:
     box, classes, settings = _box(request, config, dataset), dataset.number_of_classes, config.oracle
     folder = request.folder / STAGES
@@ -115,8 +138,9 @@ def _black_box_subject(
         other_target=False,
         generator=generator,
         others=others,
+        searches=searches,
         counters=counters,
-        distilled=load_classifier(run.distilled, dataset.image_shape, RUN_OF_THIS_KERAS),
+        distilled=load_classifier(run.distilled, dataset.image_shape, remedy=RUN_OF_THIS_KERAS),
         stated=stated,
         journal=queries_in(run.journal, classes) if run.journal.is_file() else None,
     )
@@ -147,4 +171,4 @@ def check_subject(subject: Subject) -> list[Finding]:
     for other in subject.others:
         classifier_checks.check_answers(other, images, classes, white_box=False)
     held_out = checks.check_held_out(subject.test, [subject.dataset.training, subject.dataset.validation])
-    return subject.check_classifier(held_out)
+    return [*map(checks.found_pixels, subject.searches), *subject.check_classifier(held_out)]

@@ -13,7 +13,8 @@ from advgan.attacks.baselines import Arrays, Baseline, baselines
 from advgan.attacks.square import FEWEST_QUERIES
 from advgan.classifiers import checks as classifier_checks
 from advgan.classifiers.classifier import Classifier
-from advgan.config.settings import Config
+from advgan.classifiers.source import AS_IT_IS
+from advgan.config.settings import Config, TargetSettings
 from advgan.data.datasets import Dataset, Split
 from advgan.errors import ConfigurationError
 from advgan.evaluation.cache import ResultCache
@@ -22,6 +23,7 @@ from advgan.metrics import share, success_rate
 from advgan.perturbation import measure
 from advgan.records.evaluation import ComparedAttack, Gap, LeftOut, Options, QueryCurve
 from advgan.records.finding import Finding
+from advgan.records.pixel_search import PixelSearch
 from advgan.run_folder import REFERENCE, is_reference_run
 
 SEED = 0
@@ -59,6 +61,8 @@ class EvaluationRequest:
     """Further classifiers that the same images are shown to."""
     retrain: tuple[float, ...] = ()
     """The epsilons at which the run is trained again, to measure success there."""
+    reading: TargetSettings = AS_IT_IS
+    """How ``target`` is to be read: its bounds, mean, std, output; module and trust are for ``transfer`` too."""
     check_accuracy: bool | None = None
     """Whether to stop at a clean accuracy no better than chance; None for what the run's configuration says."""
 
@@ -124,6 +128,8 @@ class Subject:
     generator: Any
     others: list[Classifier]
     """Further classifiers, which the generator's images are shown to."""
+    searches: tuple[PixelSearch, ...] = ()
+    """How the pixels were found that classifiers of the request take."""
 
     @property
     def goal(self) -> Goal:

@@ -19,9 +19,12 @@ from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.classifiers.checks import PROBE_IMAGES, check_accuracy, check_answers
 from advgan.classifiers.classifier import Classifier
 from advgan.classifiers.loading import load_classifier
-from advgan.config.settings import Config
+from advgan.classifiers.pixel_search import with_found_pixels
+from advgan.classifiers.run_target import has_target, kept_target, run_target
+from advgan.classifiers.source import AS_IT_IS
+from advgan.config.settings import Config, TargetSettings
 from advgan.data.batches import images_at_once, slices
-from advgan.data.datasets import scaled
+from advgan.data.datasets import load_dataset, scaled
 from advgan.data.image_source import ImageSource, Labels
 from advgan.data.pictures import Shape, printable, shape_text
 from advgan.environment import Environment, code_commit, prepare_environment
@@ -44,6 +47,7 @@ from advgan.records.attack import (
 from advgan.records.finding import Finding
 from advgan.reports.image_grid import rows_grid
 from advgan.reports.plots import save_figure
+from advgan.reports.terminal import pixel_lines
 from advgan.run_folder import RUN_OF_THIS_KERAS, RunFolder, load_run_config
 from advgan.training.progress import Progress
 
@@ -64,6 +68,8 @@ class AttackRequest:
     """A folder, which need not be there; not the one that holds the images."""
     target: str | None = None
     """The classifier that is shown the images, as ``load_classifier`` takes it; the run's own by default."""
+    reading: TargetSettings = AS_IT_IS
+    """How ``target`` is to be read."""
     resize: bool = False
     """Whether pictures of another size, and coloured ones for a grey run, are converted."""
     overwrite: bool = False
@@ -143,14 +149,20 @@ def _check_output(request: AttackRequest) -> None:
 def _load(request: AttackRequest) -> tuple[_Attacker, Environment]:
     run, config = RunFolder(request.run), load_run_config(request.run)
     environment = prepare_environment(config.training)  # before the first network starts the device
-    run.require(run.generator, *([] if config.is_black_box else [run.target]))
+    kept = kept_target(config, run)
+    run.require(run.generator, *([] if config.is_black_box or kept is None else [kept]))
     attack = AdvGANAttack(load_network(run.generator, RUN_OF_THIS_KERAS), None, config.attack)
     shape, other_target, classifier = attack.image_shape, False, None
     if request.target is not None:
-        classifier = load_classifier(request.target, shape)
-        other_target = not run.target.is_file() or config.is_black_box or classifier.digest != file_digest(run.target)
-    elif run.target.is_file():
-        classifier = load_classifier(run.target, shape, RUN_OF_THIS_KERAS)
+        classifier = load_classifier(request.target, shape, request.reading)
+        if request.reading.bounds_are_to_be_found:
+            validation = load_dataset(config.data, config.images_of_black_box).validation
+            classifier, search = with_found_pixels(classifier, validation)
+            logger.info("\n".join(pixel_lines(search)))
+        own = None if config.is_black_box else run_target(config, run, shape).digest
+        other_target = classifier.digest != own
+    elif has_target(config, run):
+        classifier = run_target(config, run, shape)
     return _Attacker(config, attack, classifier, other_target), environment
 
 

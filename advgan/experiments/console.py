@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from advgan.classifiers.classifier import Classifier
 from advgan.config.loading import dump_config
 from advgan.experiments.plan import Plan
 from advgan.networks.description import NetworkDescription, describe
-from advgan.reports.terminal import columns, warning_lines
+from advgan.reports.terminal import columns, pixel_lines, warning_lines
 
 
 def dry_run(plan: Plan) -> list[str]:
     """The resolved configuration, every layer of the networks, and the steps of the run."""
     lines = ["# Resolved configuration", dump_config(plan.config)]
-    known = plan.networks.of_known_layers(plan.config)
+    known = plan.networks.of_known_layers()
     for network in known.values():
         lines += [*layer_table(describe(network)), ""]
     if "target" not in known:
@@ -22,8 +23,19 @@ def dry_run(plan: Plan) -> list[str]:
     if queries := plan.threat_model.queries_planned(plan.dataset):
         lines.append(f"# Queries: {queries}")
     epochs = plan.config.generator_epochs
+    lines += [f"# {line}" for line in _about_own_classifier(plan)]
     lines.append(f"# Steps: {epochs} epochs x {plan.steps // epochs} = {plan.steps}, then the test images")
     return lines
+
+
+def _about_own_classifier(plan: Plan) -> list[str]:
+    """How a classifier of the user's own is used, and how that was found."""
+    target, config = plan.networks.target, plan.config
+    if not isinstance(target, Classifier):
+        return []
+    found = [] if plan.pixels is None else pixel_lines(plan.pixels)
+    remarks = [f"               {remark}" for remark in target.remarks]
+    return [*remarks, *found, f"Scale          of its logits: {config.loss.divisor:g}, which the loss divides them by"]
 
 
 def layer_table(network: NetworkDescription) -> list[str]:
@@ -79,6 +91,7 @@ def introduction(plan: Plan, run_directory: Path) -> list[str]:
         f"Discriminator  {plan.networks.discriminator.count_params():,} parameters: "
         f"{', '.join(f'C{filters}' for filters in config.discriminator.widths)}",
         f"Target         {plan.threat_model.target_named(plan.networks.target)}",
+        *_about_own_classifier(plan),
         *plan.threat_model.introduction(plan.owner, dataset, plan.networks.distilled),
     ]
 

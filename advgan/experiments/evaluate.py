@@ -12,7 +12,8 @@ from typing import Any
 import advgan
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.attacks.baselines import Advance
-from advgan.config.settings import Config
+from advgan.classifiers.source import AS_IT_IS
+from advgan.config.settings import Config, TargetSettings
 from advgan.data.datasets import Dataset
 from advgan.environment import Environment, code_commit, code_digest, prepare_environment
 from advgan.evaluation.attack_stages import Results, attack_all, retrained_success
@@ -37,6 +38,7 @@ from advgan.records.finding import Finding
 from advgan.records.summary import Summary
 from advgan.reports.checklist import report_card
 from advgan.reports.evaluation_page import QUERIES, draw_curve, draw_grid, draw_queries, write_page
+from advgan.reports.terminal import pixel_lines
 from advgan.run_folder import RunFolder
 from advgan.training.metrics_log import read_rows
 from advgan.training.progress import Progress
@@ -75,6 +77,8 @@ def evaluate_run(request: EvaluationRequest, command: str = "") -> Evaluation:
         stages = ResultCache(request.folder / STAGES, decisive, _watch)
         model = threat_model_of(config).describe(subject.other_target)
         logger.info(console.evaluation_introduction(model, request.run, subject.classifier.name, len(subject.test)))
+        for search in subject.searches:
+            logger.info("\n".join(pixel_lines(search)))
         for line in subject.introduction(request):
             logger.info(line)
         for point in planned:  # before the last evaluation goes: this is what takes long, and may be stopped
@@ -138,8 +142,13 @@ def _determinants(
     black_box = {}
     if queries_black_box(request, config):
         black_box = {"answers": config.oracle.answers, "distilled": file_digest(RunFolder(request.run).distilled)}
+    reading = config.target if request.target is None else request.reading
+    read = {
+        key: value for key in TargetSettings.describes if (value := getattr(reading, key)) != getattr(AS_IT_IS, key)
+    }
     return {
         **black_box,
+        **({"read": read} if read else {}),
         "schema": Evaluation.newest,
         "advgan": advgan.__version__,
         "commit": code_commit(),

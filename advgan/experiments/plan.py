@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from advgan.classifiers.classifier import Classifier
 from advgan.config.settings import Config
 from advgan.data.datasets import Dataset, load_dataset
 from advgan.environment import Environment, prepare_environment
@@ -18,6 +19,7 @@ from advgan.files import check_writable
 from advgan.networks.discriminator import build_discriminator
 from advgan.networks.generator import build_generator
 from advgan.records.finding import Finding
+from advgan.records.pixel_search import PixelSearch
 from advgan.training.trainer import total_steps
 from advgan.training.validation import check_some_count
 
@@ -25,21 +27,21 @@ keras = tf.keras
 
 
 class UntrainedNetworks(NamedTuple):
-    """The Keras models that a configuration asks for; a target from a file is as it is there."""
+    """The Keras models that a configuration asks for."""
 
     generator: Any
     discriminator: Any
     target: Any
-    """None where it is a black box that is not trained here."""
+    """A ``Classifier`` where it is the user's own; None where it is a black box that is not trained here."""
     distilled: Any = None
     """Of a black-box attack."""
 
-    def of_known_layers(self, config: Config) -> dict[str, Any]:
+    def of_known_layers(self) -> dict[str, Any]:
         """Those that are there and were built here, by role; a classifier of the user's own may have any layers."""
         return {
             role: network
             for role, network in self._asdict().items()
-            if network is not None and not (role == "target" and config.target.file is not None)
+            if network is not None and not isinstance(network, Classifier)
         }
 
 
@@ -58,6 +60,10 @@ class Plan:
     steps: int
     findings: tuple[Finding, ...] = ()
     """What is doubtful about the data or the classifier, or is not."""
+    given: Config | None = None
+    """The configuration before settings that are ``auto`` were found; by default it had none."""
+    pixels: PixelSearch | None = None
+    """How the pixels were found that the target takes."""
 
 
 def build_networks(image_shape: tuple[int, int, int], number_of_classes: int, config: Config) -> UntrainedNetworks:
@@ -104,7 +110,9 @@ def check(config: Config) -> Plan:
     check_writable("output.directory", directory / config.name, given=directory)
     environment = prepare_environment(config.training)  # before the first network starts the device
     networks = build_networks(dataset.image_shape, classes, config)
-    threat_model.check_classifier(networks.target, dataset)
+    given, (config, pixels) = config, threat_model.check_classifier(networks.target, dataset)
     held_out = check_held_out(dataset.test, [owner.training, dataset.training, dataset.validation], stop=False)
     steps = total_steps(len(dataset.training), config)
-    return Plan(config, threat_model, dataset, owner, environment, networks, steps, (held_out,))
+    return Plan(
+        config, threat_model_of(config), dataset, owner, environment, networks, steps, (held_out,), given, pixels
+    )

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
+from advgan.classifiers.run_target import kept_target, path_digest
 from advgan.config.loading import dump_config
 from advgan.config.settings import Config
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.experiments.plan import check
 from advgan.experiments.train import train
-from advgan.files import check_writable, file_digest, write_text, write_whole
+from advgan.files import check_writable, copy_whole, write_text
 from advgan.records.summary import Summary
 from advgan.reports.terminal import warnings
 from advgan.run_folder import RunFolder, load_run_config
@@ -67,16 +66,18 @@ def _planned(run: Path, config: Config, epsilon: float) -> Retraining:
         moved = found.output.model_copy(update={"directory": output.directory})
         if found.model_copy(update={"output": moved}) != wanted:
             raise AdvGANError(f"{folder} was started with other settings than {run}; delete it to train it again")
-    for copy, own in _target_files(folder, run):
-        if copy.exists() and file_digest(copy) != file_digest(own):
+    for copy, own in _target_files(config, folder, run):
+        if copy.exists() and path_digest(copy) != path_digest(own):
             raise AdvGANError(f"{folder} was trained against another target than {run}'s; delete it to train it again")
     return Retraining(epsilon, folder, wanted)
 
 
-def _target_files(folder: Path, run: Path) -> list[tuple[Path, Path]]:
+def _target_files(config: Config, folder: Path, run: Path) -> list[tuple[Path, Path]]:
     """The files of the target, as a retraining has them and as the run does."""
     copy, own = RunFolder(folder), RunFolder(run)
-    return [(copy.target, own.target), (copy.target_record, own.target_record)]
+    kept = (kept_target(config, copy), kept_target(config, own))
+    pairs = [kept, (copy.target_record, own.target_record)]
+    return [(there, here) for there, here in pairs if there is not None and here is not None]
 
 
 def retrain(planned: Retraining, run: Path, command: str) -> None:
@@ -98,8 +99,8 @@ def retrain(planned: Retraining, run: Path, command: str) -> None:
         plan = check(planned.config)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(RunFolder(folder).config, dump_config(planned.config))
-        for copy, own in _target_files(folder, run):  # with both there, training takes them as they are
-            write_whole(copy, partial(shutil.copyfile, own))
+        for copy, own in _target_files(planned.config, folder, run):  # with both there, training takes them as they are
+            copy_whole(own, copy)
         logger.info("Retraining     at epsilon %.4g", planned.epsilon)
         for line in warnings(train(plan, folder, command).checks):
             logger.warning(line)

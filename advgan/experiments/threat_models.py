@@ -9,20 +9,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from advgan.classifiers.architectures import build_classifier
-from advgan.classifiers.black_box import is_local
+from advgan.classifiers.black_box import reading_of
 from advgan.classifiers.checks import PROBE_IMAGES, check_accuracy, check_answers
-from advgan.classifiers.classifier import classifier_of
+from advgan.classifiers.classifier import Classifier
 from advgan.classifiers.loading import black_box_source, load_classifier
+from advgan.classifiers.margin_scale import margin_scale
+from advgan.classifiers.pixel_search import find_pixels, pixels_taken
 from advgan.config.settings import Config
 from advgan.data.datasets import Dataset, divided, images_in_common, scaled
 from advgan.environment import Environment
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation.scores import accuracy
 from advgan.experiments.victims import BlackBoxVictim, FrozenVictim, Victim
+from advgan.records.pixel_search import PixelSearch
 from advgan.run_folder import RunFolder
 from advgan.training.distillation import build_distilled
 from advgan.training.query_plan import query_plan
@@ -37,6 +40,14 @@ Shape = tuple[int, int, int]
 def threat_model_of(config: Config) -> ThreatModel:
     """The threat model of a configuration."""
     return BlackBox(config) if config.is_black_box else SemiWhiteBox(config)
+
+
+class Checked(NamedTuple):
+    """What the check of a classifier came to."""
+
+    config: Config
+    pixels: PixelSearch | None = None
+    """How the pixels were found that it takes, where they were not stated."""
 
 
 class ThreatModel(ABC):
@@ -63,7 +74,7 @@ class ThreatModel(ABC):
 
     @abstractmethod
     def target_named(self, target: Any) -> str:
-        """How large the target is, and what it is; ``target`` is its Keras network, where there is one."""
+        """How large the target is, and what it is; ``target`` is from ``target_network``."""
 
     # --- What is checked before any work ------------------------------------------------------------------------
 
@@ -81,7 +92,8 @@ class ThreatModel(ABC):
 
     @abstractmethod
     def target_network(self, shape: Shape, classes: int) -> Any:
-        """The classifier under attack, untrained or from the user's file; None where there is no network of it here.
+        """The classifier under attack: an untrained network, the user's own as a ``Classifier``, None where it is a
+        black box that is not trained here.
 
         Raises:
             ConfigurationError: a layer does not fit the images, or the file cannot be used.
@@ -92,12 +104,15 @@ class ThreatModel(ABC):
         return None
 
     @abstractmethod
-    def check_classifier(self, target: Any, dataset: Dataset) -> None:
+    def check_classifier(self, target: Any, dataset: Dataset) -> Checked:
         """Try the classifier as far as the attacker can without a query.
 
         Args:
             target: from ``target_network``.
             dataset: the attacker's.
+
+        Returns:
+            The configuration with what was found for its settings that are ``auto``.
 
         Raises:
             ConfigurationError: it cannot be attacked.
@@ -132,7 +147,9 @@ class SemiWhiteBox(ThreatModel):
 
     def target_named(self, target: Any) -> str:
         """How large the target is, and what it is."""
-        return f"{target.count_params():,} parameters: {self.config.target.file or self.config.target.architecture}"
+        name = self.config.target.file or self.config.target.architecture
+        network = target.network if isinstance(target, Classifier) else target
+        return name if network is None else f"{network.count_params():,} parameters: {name}"
 
     def divide(self, dataset: Dataset) -> tuple[Dataset, Dataset]:
         """Both train on the same images."""
@@ -148,17 +165,20 @@ class SemiWhiteBox(ThreatModel):
         """The target."""
         if self.config.target.file is None:
             return build_classifier(shape, classes, self.config.target)
-        file = Path(self.config.target.file)
-        with _problems_of("target.file", file):
-            return load_classifier(file, shape).network
+        with _problems_of("target.file", self.config.target.file):
+            return load_classifier(self.config.target.file, shape, self.config.target)
 
-    def check_classifier(self, target: Any, dataset: Dataset) -> None:
+    def check_classifier(self, target: Any, dataset: Dataset) -> Checked:
         """Try a classifier of the user's own on a few validation images, as an evaluation does before it trusts it."""
-        if self.config.target.file is None:
-            return
-        file, few = Path(self.config.target.file), dataset.validation.first(JUDGED_IMAGES)
-        with _problems_of("target.file", file):
-            classifier = classifier_of(target, dataset.image_shape, str(file))
+        config = self.config
+        if config.target.file is None:
+            return Checked(config)
+        given, few, search = config.target.file, dataset.validation.first(JUDGED_IMAGES), None
+        classifier: Classifier = target
+        with _problems_of("target.file", given):
+            if config.target.bounds_are_to_be_found:
+                search = find_pixels(classifier, few)
+                classifier = replace(classifier, pixels=pixels_taken(search))
             check_answers(classifier, scaled(few.images[:PROBE_IMAGES]), classes=2)
             if classifier.number_of_classes < dataset.number_of_classes:
                 raise AdvGANError(
@@ -167,8 +187,15 @@ class SemiWhiteBox(ThreatModel):
                 )
             if not classifier.has_gradient:
                 raise AdvGANError("has no gradient, which the generator learns from; replace the part that has none")
-            stop = self.config.target.check_accuracy
-            check_accuracy(str(file), accuracy(classifier, few), few.labels, few.images, stop)
+            hints = () if search is None else search.remarks
+            clean = accuracy(classifier, few)
+            check_accuracy(given, clean, few.labels, few.images, config.target.check_accuracy, hints)
+            pixels, loss = classifier.pixels, config.loss
+            if loss.scale == "auto":
+                loss = loss.model_copy(update={"scale": margin_scale(classifier, few)})
+        found = {"bounds": pixels.bounds, "mean": pixels.mean or None, "std": pixels.std or None}
+        settled = config.target.model_copy(update=found)
+        return Checked(config.model_copy(update={"target": settled, "loss": loss}), search)
 
     def open_victim(self, run: RunFolder, owner: Dataset, attacker: Dataset, environment: Environment) -> Victim:
         """The frozen target."""
@@ -246,11 +273,12 @@ class BlackBox(ThreatModel):
         """The distilled network, untrained."""
         return build_distilled(shape, classes, self.config)
 
-    def check_classifier(self, target: Any, dataset: Dataset) -> None:  # noqa: ARG002
+    def check_classifier(self, target: Any, dataset: Dataset) -> Checked:  # noqa: ARG002
         """See that the black box is there, without a query."""
         if not self.is_trained_here:
-            with _problems_of("oracle.black_box", Path(self.given) if is_local(self.given) else self.given):
-                black_box_source(self.given, dataset.image_shape, self.config.oracle.timeout, retries=0).check()
+            with _problems_of("oracle.black_box", self.given):
+                black_box_source(self.given, dataset.image_shape, reading_of(self.config)._replace(retries=0)).check()
+        return Checked(self.config)
 
     def introduction(self, owner: Dataset, attacker: Dataset, distilled: Any) -> list[str]:
         """The distilled network, whose data are whose, the queries."""
@@ -279,11 +307,9 @@ class BlackBox(ThreatModel):
 
 
 @contextmanager
-def _problems_of(key: str, given: Path | str) -> Iterator[None]:
+def _problems_of(key: str, given: str) -> Iterator[None]:
     """Name the setting in what is wrong with a classifier of the user's own."""
-    if isinstance(given, Path) and not given.is_file():
-        raise ConfigurationError(key, str(given), "no such file; give another, or put it back there")
     try:
         yield
     except AdvGANError as error:
-        raise ConfigurationError(key, str(given), str(error).removeprefix(f"{given} ")) from None
+        raise ConfigurationError(key, given, str(error).removeprefix(f"{given}: ").removeprefix(f"{given} ")) from None

@@ -60,9 +60,10 @@ def train(plan: Plan, run_directory: Path, command: str = "") -> Summary:
     run = RunFolder(run_directory)
     run_directory.mkdir(parents=True, exist_ok=True)
     with locked(run_directory):
-        if not run.config.exists():
-            write_text(run.config, dump_config(located(plan.config)))
-        elif load_run_config(run_directory) != located(plan.config):
+        settings = located(plan.config)
+        if not run.config.exists() or load_run_config(run_directory) == located(plan.given or plan.config):
+            write_text(run.config, dump_config(settings))
+        elif load_run_config(run_directory) != settings:
             raise AdvGANError(f"{run_directory} was started with other settings; start a new run")
         if run.summary.exists():
             logger.info("%s is complete already.", run_directory)
@@ -74,12 +75,14 @@ def _run(plan: Plan, run: RunFolder, command: str) -> Summary:
     start = time.monotonic()
     config, dataset = plan.config, plan.dataset
     _start_process(plan, run, command)
+    if plan.pixels is not None:
+        plan.pixels.write(run.pixels)
     logger.info("\n".join(console.introduction(plan, run.path)))
     for line in warnings(plan.findings):
         logger.warning(line)
 
     victim = plan.threat_model.open_victim(run, plan.owner, dataset, plan.environment)
-    state = build_state(dataset.image_shape, victim.network, config, plan.steps, victim.network_learns)
+    state = build_state(dataset.image_shape, victim.attacked.logits, config, plan.steps, victim.distilled)
     checkpoints = Checkpoints(run.checkpoints, config.output.keep_checkpoints)
     if checkpoints.restore_latest(state):
         position = state.position
@@ -131,7 +134,7 @@ def _train_generator(
     state: TrainingState, plan: Plan, checkpoints: Checkpoints, run: RunFolder, victim: Victim
 ) -> None:
     config, validation = plan.config, plan.dataset.validation
-    attack = AdvGANAttack(state.networks.generator, state.networks.target, config.attack)
+    attack = AdvGANAttack(state.networks.generator, victim.attacked, config.attack)
     sample = one_of_each_class(validation, victim.classes_shown(attack, validation))
     run.samples.mkdir(exist_ok=True)
     log = MetricsLog(run.path, state.position.step, state.position.round)

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from abc import ABC, abstractmethod
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from advgan.attacks.advgan_attack import AdvGANAttack
-from advgan.classifiers.black_box import is_local, run_black_box
+from advgan.classifiers.black_box import run_black_box
 from advgan.classifiers.checks import check_accuracy
-from advgan.classifiers.classifier import Classifier
-from advgan.classifiers.loading import load_classifier
+from advgan.classifiers.classifier import Classifier, classifier_of, fixed_answers
+from advgan.classifiers.loading import copied_as, load_classifier
 from advgan.classifiers.query_counter import QueryCounter
+from advgan.classifiers.run_target import check_unchanged, kept_target, path_digest, run_target
 from advgan.config.settings import Config
 from advgan.data.datasets import Dataset, Split, scaled
 from advgan.environment import Environment
 from advgan.errors import AdvGANError
 from advgan.evaluation.scores import accuracy
-from advgan.files import file_digest, read_json, write_json, write_whole
+from advgan.files import copy_whole, read_json, write_json, write_whole
 from advgan.metrics import Rate, share, success_rate
 from advgan.networks.keras_file import weights_digest
 from advgan.records.finding import Finding
+from advgan.records.pixel_search import PixelSearch
 from advgan.records.summary import BlackBoxSummary, DistilledScore
 from advgan.reports.terminal import warnings
 from advgan.run_folder import RunFolder
@@ -38,6 +38,8 @@ from advgan.training.trainer import BeforeEpoch
 from advgan.training.validation import BlackBoxValidation, DistilledValidation, TargetValidation, Validation
 
 logger = logging.getLogger(__name__)
+SAME_ANSWERS = 1e-3
+"""How far a target's logits may differ before and after training, as a share of the largest."""
 
 
 class Victim(ABC):
@@ -51,10 +53,10 @@ class Victim(ABC):
         environment: of this process.
     """
 
-    network: Any
-    """What G is trained on: a Keras network from images in [0, 1] to logits."""
-    network_learns = False
-    """Whether that network is trained too."""
+    attacked: Classifier
+    """What G is trained on; it has a gradient."""
+    distilled: Any = None
+    """The Keras network that this is, where it learns too."""
     scored: Classifier
     """What the finished attack is scored on."""
     note = ""
@@ -106,13 +108,14 @@ class Victim(ABC):
         """
 
     def _check_kept(self) -> None:
-        """See that the target's file is there.
+        """See that the run's copy of the target is there.
 
         Raises:
             AdvGANError: it is not, though its record is.
         """
-        if not self.run.target.is_file():
-            raise AdvGANError(f"{self.run.target} is gone; delete {self.run.target_record} to put it there again")
+        kept = kept_target(self.config, self.run)
+        if kept is not None and not kept.exists():
+            raise AdvGANError(f"{kept} is gone; delete {self.run.target_record} to put it there again")
 
     def _train_target(self) -> None:
         """Put a target that is trained here into the folder, once."""
@@ -126,19 +129,18 @@ class Victim(ABC):
         logger.info("Target         %s, digest %s", came, found.digest)
 
     def _keep(self, given: str, digest: str) -> None:
-        """Put the user's own classifier into the folder, once, where it is a file.
+        """Put the user's own classifier into the run's folder, once, where it is a file or a folder.
 
         Raises:
             AdvGANError: it is no longer the one that the run was started with.
         """
         if not self.run.target_record.exists():
-            if is_local(given):
-                write_whole(self.run.target, partial(shutil.copyfile, given))
+            if (kept := kept_target(self.config, self.run)) is not None:
+                copy_whole(Path(given), kept)
             write_json(self.run.target_record, {"digest": digest, "seconds": 0.0})
             logger.info("Target         %s, digest %s", given, digest[:16])
-        elif read_json(self.run.target_record, "digest")["digest"] != digest:
-            started = f"since {self.run.path} was started"
-            raise AdvGANError(f"{given} has changed {started}; put it back, or start a new run")
+        else:
+            check_unchanged(self.run, given, digest)
 
 
 class FrozenVictim(Victim):
@@ -148,15 +150,16 @@ class FrozenVictim(Victim):
         self, config: Config, run: RunFolder, owner: Dataset, attacker: Dataset, environment: Environment
     ) -> None:
         super().__init__(config, run, owner, attacker, environment)
-        if (file := config.target.file) is None:
-            self._train_target()
-        else:
-            self._keep(file, file_digest(Path(file)))
-        self._check_kept()
         remedy = f"delete {run.target_record} to put it there again"
-        self.scored = load_classifier(run.target, attacker.image_shape, remedy)
-        self.network = self.scored.network
-        self._weights = weights_digest(self.network)
+        if (given := config.target.file) is None:
+            self._train_target()
+        elif copied_as(given) is not None:
+            self._keep(given, path_digest(Path(given)))
+        else:
+            self._keep(given, load_classifier(given, attacker.image_shape, config.target).digest)
+        self._check_kept()
+        self.scored = self.attacked = run_target(config, run, attacker.image_shape, remedy)
+        self._answers = fixed_answers(self.scored)
         clean = accuracy(self.scored, attacker.test)
         logger.info("Target         clean accuracy %s test images", clean)
         for line in warnings([self.judge(clean)]):
@@ -171,34 +174,37 @@ class FrozenVictim(Victim):
         return TargetValidation(attack, self.attacker.validation)
 
     def finish(self, state: TrainingState) -> dict[str, Any]:  # noqa: ARG002
-        """The digest of its weights, which are those of the start."""
-        if weights_digest(self.network) != self._weights:
-            raise AdvGANError(
-                "the target's weights changed during training: this is a bug of advgan, and the run is void"
-            )
-        return {"target_weights_sha256": self._weights}
+        """The digest of its weights, which are those of the start, and what was done to its inputs and outputs."""
+        scored, network = self.scored, self.scored.network
+        changed = network is not None and weights_digest(network) != scored.weights
+        if changed or np.abs(fixed_answers(scored) - self._answers).max() > SAME_ANSWERS:
+            raise AdvGANError("the target changed during training: the run is void; does its code change its weights?")
+        figures: dict[str, Any] = {"target_weights_sha256": scored.weights or scored.digest}
+        if scored.remarks:
+            figures["target_remarks"] = tuple(scored.remarks)
+        if self.run.pixels.is_file():
+            figures["pixels"] = PixelSearch.read(self.run.pixels)
+        return figures
 
 
 class BlackBoxVictim(Victim):
     """A black box behind a counter, with the answers that earlier processes of the run were given; f stands in."""
 
-    network_learns = True
     note = ", answers of the distilled network"
 
     def __init__(
         self, config: Config, run: RunFolder, owner: Dataset, attacker: Dataset, environment: Environment
     ) -> None:
         super().__init__(config, run, owner, attacker, environment)
-        given, settings = str(config.black_box), config.oracle
+        given, settings, copied = str(config.black_box), config.oracle, None
         shape, classes = attacker.image_shape, attacker.number_of_classes
         if given == "target":
             self._train_target()
-        elif is_local(given):
-            self._keep(given, file_digest(Path(given)))
-        if is_local(given):
-            self._check_kept()
-        black_box = run_black_box(config, run.path, shape, classes, writes=True)
-        if not is_local(given):
+        elif (copied := copied_as(given)) is not None:
+            self._keep(given, path_digest(Path(given)))
+        self._check_kept()
+        black_box = run_black_box(config, run, shape, classes, writes=True)
+        if given != "target" and copied is None:
             self._keep(given, black_box.digest)
         self._counter = QueryCounter(
             black_box,
@@ -209,7 +215,8 @@ class BlackBoxVictim(Victim):
             run.journal,
         )
         self.scored = self._counter.classifier
-        self.network = build_distilled(shape, classes, config)
+        self.distilled = build_distilled(shape, classes, config)
+        self.attacked = classifier_of(self.distilled, shape, "the distilled network")
 
     def progress_note(self, position: Position) -> str:
         """The round."""
@@ -238,16 +245,16 @@ class BlackBoxVictim(Victim):
 
     def finish(self, state: TrainingState) -> dict[str, Any]:
         """Keep the distilled network; what the attack cost, and how far the two networks are apart."""
-        write_whole(self.run.distilled, self.network.save)
+        write_whole(self.run.distilled, self.distilled.save)
         return {
             "black_box": self._figures(state),
-            "distilled_weights_sha256": weights_digest(self.network),
+            "distilled_weights_sha256": weights_digest(self.distilled),
         }
 
     def _figures(self, state: TrainingState) -> BlackBoxSummary:
         """The same images on the black box and on the distilled network: the gap between the two."""
         config, test, counter = self.config, self.attacker.test, self._counter
-        distilled = AdvGANAttack(state.best_generator, self.network, config.attack)
+        distilled = AdvGANAttack(state.best_generator, self.attacked, config.attack)
         clean = scaled(test.images)
         adversarial = distilled.generate(clean)
         shown = {"clean": clean, "adversarial": adversarial}

@@ -19,7 +19,7 @@ keras = tf.keras
 GIVE_ANOTHER = "give a .keras file written with the Keras that is installed here"
 
 
-def load_network(path: Path, remedy: str = GIVE_ANOTHER) -> Any:
+def load_network(path: Path, remedy: str = GIVE_ANOTHER, *, module: str | None = None, trust: bool = False) -> Any:
     """Load a network from a ``.keras`` file, frozen.
 
     Args:

@@ -9,6 +9,7 @@ from typing import Any
 from advgan.files import read_json, write_json
 from advgan.metrics import Rate
 from advgan.records.finding import Finding
+from advgan.records.pixel_search import PixelSearch
 from advgan.records.record import Part, Record, checked
 
 
@@ -101,9 +102,13 @@ class Summary(Record):
     """Counted from 1."""
     validation_success: float
     test: AttackScore
+    target_remarks: tuple[str, ...] = ()
+    """What had to be done to the target's inputs and outputs."""
+    pixels: PixelSearch | None = None
+    """How the pixels were found that the target takes; absent where the configuration stated them."""
     checks: tuple[Finding, ...] = ()
     target_weights_sha256: str | None = None
-    """None for a black-box run."""
+    """None for a black-box run; of a target that is no Keras network, the digest of its file or answers."""
     distilled_weights_sha256: str | None = None
     """Of a black-box run."""
     generator_weights_sha256: str

@@ -12,6 +12,7 @@ from advgan.records.attack import FinishedAttack
 from advgan.records.comparison import ComparisonRecord
 from advgan.records.evaluation import Evaluation, Transfer
 from advgan.records.finding import WARN, Finding
+from advgan.records.pixel_search import PixelSearch
 from advgan.records.summary import Summary
 from advgan.reports.comparison import goal_in_short, target_in_short
 
@@ -49,6 +50,18 @@ def warnings(findings: Iterable[Finding]) -> list[str]:
 def warning_lines(findings: Iterable[Finding]) -> list[str]:
     """A line for each finding that warns, for the end of a table."""
     return [f"Warning: {line}" for line in warnings(findings)]
+
+
+def pixel_lines(search: PixelSearch) -> list[str]:
+    """The clean accuracies that decided which pixels a classifier takes."""
+    taken = search.taken
+    rows = [(tried.name, f"{tried.accuracy}", "taken" * (place == taken)) for place, tried in enumerate(search.tried)]
+    return [
+        f"Pixels         of {search.classifier}: clean accuracy on validation images, by what it may take",
+        *(f"  {line}" for line in columns(rows)),
+        f"  {search.tried[taken].name}: {search.reason}",
+        *(f"  {remark}" for remark in search.remarks),
+    ]
 
 
 def own_pictures(run: Path) -> str:

@@ -191,7 +191,7 @@ def _compiled_step(state: TrainingState) -> Callable[[list[tuple[Any, Any, Any]]
     @tf.function(reduce_retracing=True)
     def step_on(data: list[tuple[Any, Any, Any]]) -> Any:
         batches = [gather_batch(images, answers, indices) for images, answers, indices in data]
-        return distillation_step(state.networks.target, state.distilled_optimizer, batches)
+        return distillation_step(state.distilled, state.distilled_optimizer, batches)
 
     return step_on
 

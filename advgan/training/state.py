@@ -7,6 +7,7 @@ are the whole state.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,14 +56,15 @@ class TrainingState:
     optimizers: Optimizers
     best_generator: Any
     position: Position
+    distilled: Any = None
+    """The distilled network, which the target then is; None where the target is frozen."""
     distilled_optimizer: Any = None
-    """Of the target, where that is a distilled network; None where the target is frozen."""
 
     def checkpoint(self) -> Any:
         """The part that TensorFlow saves. A frozen target is kept in the run directory instead."""
-        distilled = {"distilled": self.networks.target, "distilled_optimizer": self.distilled_optimizer}
+        distilled = {"distilled": self.distilled, "distilled_optimizer": self.distilled_optimizer}
         return tf.train.Checkpoint(
-            **(distilled if self.distilled_optimizer is not None else {}),
+            **(distilled if self.distilled is not None else {}),
             generator=self.networks.generator,
             discriminator=self.networks.discriminator,
             generator_optimizer=self.optimizers.generator,
@@ -79,21 +81,21 @@ class TrainingState:
         """Move to the next epoch."""
         self.position.epoch += 1
         self.position.epoch_sums = {}
-        if self.distilled_optimizer is not None:  # queries in the validation may have failed, and this step been saved
+        if self.distilled is not None:  # queries in the validation may have failed, and this step been saved
             self.position.other_changes += 1
 
 
 def build_state(
-    image_shape: tuple[int, int, int], target: Any, config: Config, steps: int, target_learns: bool = False
+    image_shape: tuple[int, int, int], target: Callable[[Any], Any], config: Config, steps: int, distilled: Any = None
 ) -> TrainingState:
     """Build G, D and their optimizers, initialized from the seed alone.
 
     Args:
         image_shape: height, width, channels.
-        target: the frozen classifier, or a distilled network.
+        target: the classifier under attack, from images in [0, 1] to logits.
         config: the run's settings.
         steps: optimizer steps in the whole run, for the schedules.
-        target_learns: whether the target needs an optimizer too, being a distilled network.
+        distilled: the network that the target is, where it learns too.
     """
     dtype = config.training.compute_dtype
     keras.utils.set_random_seed(config.seed)
@@ -106,8 +108,10 @@ def build_state(
         adam(generator, g.learning_rate, g.schedule, steps, g.beta_1),
         adam(discriminator, d.learning_rate, d.schedule, steps * d.steps, d.beta_1),
     )
-    learns = distilled_optimizer(target, config) if target_learns else None
-    return TrainingState(Networks(generator, discriminator, target), optimizers, best_generator, Position(), learns)
+    learns = None if distilled is None else distilled_optimizer(distilled, config)
+    return TrainingState(
+        Networks(generator, discriminator, target), optimizers, best_generator, Position(), distilled, learns
+    )
 
 
 class Stopwatch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,11 +16,13 @@ Tensor = Any
 
 
 class Networks(NamedTuple):
-    """Keras models; the target classifier returns logits and is frozen."""
+    """What takes part in a step."""
 
     generator: Any
+    """A Keras model, as is the discriminator."""
     discriminator: Any
-    target: Any
+    target: Callable[[Tensor], Tensor]
+    """The classifier under attack, from images in [0, 1] to logits, in inference mode; it is not changed."""
 
 
 class Optimizers(NamedTuple):
@@ -73,7 +76,9 @@ def training_step(
                     discriminator, optimizers.discriminator, discriminator_tape, loss_discriminator
                 )
 
-        logits = target(adversarial, training=False)
+        logits = target(adversarial)
+        if weights.divisor != 1:  # no trace of the option in the compiled step where it is not used
+            logits = logits / weights.divisor
         temperature = _temperature(weights, step, settings.steps)
         loss_adv = losses.adversarial_loss(logits, labels, goal, weights.kappa, weights.adversarial, temperature)
         seen_by_discriminator = _noisy(adversarial, settings, step, 2 * settings.discriminator.steps)
