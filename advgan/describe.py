@@ -1,4 +1,4 @@
-"""The command ``python -m advgan.describe``: every layer of the networks of a configuration, before any training."""
+"""The command ``python -m advgan.describe``: every layer of a configuration's networks, or what a classifier is."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ import sys
 from typing import Any
 
 from advgan.command_line import add_configuration, command_parser, parse, run_command, whole_number
-from advgan.config.loading import find_config, load_config
+from advgan.config.loading import described_classifier, find_config, load_config, override_config
+from advgan.errors import ConfigurationError
 from advgan.startup import import_tensorflow
 
+SEARCH_IMAGES = 500
+"""Validation images, which decide the pixels of a classifier."""
 EXAMPLES = """examples:
   python -m advgan.describe --config mnist.yaml
   python -m advgan.describe --config mnist.yaml --image 32x32x3 --set target.architecture=model_c
   python -m advgan.describe --config mnist.yaml --set discriminator.padding=valid     an error: why, and at which layer
   python -m advgan.describe --config mnist.yaml --json
+  python -m advgan.describe --target my_classifier.keras --data mnist         a classifier of your own
+  python -m advgan.describe --target my_module:function --data images.npz --set target.bounds=[0,255]
+
+With --target: its inputs and outputs, the pixels that it takes, logits or probabilities, classes, parameters, clean
+accuracy on --data, and the lines of configuration that go with it (docs/classifiers.md).
 
 For the generator, the discriminator and the target, and for one image: each layer's kernel, stride, padding on the four
 sides (top, bottom, left, right; added around the input, or around the output of a transposed convolution; negative: cut
@@ -29,13 +37,26 @@ fit.
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     parser = command_parser(
-        "describe", "Show what every layer of the networks gives, or why they do not fit.", EXAMPLES
+        "describe",
+        "Show what every layer of the networks gives, or why they do not fit; or what a classifier is.",
+        EXAMPLES,
     )
-    add_configuration(parser, required=True)
+    add_configuration(parser, required=False)
+    parser.add_argument(
+        "--target", metavar="CLASSIFIER", help="a classifier of your own: .keras, .h5, SavedModel or module:function"
+    )
+    parser.add_argument("--data", metavar="DATA", help="with --target: labelled images, mnist or an .npz file")
     parser.add_argument("--image", metavar="HxWxC", type=_image, help="instead of the data's: height, width, channels")
     parser.add_argument("--classes", metavar="N", type=_classes, help="instead of the data's (with --image: 10)")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    return run_command(_describe, parse(parser, arguments))
+    options = parse(parser, arguments)
+    if (options.config is None) == (options.target is None):
+        parser.error("give one of --config FILE and --target CLASSIFIER")
+    if options.target is None and options.data is not None:
+        parser.error("--data is for --target; a configuration names its own data")
+    if options.target is not None and options.classes is not None:
+        parser.error("--classes is for --config; a classifier has its own")
+    return run_command(_describe if options.target is None else _describe_classifier, options)
 
 
 def _describe(options: argparse.Namespace) -> int:
@@ -59,6 +80,23 @@ def _describe(options: argparse.Namespace) -> int:
         print("\n\n".join("\n".join(layer_table(network)) for network in descriptions.values()))
         if "target" not in descriptions:
             print(f"\n# target: {threat_model_of(config).target_named(networks.target)}; its layers are not shown")
+    return 0
+
+
+def _describe_classifier(options: argparse.Namespace) -> int:
+    settings, left = described_classifier(options.target, options.overrides)
+    if others := [override for override in left if not override.startswith("data.")]:
+        raise ConfigurationError("--set", others[0], "describes neither the classifier nor the data; leave it out")
+    data = override_config(
+        {"data": {"dataset": options.data or "mnist", "validation_images": SEARCH_IMAGES}}, left
+    ).data
+    import_tensorflow()  # takes seconds, so after the options were checked
+    from advgan.data.datasets import load_dataset
+    from advgan.experiments.describe_classifier import describe_classifier, description_lines
+
+    dataset = None if options.data is None else load_dataset(data)
+    found = describe_classifier(options.target, settings, dataset, options.image)
+    print(json.dumps(found.model_dump(mode="json"), indent=1) if options.json else "\n".join(description_lines(found)))
     return 0
 
 

@@ -44,8 +44,8 @@ EXAMPLES = """examples:
   python -m advgan.evaluate --compare checkpoints/mnist/0 checkpoints/mnist/1
 
 A CLASSIFIER is a .keras or .h5 file, the folder of a SavedModel, or module:function (a function of images, or one
-that returns a Keras model). What pixels it takes is found on the validation images; --set target.bounds=[0,255] states it for
---target, as target.mean, target.std, target.output, target.module and target.trust do. See docs/classifiers.md.
+that returns a Keras model). What pixels it takes is found on the validation images. Of --target it may be stated:
+--set target.bounds=[0,255], and so target.mean, std, output, module and trust (docs/classifiers.md).
 
 --retrain trains the run again at each epsilon, which takes as long as the run did, into <run>/retrained.
 --compare puts runs into one table, in <first run>/comparison; it evaluates first those that were not yet.

@@ -26,7 +26,9 @@ def images_of(shape: tuple[int, int, int], count: int = 7) -> np.ndarray:
     return np.random.default_rng(1).random((count, *shape), np.float32)
 
 
-def network(shape: tuple[int, ...], *before: Any, after: tuple[Any, ...] = (), units: int = 4, dtype: Any = None) -> Any:
+def network(
+    shape: tuple[int, ...], *before: Any, after: tuple[Any, ...] = (), units: int = 4, dtype: Any = None
+) -> Any:
     """A linear network of large random weights with layers around it."""
     keras.utils.set_random_seed(3)
     dense = layers.Dense(units, kernel_initializer=keras.initializers.RandomNormal(stddev=2.0), name="dense")

@@ -58,6 +58,15 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
     """
     content = read_yaml("--config", path)
     content.setdefault("name", _name_from(path))
+    return override_config(content, overrides)
+
+
+def override_config(content: dict[str, Any], overrides: Iterable[str]) -> Config:
+    """Apply ``section.key=value`` overrides to a nested mapping of settings, and check it.
+
+    Raises:
+        ConfigurationError: the first problem found, with its key, value and allowed range.
+    """
     for override in overrides:
         _override(content, override)
     return parse_config(content)
@@ -79,10 +88,7 @@ def described_classifier(named: str | None, overrides: Iterable[str]) -> tuple[T
     for override in overrides:
         describes = named is not None and override.partition("=")[0].strip() in describing
         (mine if describes else left).append(override)
-    content: dict[str, Any] = {"target": {"file": "described.keras"}}
-    for override in mine:
-        _override(content, override)
-    return parse_config(content).target, left
+    return override_config({"target": {"file": "described.keras"}}, mine).target, left
 
 
 def read_yaml(key: str, path: Path) -> dict[str, Any]:
