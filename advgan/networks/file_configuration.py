@@ -1,8 +1,8 @@
 """What the configuration in a Keras file would make Keras run, found by reading it, before Keras loads anything.
 
 Keras looks too (``safe_mode``), but not in every version and format: Keras 2, and Keras 3 before 3.11.3
-(CVE-2025-9905), run the code in an HDF5 file all the same; Keras 2, and Keras 3 before 3.9 (CVE-2025-1550), import any
-module that a ``.keras`` file names, and call what it names in there.
+(CVE-2025-9905), run the code in an HDF5 file all the same; Keras 2, and Keras 3 before 3.9 (CVE-2025-1550), may import
+any module that a ``.keras`` file names.
 """
 
 from __future__ import annotations
@@ -136,6 +136,8 @@ def code_in(configuration: Any) -> str:
         for loader in named & LOADERS.keys():
             kind = f"it has a layer of class {content['class_name']}{where}"
             return f"{kind}, which runs {LOADERS[loader]}; save it without, {TRUST}"
+        if isinstance(vocabulary := _inner(content).get("vocabulary"), str):  # CVE-2025-12058
+            return f"it reads another file, {vocabulary}{where}; save it without, {TRUST}"
         if named & {operation.lower() for operation in OPERATIONS}:
             function = _inner(content).get("function", "")
             if not ARITHMETIC.fullmatch(str(function)) or NOT_ARITHMETIC.fullmatch(str(function)):
@@ -212,7 +214,11 @@ def cannot_be_loaded_here(content: FileContent, error: Exception) -> str:
             return f"it has an operation of Keras, {name}, which Keras cannot load from an HDF5 file; save it as .keras"
         return _unknown_class(name)
     if unknown := re.search(r"(?:Unknown [\w ]*function: |function identifier: )'?([\w>]+)", message):
-        return _unknown_function(unknown[1], "")
+        if unknown[1] != "function":
+            return _unknown_function(unknown[1], "")
+        functions = (part.get("config") for part, _ in _parts(content[0]) if part.get("class_name") == "function")
+        name = next(functions, "of its own")
+        return f"it uses the function {name}, which Keras 2 cannot load from an HDF5 file; save it as .keras"
     return ""
 
 

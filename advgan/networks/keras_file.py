@@ -69,7 +69,7 @@ def weights_digest(model: Any) -> str:
 
 
 def _not_loaded(path: Path, content: FileContent, reason: str, problem: str, remedy: str) -> str:
-    """The error: the problem with its fix where that helps; Keras 3 reads most HDF5 files of Keras 2, and that is all."""
+    """The error: the problem with its fix where that helps; of another Keras, Keras 3 reads HDF5 files of Keras 2."""
     if problem and (not _other_keras(content) or (content.is_hdf5 and not KERAS.startswith("2."))):
         return f"{path} cannot be loaded: {problem}"
     return f"{path} cannot be loaded ({reason}); {remedy}"
