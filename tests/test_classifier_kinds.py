@@ -152,8 +152,11 @@ PROBABILITIES = "returns probabilities, whose gradients vanish (its scores lie i
         (after(lambda: keras.layers.Activation("sigmoid")), "give it without its softmax or sigmoid"),
         (bfloat16_softmax, "returns probabilities, whose gradients vanish"),
         (per_cent, "returns probabilities in per cent, whose gradients vanish"),
-        (lambda_layer, "has a Lambda layer, whose code Keras does not run from a file; use a layer of Keras"),
-        (unknown_layer, "has a layer of class Scale, which Keras does not know; in a script of your own import"),
+        (
+            lambda_layer,
+            "has a Lambda layer (lambda), whose Python code would run here; use a layer of Keras instead, or set",
+        ),
+        (unknown_layer, "has a layer of class Scale, which Keras does not know; name the module that defines it: "),
         (pixels_to_255, "is no better than chance: "),
     ],
 )
