@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +22,7 @@ from advgan.data.batches import images_at_once
 from advgan.errors import AdvGANError
 from advgan.files import file_digest
 from advgan.networks.keras_file import weights_digest
+from advgan.networks.own_code import import_module
 
 keras = tf.keras
 SAME = 1e-4
@@ -79,16 +78,7 @@ def function_as_black_box(given: str, shape: Shape, box: BlackBoxReading) -> Sou
 def _found(given: str) -> tuple[Callable[[Any], Any], Path | None]:
     """What ``module:function`` names, or returns where it takes nothing, and the module's file."""
     module_name, _, name = given.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's module raises
-        raise AdvGANError(
-            f"{given}: {module_name} cannot be imported ({in_short(error)}); run the command in the folder that holds "
-            "it, or set PYTHONPATH"
-        ) from None
+    module = import_module(module_name, given)
     function = getattr(module, name, None)
     if not callable(function):
         raise AdvGANError(f"{given}: {module_name} has no function {name or '(none named)'}")
