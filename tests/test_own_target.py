@@ -101,7 +101,7 @@ def test_a_run_attacks_the_users_own_classifier_and_leaves_it_as_it_is(
 @pytest.mark.parametrize(
     ("own", "setting", "expected"),
     [
-        (None, "file=absent.keras", "target.file = 'absent.keras': no such file"),
+        (None, "file=absent.keras", "target.file = 'absent.keras': no such file or folder; give another"),
         (
             None,
             "file=own.onnx",
@@ -109,7 +109,7 @@ def test_a_run_attacks_the_users_own_classifier_and_leaves_it_as_it_is(
         ),
         (linear, "epochs=5", "target.epochs = 5: is for a target that is trained here"),
         (
-            lambda: linear(after=(keras.layers.Softmax(),)),
+            lambda: linear(after=(keras.layers.Softmax(), keras.layers.ReLU(0.9))),
             "",
             "returns probabilities, whose gradients vanish (its scores lie in",
         ),

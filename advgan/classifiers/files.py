@@ -167,6 +167,6 @@ def file_as_black_box(load: Callable[..., Classifier], given: str, shape: Shape,
 def _there(given: str, is_there: Callable[[Path], bool]) -> Path:
     path = Path(given)
     if not is_there(path):
-        what = "is no folder" if path.is_file() else "is no file" if path.is_dir() else "does not exist"
-        raise AdvGANError(f"{given} {what}; give another, or put it back there")
+        what = "no folder" if path.is_file() else "no file" if path.is_dir() else "no such file or folder"
+        raise AdvGANError(f"{given}: {what}; give another, or put it back there")
     return path

@@ -40,7 +40,11 @@ def find_pixels(classifier: Classifier, split: Split) -> PixelSearch:
     Args:
         classifier: a white box; its own pixel range is not looked at.
         split: labelled images; the first 500 are used.
+
+    Raises:
+        AdvGANError: it does not answer with scores.
     """
+    _ = classifier.number_of_classes
     few = split.first(SEARCH_IMAGES)
     images, labels = scaled(few.images), few.labels
     usual = {1: USUAL_OF_GREY, 3: USUAL_OF_COLOUR}.get(images.shape[-1], {})
@@ -55,13 +59,18 @@ def find_pixels(classifier: Classifier, split: Split) -> PixelSearch:
     decided = all(rates[best].low > rate.high for name, rate in rates.items() if name != best)
     names = list(candidates)
     taken = best if decided else names[0]
-    remarks = [
-        f"on {shifted} of the images it answers one class {where} their label, with {name}: do its classes, or the "
-        "labels, start at 1? Shift the labels of the data by one"
+    remarks = []
+    shifts = [
+        (share(found == labels + step), where, name)
         for name, found in answered.items()
         for step, where in ((1, "above"), (-1, "below"))
-        if (shifted := share(found == labels + step)).low > max(rate.high for rate in rates.values())
     ]
+    shifted, where, name = max(shifts, key=lambda shift: shift[0].rate)
+    if shifted.low > rates[best].high:
+        remarks.append(
+            f"on {shifted} of the images it answers one class {where} their label, with {name}: do its classes, or the "
+            "labels, start at 1? Shift the labels of the data by one"
+        )
     if images.shape[-1] == 3:
         turned = share(answers(candidates[best], images[..., ::-1]) == labels)
         if turned.low > rates[best].high:
