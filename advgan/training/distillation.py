@@ -39,7 +39,7 @@ LOSS = "the distillation's loss"
 def build_distilled(image_shape: tuple[int, int, int], number_of_classes: int, config: Config) -> Any:
     """The distilled network, initialized from the seed alone; from images in [0, 1] to logits."""
     keras.utils.set_random_seed(config.seed)
-    return build_classifier(image_shape, number_of_classes, config.distilled_settings)
+    return build_classifier(image_shape, number_of_classes, config.distilled_settings, key="distillation.architecture")
 
 
 class Distillation:
