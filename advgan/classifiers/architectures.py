@@ -77,6 +77,8 @@ def _of_keras_applications(image_shape: tuple[int, int, int], number_of_classes:
     if name not in offered:
         close = nearest(name, [*ARCHITECTURES, *offered])
         raise ConfigurationError(key, name, f"there is no such architecture{close} (allowed: {ARCHITECTURE_KINDS})")
+    if name.startswith("ConvNeXt") and not hasattr(keras, "ops"):
+        raise ConfigurationError(key, name, "Keras 2 cannot load what it saves of it; choose another, or use Keras 3")
     build = getattr(keras.applications, name)
     has_choice = "include_preprocessing" in inspect.signature(build).parameters
     options = {"include_preprocessing": False} if has_choice else {}

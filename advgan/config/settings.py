@@ -243,7 +243,8 @@ class DistillationSettings(Settings):
     """The distilled network f, which is trained to answer as the black box b does, and attacked in its place."""
 
     architecture: Architecture | None = None
-    """lenet by default, or model_c where the black box is a lenet that is trained here."""
+    """lenet by default, or model_c where the black box is a lenet that is trained here; none with batch
+    normalization."""
     rounds: Annotated[StrictInt, Field(ge=1, le=1000)] = 4
     """1 is static distillation: f learns b's answers on clean images once. Above 1 it is dynamic: before each further
     round f learns b's answers on the adversarial images of the generator so far too."""
