@@ -17,7 +17,7 @@ SEARCH_IMAGES = 500
 """Validation images, which decide the pixels of a classifier."""
 EXAMPLES = """examples:
   python -m advgan.describe --config mnist.yaml
-  python -m advgan.describe --config mnist.yaml --image 32x32x3 --set target.architecture=model_c
+  python -m advgan.describe --config mnist.yaml --image 32x32x3 --set target.architecture=resnet32
   python -m advgan.describe --config mnist.yaml --set discriminator.padding=valid     an error: why, and at which layer
   python -m advgan.describe --config mnist.yaml --json
   python -m advgan.describe --target my_classifier.keras --data mnist         a classifier of your own
@@ -63,9 +63,8 @@ def _describe(options: argparse.Namespace) -> int:
     config = load_config(find_config(options.config), options.overrides)
     import_tensorflow()  # takes seconds, so after the configuration was checked
     from advgan.data.datasets import load_dataset
-    from advgan.experiments.console import layer_table
+    from advgan.experiments.console import layer_table, not_shown
     from advgan.experiments.plan import build_networks
-    from advgan.experiments.threat_models import threat_model_of
     from advgan.networks.description import describe
 
     image, classes = options.image, options.classes
@@ -73,13 +72,13 @@ def _describe(options: argparse.Namespace) -> int:
         dataset = load_dataset(config.data)
         image, classes = dataset.image_shape, classes or dataset.number_of_classes
     networks = build_networks(image, classes or 10, config)
-    descriptions = {role: describe(network) for role, network in networks.of_known_layers().items()}
+    descriptions = {role: describe(network) for role, network in networks.of_known_layers(config).items()}
     if options.json:
         print(json.dumps({role: _as_json(network) for role, network in descriptions.items()}, indent=1))
     else:
         print("\n\n".join("\n".join(layer_table(network)) for network in descriptions.values()))
-        if "target" not in descriptions:
-            print(f"\n# target: {threat_model_of(config).target_named(networks.target)}; its layers are not shown")
+        for line in not_shown(networks, config):
+            print(f"\n{line}")
     return 0
 
 

@@ -273,7 +273,7 @@ def test_an_unknown_key_is_reported_before_other_problems(tmp_path: Path) -> Non
         (
             "target.architecture=resnet",
             "'resnet'",
-            ["'lenet'", "'model_a'", "'model_b'", "'model_c'", "'madrylab'"],
+            ["lenet", "model_a", "model_b", "model_c", "madrylab", "did you mean resnet32?"],
         ),
         # values that cannot be used as a folder
         ("name=a/b", "'a/b'", []),

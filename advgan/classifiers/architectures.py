@@ -1,19 +1,23 @@
-"""The architectures of the target classifiers. Each maps images in [0, 1] to logits.
+"""The architectures of the target classifiers, by name. Each maps images in [0, 1] to logits.
 
 Parameter counts for 28x28x1 images and ten classes: lenet 217,706; model_a 3,382,346; model_b 710,218; model_c 312,202;
-madrylab 3,274,634.
+madrylab 3,274,634. The residual networks are in ``classifiers/resnet.py``; any other name is that of a network of
+``keras.applications``.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
+from advgan.classifiers.resnet import BLOCKS, build_resnet
 from advgan.config.settings import TargetSettings
-from advgan.config.values import Architecture
+from advgan.config.values import ARCHITECTURE_KINDS, ARCHITECTURES, nearest
+from advgan.errors import ConfigurationError
 from advgan.networks.convolution import ShapeError, dense_parameters, fitting, output_size
 
 keras = tf.keras
@@ -21,27 +25,38 @@ MOST_DENSE_PARAMETERS = 2**28
 """Of the first dense layer, which grows with the image: 1 GiB of weights."""
 
 
-def build_classifier(image_shape: tuple[int, int, int], number_of_classes: int, settings: TargetSettings) -> Any:
-    """Build a classifier by name.
+def build_classifier(
+    image_shape: tuple[int, int, int],
+    number_of_classes: int,
+    settings: TargetSettings,
+    key: str = "target.architecture",
+) -> Any:
+    """Build an untrained classifier by name.
 
     Args:
         image_shape: height, width, channels.
         number_of_classes: the size of its last layer.
         settings: architecture, weight decay (L2, added to the model's own losses) and batch normalization
             (convolution without bias, then normalization, then ReLU).
+        key: dotted key of the architecture's setting, for errors.
 
     Returns:
         A Keras model from images in [0, 1], shape (n, height, width, channels), to logits (n, number_of_classes).
 
     Raises:
-        ConfigurationError: the architecture does not fit images of this size.
+        ConfigurationError: the architecture does not fit images of this size, or ``keras.applications`` has none of
+            this name.
     """
+    if settings.architecture in BLOCKS:
+        return build_resnet(settings.architecture, image_shape, number_of_classes, settings.weight_decay)
+    if settings.architecture not in ARCHITECTURES:
+        return _of_keras_applications(image_shape, number_of_classes, settings.architecture, key)
     pieces = _Layers(settings)
     layers = _ARCHITECTURES[settings.architecture](pieces)
     logits = pieces.logits(number_of_classes)
     height, width, channels = image_shape
     for layer in [*layers, logits]:
-        at_fault = ("target.architecture", settings.architecture, layer.name)
+        at_fault = (key, settings.architecture, layer.name)
         if isinstance(layer, keras.layers.Dense):
             with fitting(image_shape, *at_fault):
                 _require_moderate(dense_parameters(height * width * channels, layer.units))
@@ -54,6 +69,34 @@ def build_classifier(image_shape: tuple[int, int, int], number_of_classes: int, 
             height = output_size(height, kernel[0], layer.strides[0], layer.padding)
             width = output_size(width, kernel[1], layer.strides[1], layer.padding)
     return keras.Sequential([keras.Input(image_shape), *layers, logits], name=settings.architecture)
+
+
+def _of_keras_applications(image_shape: tuple[int, int, int], number_of_classes: int, name: str, key: str) -> Any:
+    """A network of ``keras.applications``, untrained; its own scaling of pixels left out or undone."""
+    offered = [word for word in dir(keras.applications) if word[0].isupper()]
+    if name not in offered:
+        close = nearest(name, [*ARCHITECTURES, *offered])
+        raise ConfigurationError(key, name, f"there is no such architecture{close} (allowed: {ARCHITECTURE_KINDS})")
+    if name.startswith("ConvNeXt") and not hasattr(keras, "ops"):
+        raise ConfigurationError(key, name, "Keras 2 cannot load what it saves of it; choose another, or use Keras 3")
+    build = getattr(keras.applications, name)
+    has_choice = "include_preprocessing" in inspect.signature(build).parameters
+    options = {"include_preprocessing": False} if has_choice else {}
+    try:
+        network = build(
+            include_top=True,
+            weights=None,
+            input_shape=image_shape,
+            classes=number_of_classes,
+            classifier_activation=None,
+            **options,
+        )
+    except ValueError as error:  # of too small a size, in words of Keras
+        size, reason = "x".join(map(str, image_shape)), " ".join(str(error).split())[:160]
+        raise ConfigurationError(key, name, f"Keras cannot build it for images of {size}: {reason}") from None
+    if name.startswith("EfficientNetB"):  # it divides pixels by 255, without a choice
+        return keras.Sequential([keras.Input(image_shape), keras.layers.Rescaling(255.0), network], name=network.name)
+    return network
 
 
 def _require_moderate(parameters: int) -> None:
@@ -174,7 +217,7 @@ def _madrylab(layer: _Layers) -> list[Any]:
     ]
 
 
-_ARCHITECTURES: dict[Architecture, Callable[[_Layers], list[Any]]] = {
+_ARCHITECTURES: dict[str, Callable[[_Layers], list[Any]]] = {
     "lenet": _lenet,
     "model_a": _model_a,
     "model_b": _model_b,

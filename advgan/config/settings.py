@@ -10,6 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
 
 from advgan.config.values import (
+    ARCHITECTURES,
+    WITH_A_CHOICE_OF_NORMALIZATION,
     Architecture,
     BlackBoxName,
     Channels,
@@ -100,14 +102,16 @@ class TargetSettings(Settings):
     std: Channels | None = None
     """Of each channel: what the pixels are then divided by."""
     architecture: Architecture = "lenet"
+    """One of those that are built here, or of ``keras.applications`` by its name, such as MobileNetV2; untrained."""
     epochs: PositiveInt = 3
     batch_size: PositiveInt = 128
     learning_rate: LearningRate = 1e-3
     schedule: Schedule = "constant"
     weight_decay: NonNegative = 0.0
-    """L2: this times the sum of the squared kernel weights is part of the loss."""
+    """L2: this times the sum of the squared kernel weights is part of the loss; for the architectures built here."""
     batch_normalization: bool = False
-    """Convolution without bias, then batch normalization, then the activation."""
+    """Convolution without bias, then batch normalization, then the activation. A choice for lenet to madrylab only: the
+    ResNets have it always, a network of ``keras.applications`` is as Keras builds it."""
     seed: Seed | None = None
     """The run's seed by default."""
 
@@ -120,6 +124,23 @@ class TargetSettings(Settings):
                 raise ConfigurationError(
                     f"target.{key}", value, f"is for a target that is trained here; {self.file} is not: leave one out"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _options_are_of_the_architecture(self) -> TargetSettings:
+        if self.batch_normalization and self.architecture not in WITH_A_CHOICE_OF_NORMALIZATION:
+            raise ConfigurationError(
+                "target.batch_normalization",
+                True,
+                f"is a choice for {', '.join(WITH_A_CHOICE_OF_NORMALIZATION)}; {self.architecture} has its own "
+                "normalization: leave it out",
+            )
+        if self.weight_decay and self.architecture not in ARCHITECTURES:
+            raise ConfigurationError(
+                "target.weight_decay",
+                self.weight_decay,
+                f"is for {', '.join(ARCHITECTURES)}; {self.architecture} is used as Keras builds it: leave it out",
+            )
         return self
 
     @model_validator(mode="after")
@@ -222,7 +243,8 @@ class DistillationSettings(Settings):
     """The distilled network f, which is trained to answer as the black box b does, and attacked in its place."""
 
     architecture: Architecture | None = None
-    """lenet by default, or model_c where the black box is a lenet that is trained here."""
+    """lenet by default, or model_c where the black box is a lenet that is trained here; none with batch
+    normalization."""
     rounds: Annotated[StrictInt, Field(ge=1, le=1000)] = 4
     """1 is static distillation: f learns b's answers on clean images once. Above 1 it is dynamic: before each further
     round f learns b's answers on the adversarial images of the generator so far too."""

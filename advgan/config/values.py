@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,7 +23,12 @@ PREDICTS_ELSEWHERE = {
     ".ckpt": "a file of weights",
 }
 """Files of classifiers that TensorFlow does not read, by their ending."""
+ARCHITECTURES = ("lenet", "model_a", "model_b", "model_c", "madrylab", "resnet20", "resnet32", "wide_resnet34")
+"""The architectures that are built here; every other is one of ``keras.applications``."""
+WITH_A_CHOICE_OF_NORMALIZATION = ARCHITECTURES[:5]
+"""Those that are built with batch normalization or without; the others are as they are."""
 FUNCTION = r"[\w.]+:[A-Za-z_]\w*"
+ARCHITECTURE_KINDS = f"{', '.join(ARCHITECTURES)}, or a network of keras.applications such as MobileNetV2"
 KINDS = "a .keras or .h5 file, the folder of a SavedModel, or module:function"
 
 
@@ -133,6 +140,19 @@ def _output(value: object) -> object:
     return str(value)
 
 
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``; did you mean X?``, whatever the case of its letters; empty where nothing is spelt like it."""
+    spelt = {name.lower(): name for name in known}
+    return "".join(f"; did you mean {spelt[near]}?" for near in difflib.get_close_matches(word.lower(), spelt, n=1))
+
+
+def _architecture(value: str) -> str:
+    """A name of those here, or one that ``keras.applications`` may have, which is seen when it is built."""
+    if value in ARCHITECTURES or re.fullmatch(r"[A-Z][A-Za-z0-9]*", value):
+        return value
+    raise ValueError(f"should be {ARCHITECTURE_KINDS}{nearest(value, ARCHITECTURES)}")
+
+
 def _module(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", value):
         raise ValueError("should be the name of a module, such as my_layers for my_layers.py in this folder")
@@ -164,7 +184,7 @@ NonNegative = Annotated[Number, Field(ge=0)]
 LearningRate = Annotated[Number, Field(gt=0, le=1)]
 Schedule = Literal["constant", "cosine", "linear"]
 Normalization = Literal["instance", "batch", "layer", "group", "none"]
-Architecture = Literal["lenet", "model_a", "model_b", "model_c", "madrylab"]
+Architecture = Annotated[str, AfterValidator(_architecture)]
 Width = Annotated[StrictInt, Field(ge=1, le=4096)]
 Widths = Annotated[tuple[Width, ...], Field(min_length=1, max_length=6)]
 Kernel = Annotated[StrictInt, Field(ge=1, le=99)]

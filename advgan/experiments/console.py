@@ -6,7 +6,9 @@ from pathlib import Path
 
 from advgan.classifiers.classifier import Classifier
 from advgan.config.loading import dump_config
-from advgan.experiments.plan import Plan
+from advgan.config.settings import Config
+from advgan.experiments.plan import Plan, UntrainedNetworks
+from advgan.experiments.threat_models import threat_model_of
 from advgan.networks.description import NetworkDescription, describe
 from advgan.reports.terminal import columns, pixel_lines, warning_lines
 
@@ -14,11 +16,11 @@ from advgan.reports.terminal import columns, pixel_lines, warning_lines
 def dry_run(plan: Plan) -> list[str]:
     """The resolved configuration, every layer of the networks, and the steps of the run."""
     lines = ["# Resolved configuration", dump_config(plan.config)]
-    known = plan.networks.of_known_layers()
+    known = plan.networks.of_known_layers(plan.config)
     for network in known.values():
         lines += [*layer_table(describe(network)), ""]
-    if "target" not in known:
-        lines += [f"# target: {plan.threat_model.target_named(plan.networks.target)}", ""]
+    for line in not_shown(plan.networks, plan.config):
+        lines += [line, ""]
     lines += [f"# Data: {plan.dataset.classes_in_words}", *warning_lines(plan.findings)]
     if queries := plan.threat_model.queries_planned(plan.dataset):
         lines.append(f"# Queries: {queries}")
@@ -62,6 +64,17 @@ def layer_table(network: NetworkDescription) -> list[str]:
         f"{network.activation_bytes:,} bytes of activations for one image",
         *(f"  {line}" for line in columns([head, *rows], left=2)),
     ]
+
+
+def not_shown(networks: UntrainedNetworks, config: Config) -> list[str]:
+    """A line about the target, and one about the distilled network, if their layers are not described."""
+    known, lines = networks.of_known_layers(config), []
+    if "target" not in known:
+        lines.append(f"# target: {threat_model_of(config).target_named(networks.target)}; its layers are not shown")
+    if networks.distilled is not None and "distilled" not in known:
+        parameters = f"{networks.distilled.count_params():,} parameters"
+        lines.append(f"# distilled: {parameters}: {config.distilled_architecture}; its layers are not shown")
+    return lines
 
 
 def _times(sizes: tuple[int, ...] | None) -> str:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from advgan.classifiers.classifier import Classifier
 from advgan.config.settings import Config
+from advgan.config.values import ARCHITECTURES
 from advgan.data.datasets import Dataset, load_dataset
 from advgan.environment import Environment, prepare_environment
 from advgan.errors import ConfigurationError
@@ -36,12 +36,17 @@ class UntrainedNetworks(NamedTuple):
     distilled: Any = None
     """Of a black-box attack."""
 
-    def of_known_layers(self) -> dict[str, Any]:
-        """Those that are there and were built here, by role; a classifier of the user's own may have any layers."""
+    def of_known_layers(self, config: Config) -> dict[str, Any]:
+        """Those that are there and are described layer by layer, by role.
+
+        A classifier of the user's own may have any layers, and a network of ``keras.applications`` has many kinds.
+        """
+        known = {
+            "target": config.target.file is None and config.target.architecture in ARCHITECTURES,
+            "distilled": config.distilled_architecture in ARCHITECTURES,
+        }
         return {
-            role: network
-            for role, network in self._asdict().items()
-            if network is not None and not isinstance(network, Classifier)
+            role: network for role, network in self._asdict().items() if network is not None and known.get(role, True)
         }
 
 

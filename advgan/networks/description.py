@@ -198,6 +198,16 @@ def _max_pooling(layer: Any, shape: Shape) -> _Worked:
     )
 
 
+def _global_average_pooling(layer: Any, shape: Shape) -> _Worked:  # noqa: ARG001
+    height, width, channels = shape
+    return _Worked(
+        "global average pooling",
+        (channels,),
+        trained=convolution.pooling_parameters(),
+        operations=convolution.pooling_operations(1, 1, height, width, channels),
+    )
+
+
 def _dense(layer: Any, shape: Shape) -> _Worked:
     [inputs] = shape
     return _Worked(
@@ -234,6 +244,10 @@ def _instance_normalization(layer: Any, shape: Shape) -> _Worked:  # noqa: ARG00
 
 
 def _zero_padding(layer: Any, shape: Shape) -> _Worked:
+    if layer.data_format == "channels_first":  # of an image with its channels last: it pads width and channels
+        (left, right), (before, after) = layer.padding
+        padded = shape[0], left + shape[1] + right, before + shape[2] + after
+        return _Worked(f"padding with zeros, {before} + {after} channels", padded, padding=Sides(0, 0, left, right))
     sides = convolution.four_sides(*layer.padding)
     return _Worked("padding with zeros", _padded(shape, sides), padding=sides)
 
@@ -246,6 +260,10 @@ def _cropping(layer: Any, shape: Shape) -> _Worked:
 def _resizing(layer: Any, shape: Shape) -> _Worked:
     height, width = layer.size
     return _Worked("nearest-neighbour resizing", (shape[0] * height, shape[1] * width, shape[2]))
+
+
+def _rescaling(layer: Any, shape: Shape) -> _Worked:  # noqa: ARG001
+    return _Worked("rescaling", shape, operations=2 * math.prod(shape))
 
 
 def _flatten(layer: Any, shape: Shape) -> _Worked:  # noqa: ARG001
@@ -271,6 +289,7 @@ _KINDS: dict[str, Callable[[Any, Shape], _Worked]] = {
     "Conv2D": _convolution,
     "Conv2DTranspose": _transposed_convolution,
     "MaxPooling2D": _max_pooling,
+    "GlobalAveragePooling2D": _global_average_pooling,
     "Dense": _dense,
     "BatchNormalization": _batch_normalization,
     "GroupNormalization": _group_normalization,
@@ -278,6 +297,7 @@ _KINDS: dict[str, Callable[[Any, Shape], _Worked]] = {
     "ZeroPadding2D": _zero_padding,
     "Cropping2D": _cropping,
     "UpSampling2D": _resizing,
+    "Rescaling": _rescaling,
     "Flatten": _flatten,
     "Dropout": _dropout,
     "Add": _addition,

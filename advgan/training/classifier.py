@@ -35,6 +35,7 @@ keras = tf.keras
 LOSS = "the target's loss"
 TRAINED_BY = (
     "classifiers/architectures.py",
+    "classifiers/resnet.py",
     "training/classifier.py",
     "training/loop.py",
     "training/optimizers.py",

@@ -22,8 +22,10 @@ from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.classifiers.architectures import build_classifier
 from advgan.classifiers.query_counter import QueryCounter
 from advgan.config.settings import Config
+from advgan.config.values import WITH_A_CHOICE_OF_NORMALIZATION
 from advgan.data.batches import gather_batch
 from advgan.data.datasets import Dataset
+from advgan.errors import ConfigurationError
 from advgan.training.loop import Trainer, means, run_steps
 from advgan.training.metrics_log import MetricsLog
 from advgan.training.progress import Progress
@@ -37,9 +39,23 @@ LOSS = "the distillation's loss"
 
 
 def build_distilled(image_shape: tuple[int, int, int], number_of_classes: int, config: Config) -> Any:
-    """The distilled network, initialized from the seed alone; from images in [0, 1] to logits."""
+    """The distilled network, initialized from the seed alone; from images in [0, 1] to logits.
+
+    Raises:
+        ConfigurationError: its architecture cannot be built, or has batch normalization: f learns in inference mode,
+            where moving statistics stay as they began, and a deep network then hardly learns.
+    """
     keras.utils.set_random_seed(config.seed)
-    return build_classifier(image_shape, number_of_classes, config.distilled_settings)
+    key, settings = "distillation.architecture", config.distilled_settings
+    network = build_classifier(image_shape, number_of_classes, settings, key)
+    if network.non_trainable_weights:
+        raise ConfigurationError(
+            key,
+            settings.architecture,
+            "has batch normalization, whose statistics a distilled network does not learn (allowed: "
+            f"{', '.join(WITH_A_CHOICE_OF_NORMALIZATION)}, or one of keras.applications without it, such as VGG16)",
+        )
+    return network
 
 
 class Distillation:
