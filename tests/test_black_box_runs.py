@@ -385,7 +385,7 @@ def test_the_images_asked_about_are_within_epsilon_at_256_levels(finished: tuple
         (
             "oracle",
             {"black_box": "ftp://there"},
-            r"oracle\.black_box = 'ftp://there': should be target, a \.keras file",
+            r"oracle\.black_box = 'ftp://there': should be target, a \.keras or \.h5 file",
         ),
         ("distillation", {"rounds": 1, "clean_answers": "labels"}, r"with one round nothing is ever asked"),
         ("distillation", {"batch_size": 1201}, r"distillation\.batch_size = 1201: is larger than the training data"),
