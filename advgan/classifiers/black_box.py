@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def load_black_box(
     labels_only: bool = False,
     kept: Path | None = None,
     writes: bool = True,
+    headers: Mapping[str, str] = {},
 ) -> Classifier:
     """The black box as a configuration names it; its ``logits`` are probabilities, and raise where it does not answer.
 
@@ -41,12 +43,13 @@ def load_black_box(
         timeout, retries: of a request to a served model; see the configuration.
         labels_only: whether of its scores only the class is used, whatever they are.
         kept, writes: the file that says what its answers are; see ``AnswerReader``.
+        headers: of a request to a served model; see the configuration.
 
     Raises:
         AdvGANError: there is no such black box, or it does not take the images. When it is queried:
             ``BlackBoxUnavailable`` where it may answer later, another ``AdvGANError`` where it never will.
     """
-    source = black_box_source(given, shape, timeout, retries)
+    source = black_box_source(given, shape, timeout, retries, headers)
     reader = AnswerReader(given, classes, source.may_give_logits, labels_only, kept, writes)
     at_once = min(per_request, source.images_at_once or per_request)
 
@@ -91,4 +94,5 @@ def run_black_box(config: Config, run: Path, shape: Shape, classes: int, writes:
         settings.answers == "labels",
         RunFolder(run).answers,
         writes,
+        settings.headers,
     )

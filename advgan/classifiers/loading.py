@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -51,8 +51,8 @@ class Kind:
     is_named_by: Callable[[str], bool]
     load: Callable[[str, Shape, str], Classifier] | None = None
     """From the name, the shape of one image and a remedy (see ``load_network``); None where it is a black box only."""
-    connect: Callable[[str, Shape, float, int], Source] | None = None
-    """From the name, the shape, timeout and retries; None where it cannot be a black box."""
+    connect: Callable[[str, Shape, float, int, Mapping[str, str]], Source] | None = None
+    """From the name, the shape, timeout, retries and headers; None where it cannot be a black box."""
 
 
 def load_classifier(given: str | Path, shape: Shape, remedy: str = GIVE_ANOTHER) -> Classifier:
@@ -73,20 +73,21 @@ def load_classifier(given: str | Path, shape: Shape, remedy: str = GIVE_ANOTHER)
     raise AdvGANError(f"{given} is no classifier: give {_one_of(kind.words for kind in KINDS if kind.load)}")
 
 
-def black_box_source(given: str, shape: Shape, timeout: float, retries: int) -> Source:
+def black_box_source(given: str, shape: Shape, timeout: float, retries: int, headers: Mapping[str, str] = {}) -> Source:
     """A black box as a user names it; nothing is sent to it.
 
     Args:
         given: a ``.keras`` file, ``module:function``, or the URL of a served model.
         shape: of one image.
         timeout, retries: seconds, and how often a request to a served model is sent again.
+        headers: of such a request; see ``served_black_box``.
 
     Raises:
         AdvGANError: there is no such black box, or it cannot be loaded, or it does not take the images.
     """
     for kind in KINDS:
         if kind.connect is not None and kind.is_named_by(given):
-            return kind.connect(given, shape, timeout, retries)
+            return kind.connect(given, shape, timeout, retries, headers)
     raise AdvGANError(f"{given} is no black box: give {_one_of(kind.words for kind in KINDS if kind.connect)}")
 
 
@@ -201,9 +202,9 @@ def _find_function(given: str) -> tuple[Callable[[Any], Any], Path | None]:
 # --- Served models -----------------------------------------------------------------------------------------------
 
 
-def _served_model(given: str, _: Shape, timeout: float, retries: int) -> Source:
-    digest, answer = served_black_box(given, timeout, retries)
-    return Source(answer, digest, may_give_logits=False, check=partial(check_served, given, timeout))
+def _served_model(given: str, _: Shape, timeout: float, retries: int, headers: Mapping[str, str]) -> Source:
+    digest, answer = served_black_box(given, timeout, retries, headers)
+    return Source(answer, digest, may_give_logits=False, check=partial(check_served, given, timeout, headers))
 
 
 KINDS = (

@@ -250,7 +250,8 @@ class BlackBox(ThreatModel):
         """See that the black box is there, without a query."""
         if not self.is_trained_here:
             with _problems_of("oracle.black_box", Path(self.given) if is_local(self.given) else self.given):
-                black_box_source(self.given, dataset.image_shape, self.config.oracle.timeout, retries=0).check()
+                timeout, headers = self.config.oracle.timeout, self.config.oracle.headers
+                black_box_source(self.given, dataset.image_shape, timeout, retries=0, headers=headers).check()
 
     def introduction(self, owner: Dataset, attacker: Dataset, distilled: Any) -> list[str]:
         """The distilled network, whose data are whose, the queries."""
@@ -285,5 +286,7 @@ def _problems_of(key: str, given: Path | str) -> Iterator[None]:
         raise ConfigurationError(key, str(given), "no such file; give another, or put it back there")
     try:
         yield
+    except ConfigurationError:  # it names a setting already
+        raise
     except AdvGANError as error:
         raise ConfigurationError(key, str(given), str(error).removeprefix(f"{given} ")) from None
