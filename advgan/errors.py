@@ -10,9 +10,7 @@ class AdvGANError(Exception):
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200
-
-
-_SECRET = re.compile(r"h[ea]+d|auth|bearer|cookie|token|secret|password|api.?key", re.IGNORECASE)
+_SECRET = re.compile(r"(?<![a-z])h[ea]+d|auth|bearer|cookie|token|secret|password|api.?key", re.IGNORECASE)
 """A key that holds an HTTP header, misspelled or not."""
 
 

@@ -49,7 +49,7 @@ class RequestHeaders:
         self._secrets = sorted(secrets, key=len, reverse=True)
 
     def hide(self, text: str) -> str:
-        """The same text with ``***`` for each value, as it is or in the spelling of JSON, HTML or a URL."""
+        """The same text with ``***`` for each value, as it is or in the spelling of Python, JSON, HTML or a URL."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
@@ -65,5 +65,5 @@ def _is_latin_1(text: str) -> bool:
 def _forms(value: str) -> Iterator[str]:
     """How a server may repeat a value: all of it, or without ``Bearer``."""
     for part in {value, value.split()[-1]}:
-        yield from (part, json.dumps(part)[1:-1], html.escape(part), quote(part, safe=""))
+        yield from (part, repr(part)[1:-1], json.dumps(part)[1:-1], html.escape(part), quote(part, safe=""))
         yield part.encode("latin-1").decode(errors="replace")
