@@ -5,8 +5,8 @@
     export ONNX_MODEL=my_classifier.onnx
     python -m advgan.train --config mnist_blackbox.yaml --set oracle.black_box=onnx_classifier:probabilities
 
-Images of your own: --set data.dataset=my_images.npz. The run finds this module in the folder where it starts, so --resume and advgan.evaluate start there too. It takes
-probabilities, per cent or logits for what they are; see docs/black-box.md.
+The run finds this module in the folder where it starts, so --resume and advgan.evaluate start there too. Logits will do
+as well as probabilities; docs/black-box.md says how they are told apart.
 """
 
 from __future__ import annotations
