@@ -95,7 +95,8 @@ def test_the_file_itself_is_no_classifier_here(setting: str, capsys: pytest.Capt
     line = one_line_error(train.main, capsys, "--config", "mnist.yaml", "--set", f"{setting}=model.onnx")
     assert line.startswith(f"{setting} = 'model.onnx': is an ONNX file, which gives TensorFlow no gradients: attack it")
     assert "oracle.black_box=module:function" in line and "examples/onnx_classifier.py" in line
-    assert (EXAMPLES / "onnx_classifier.py").is_file()
+    line = one_line_error(train.main, capsys, "--config", "mnist.yaml", "--set", f"{setting}=model.pt")
+    assert line.startswith(f"{setting} = 'model.pt': is a PyTorch file") and "examples/pytorch_classifier.py" in line
 
 
 @pytest.mark.parametrize("name", ["onnx_classifier", "pytorch_classifier"])

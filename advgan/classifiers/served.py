@@ -112,7 +112,8 @@ class _Server:
         self.url, self.timeout = url, timeout
         self._opener = _opener(url)
         self._headers = RequestHeaders(headers)
-        if headers and url.startswith("http:") and not _is_here(urlsplit(url).hostname or ""):
+        parts = urlsplit(url)
+        if headers and parts.scheme == "http" and not _is_here(parts.hostname or ""):
             _warn_of_plain_http(url)
 
     def look(self) -> None:

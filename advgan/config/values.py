@@ -53,7 +53,7 @@ def of_another_library(given: str) -> str:
     return kind and (
         f"is {kind}, which gives TensorFlow no gradients: attack it as a black box, oracle.black_box=module:function, "
         "by a function of your own that takes images and returns its probabilities "
-        "(examples/onnx_classifier.py is one)"
+        f"(examples/{'pytorch' if 'PyTorch' in kind else 'onnx'}_classifier.py is one)"
     )
 
 
