@@ -13,8 +13,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 def pytest_configure() -> None:
     """Import ART before there are workers, and in each worker before TensorFlow.
 
-    It writes a settings file, at which two processes at once fail; and it closes the handler that absl, which TensorFlow
-    brings, has for log lines, together with the stream that pytest captures.
+    It writes a settings file, at which two processes at once fail; and it closes the log handler of absl, which
+    TensorFlow brings, and with it the stream that pytest captures.
     """
     import art.config  # noqa: F401
 
