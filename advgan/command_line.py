@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from advgan.errors import AdvGANError, BlackBoxFailed, ConfigurationError, Interrupted
+from advgan.errors import AdvGANError, BlackBoxFailed, ConfigurationError, Interrupted, may_hold_a_secret
 
 INVALID = 2
 INTERRUPTED = 130
@@ -75,7 +75,13 @@ def settings_are_kept(options: argparse.Namespace, but: str = "") -> None:
 
 def parse(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
     """The options, with what was typed as ``command``, for the records; by default those of this process."""
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        if any(may_hold_a_secret("--set", override) for override in vars(options).get("overrides", [])):
+            parser.error(
+                "the --set of a header should be in single quotes: 'oracle.headers.Authorization=Bearer $API_KEY'"
+            )
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     options.command = f"{parser.prog} {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
     return options
 

@@ -1,5 +1,6 @@
 """Errors whose message is meant for the user: one line that says what is wrong and how to fix it."""
 
+import re
 import reprlib
 
 
@@ -9,6 +10,18 @@ class AdvGANError(Exception):
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200
+_SECRET = re.compile(r"(?<![a-z])h[ea]+d|auth|bearer|cookie|token|secret|password|api.?key", re.IGNORECASE)
+"""A key that holds an HTTP header, misspelled or not."""
+
+
+def may_hold_a_secret(key: str, value: object) -> bool:
+    """Whether a setting may be an HTTP header, whose value is not to be shown, even where the key is a wrong one."""
+    if isinstance(value, dict):
+        return any(may_hold_a_secret(f"{key}.{below}", value[below]) for below in value)
+    text = value if isinstance(value, str) else ""
+    if key == "--set":
+        key, _, text = text.partition("=")
+    return _SECRET.search(key) is not None or re.match("bearer ", text, re.IGNORECASE) is not None
 
 
 class ConfigurationError(AdvGANError):
@@ -16,14 +29,15 @@ class ConfigurationError(AdvGANError):
 
     Args:
         key: dotted key of the setting at fault, for example ``attack.epsilon``.
-        value: the value that was given.
+        value: the value that was given; neither shown nor kept where it may be a secret, such as of ``oracle.headers``.
         problem: what is wrong, the allowed range and the fix.
     """
 
     def __init__(self, key: str, value: object, problem: str) -> None:
+        hidden = may_hold_a_secret(key, value)
         self.key = key
-        self.value = value
-        super().__init__(f"{key} = {_SHORT.repr(value)}: {problem}")
+        self.value = None if hidden else value
+        super().__init__(f"{key}: {problem}" if hidden else f"{key} = {_SHORT.repr(value)}: {problem}")
 
 
 class NonFiniteError(AdvGANError):

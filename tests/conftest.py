@@ -10,10 +10,13 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Let ART write its settings file before there are workers: two that do so at once fail at the import."""
-    if not hasattr(config, "workerinput"):
-        import art.config  # noqa: F401
+def pytest_configure() -> None:
+    """Import ART before there are workers, and in each worker before TensorFlow.
+
+    It writes a settings file, at which two processes at once fail; and it closes the log handler of absl, which
+    TensorFlow brings, and with it the stream that pytest captures.
+    """
+    import art.config  # noqa: F401
 
 
 @pytest.fixture(scope="session")

@@ -333,7 +333,7 @@ def test_the_check_takes_any_http_status_and_asks_nothing() -> None:
             said({"error": "wrong\nshape " + "x" * 999}, 400),
             r"HTTP 400 \(wrong shape x{140,155}\); the model should take",
         ),
-        (said({}, 401), r"HTTP 401 \(\{\}\); it should answer without credentials"),
+        (said({}, 401), r"HTTP 401 \(\{\}\); where it needs a key, send that by oracle\.headers, such as \{Auth"),
         (said(b"", 405), r"HTTP 405; check that the URL ends in :predict"),
         (said(b"", 413), r"HTTP 413; lower oracle\.images_per_request"),
         (said(b"", 301, Location="http://example.com/new"), r"HTTP 301: it has moved to http://example\.com/new; give"),

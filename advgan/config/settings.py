@@ -16,7 +16,7 @@ from advgan.config.values import (
     BlackBoxName,
     Channels,
     ClassifierName,
-    HeaderTemplate,
+    HeaderTexts,
     Kernel,
     LearningRate,
     ModuleName,
@@ -219,7 +219,7 @@ class BlackBoxSettings(Settings):
     """Seconds that a served model may take for a request."""
     retries: Annotated[StrictInt, Field(ge=0, le=100)] = 5
     """How often a request to a served model is sent again, after 0.5, 1, 2, ... seconds (30 at most)."""
-    headers: dict[str, HeaderTemplate] = Field(default_factory=dict)
+    headers: HeaderTexts = Field(default_factory=dict)
     """HTTP headers of a request, such as ``Authorization: Bearer $API_KEY``. What follows a $ names an environment
     variable; its value is read when it is sent, and is written to no file."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from string import Template
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictInt
@@ -27,6 +28,7 @@ ARCHITECTURES = ("lenet", "model_a", "model_b", "model_c", "madrylab", "resnet20
 """The architectures that are built here; every other is one of ``keras.applications``."""
 WITH_A_CHOICE_OF_NORMALIZATION = ARCHITECTURES[:5]
 """Those that are built with batch normalization or without; the others are as they are."""
+_SET_BY_THE_REQUEST = ("content-type", "content-length", "host", "transfer-encoding")
 FUNCTION = r"[\w.]+:[A-Za-z_]\w*"
 ARCHITECTURE_KINDS = f"{', '.join(ARCHITECTURES)}, or a network of keras.applications such as MobileNetV2"
 KINDS = "a .keras or .h5 file, the folder of a SavedModel, or module:function"
@@ -57,7 +59,7 @@ def of_another_library(given: str) -> str:
     return kind and (
         f"is {kind}, which gives TensorFlow no gradients: attack it as a black box, oracle.black_box=module:function, "
         "by a function of your own that takes images and returns its probabilities "
-        "(examples/onnx_classifier.py is one)"
+        f"(examples/{'pytorch' if 'PyTorch' in kind else 'onnx'}_classifier.py is one)"
     )
 
 
@@ -159,13 +161,42 @@ def _module(value: str) -> str:
     return value
 
 
-def _header(value: str) -> str:
-    """A text with an environment variable in it: a secret that stands here itself would end up in files."""
-    if not re.search(r"\$[A-Za-z_]\w*|\$\{[A-Za-z_]\w*\}", value) or not value.isprintable():
-        raise ValueError(
-            "should name an environment variable that holds the secret, in single quotes, such as 'Bearer $API_KEY'"
-        )
-    return value
+def header_variables(text: str) -> list[str]:
+    """The environment variables that a header's text names, ``$NAME`` or ``${NAME}``; ``$$`` is a dollar sign.
+
+    Raises:
+        ValueError: another $ is in it.
+    """
+    found = list(Template.pattern.finditer(text))
+    if any(match["invalid"] is not None for match in found):
+        raise ValueError
+    return [name for match in found if (name := match["named"] or match["braced"])]
+
+
+def _headers(value: object) -> object:
+    """Texts by the names of headers, each with an environment variable in it: a secret that stands here itself would
+    end up in files. No message repeats a text."""
+    if value is None:  # all of its lines are commented out
+        return {}
+    if not isinstance(value, Mapping):
+        raise ValueError("should be a section: names of headers and their texts, Authorization: 'Bearer $API_KEY'")
+    for name, text in value.items():
+        if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name)):
+            raise ValueError("the name of a header should be letters, digits and '-', such as Authorization")
+        if name.lower() in _SET_BY_THE_REQUEST:
+            raise ValueError(f"{name} follows from the request; leave it out")
+        if [other.lower() for other in map(str, value)].count(name.lower()) > 1:
+            raise ValueError(f"{name} is there twice; leave one out")
+        try:
+            is_right = isinstance(text, str) and text.isprintable() and header_variables(text)
+        except ValueError:
+            raise ValueError(f"{name} has a $ that no name of an environment variable follows; write $$") from None
+        if not is_right:
+            raise ValueError(
+                f"{name} should name an environment variable that holds the secret, such as 'Bearer $API_KEY'; on the "
+                "command line in single quotes, or the shell puts the secret itself there"
+            )
+    return dict(value)
 
 
 Number = Annotated[float, BeforeValidator(number_from_text), Field(allow_inf_nan=False)]
@@ -177,7 +208,7 @@ Channels = Annotated[tuple[float, ...], BeforeValidator(_channels)]
 NumberOrAuto = Annotated[float | Literal["auto"], BeforeValidator(_number_or_auto)]
 OutputName = Annotated[str, BeforeValidator(_output)]
 ModuleName = Annotated[str, AfterValidator(_module)]
-HeaderTemplate = Annotated[str, AfterValidator(_header)]
+HeaderTexts = Annotated[dict[str, str], BeforeValidator(_headers)]
 PositiveInt = Annotated[StrictInt, Field(ge=1, le=1_000_000_000)]
 Seed = Annotated[StrictInt, Field(ge=0, le=2**32 - 1)]
 NonNegative = Annotated[Number, Field(ge=0)]

@@ -311,5 +311,7 @@ def _problems_of(key: str, given: str) -> Iterator[None]:
     """Name the setting in what is wrong with a classifier of the user's own."""
     try:
         yield
+    except ConfigurationError:  # it names a setting already
+        raise
     except AdvGANError as error:
         raise ConfigurationError(key, given, str(error).removeprefix(f"{given}: ").removeprefix(f"{given} ")) from None
