@@ -187,6 +187,18 @@ def test_what_counts_as_probabilities() -> None:
             read(np.array(wrong), 2)
 
 
+@pytest.mark.parametrize("shape", [(200,), (200, 1)])
+def test_one_unit_answers_for_two_classes(shape: tuple[int, ...]) -> None:
+    logits = 3 * np.random.default_rng(1).normal(size=200)
+    expected = softmax(np.stack([np.zeros(200), logits], axis=1))
+    found, _ = read(expected[:, 1].reshape(shape), 2)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    reader = AnswerReader("box", 2, logits=True)
+    np.testing.assert_allclose(reader.read(logits.reshape(shape).astype(np.float32), 200), expected, atol=1e-6)
+    few = np.array([0.2, 0.7])  # probabilities, were it not for what it answered before
+    np.testing.assert_allclose(reader.read(few, 2)[:, 1], 1 / (1 + np.exp(-few)), atol=1e-6)
+
+
 SCORES = np.random.default_rng(5).normal(size=(200, 10)) * 3
 EXACT = softmax(SCORES)
 LARGEST_THREE = np.argsort(np.argsort(EXACT)) >= 7

@@ -27,6 +27,7 @@ from advgan.classifiers import served
 from advgan.classifiers.black_box import load_black_box
 from advgan.classifiers.served import check_served, served_black_box
 from advgan.classifiers.source import BlackBoxReading
+from advgan.config.settings import TargetSettings
 from advgan.errors import AdvGANError, BlackBoxUnavailable
 
 keras = tf.keras
@@ -351,7 +352,7 @@ def test_the_check_takes_any_http_status_and_asks_nothing() -> None:
         (said({"predictions": [[10**30] * 4] * 7}), r"predictions that are no table of numbers"),
         (
             said({"predictions": [{"a": 1, "b": 2}] * 7}),
-            r"answers with 2 outputs \(a, b\); serve a model whose only output",
+            r"answers with 2 outputs \(a, b\); name the one that are its probabilities",
         ),
         (said({"predictions": [{"a": 1}, {"b": 2}]}), r"answers with 2 outputs \(a, b\)"),
         (said({"predictions": [{"a": 1}, 2]}), r"answers with 1 outputs \(a\)"),
@@ -384,6 +385,14 @@ def test_class_numbers_stay_integers_and_become_one_hot_rows() -> None:
         assert served_black_box(server.url, 30, 0)[1](IMAGES).dtype.kind == "i"
         answers = load_black_box(server.url, SHAPE, CLASSES).logits(IMAGES)
     np.testing.assert_array_equal(answers, np.eye(4)[[3, 0, 1, 2, 3, 0, 1]])
+
+
+def test_one_of_several_outputs_is_chosen() -> None:
+    rows = [{"probabilities": row, "features": [1.0, 2.0]} for row in PROBABILITIES.tolist()]
+    reading = BlackBoxReading(TargetSettings(file="described.keras", output="probabilities"))
+    with Scripted(said({"predictions": rows})) as server:
+        answers = load_black_box(server.url, SHAPE, CLASSES, reading).logits(IMAGES)
+    np.testing.assert_allclose(answers, PROBABILITIES, atol=1e-6)
 
 
 def test_scores_of_any_kind_are_taken_where_labels_alone_are_used() -> None:

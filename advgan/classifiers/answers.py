@@ -72,18 +72,21 @@ class AnswerReader:
         self._name, self._classes, self._logits, self._labels_only = name, classes, logits, labels_only
         self._file, self._writes = file, writes
         self._kind: Kind | None = None
+        self._one_unit_is_probability = True
         self._first = np.empty((0, classes))
         self.remarks: list[str] = []
         """What had to be done to the answers, in words."""
         if file is not None and file.is_file():
             kept = read_json(file, "kind", "remarks")
             self._kind, self.remarks = kept["kind"], list(kept["remarks"])
+            self._one_unit_is_probability = self._kind != "logits"
 
     def read(self, answers: np.ndarray, images: int) -> np.ndarray:
         """Answers as probabilities: float32 of shape (images, classes).
 
         Args:
-            answers: scores (images, classes), or labels alone: integers of shape (images,) or (images, 1).
+            answers: scores (images, classes), where there are two perhaps of class 1 alone, floats of shape (images,)
+                or (images, 1); or labels alone: integers of these shapes.
             images: how many were sent.
 
         Raises:
@@ -94,12 +97,15 @@ class AnswerReader:
             answers = answers[:, 0]
         if answers.shape == (images,) and answers.dtype.kind in "iu":
             return self._one_hot(answers)
-        if answers.shape != (images, classes):
+        one_unit = classes == 2 and answers.dtype.kind == "f" and answers.shape in ((images,), (images, 1))
+        if answers.shape != (images, classes) and not one_unit:
             raise AdvGANError(
                 f"{name} answers {images} images with shape {answers.shape}; it should be probabilities "
                 f"({images}, {classes}), or class numbers, integers ({images},)"
             )
         scores = answers.astype(np.float64)
+        if one_unit:
+            scores = self._of_one_unit(scores.reshape(-1, 1))
         if self._labels_only and np.isfinite(scores).all():
             return self._one_hot(scores.argmax(axis=1))
         kind = self._decided(scores)
@@ -119,6 +125,13 @@ class AnswerReader:
             wrong = labels.min() if labels.min() < 0 else labels.max()
             raise AdvGANError(f"{self._name} answers with class {wrong}; the data have {self._classes}, from 0")
         return np.eye(self._classes, dtype=np.float32)[labels]
+
+    def _of_one_unit(self, scores: np.ndarray) -> np.ndarray:
+        """Scores of two classes where one is answered: the probability of class 1, or its logit."""
+        within = scores.min(initial=0) >= -SUM_TOLERANCE and scores.max(initial=1) <= 1 + SUM_TOLERANCE
+        self._one_unit_is_probability = self._one_unit_is_probability and bool(within)
+        first = 1 - scores if self._one_unit_is_probability else np.zeros_like(scores)
+        return np.concatenate([first, scores], axis=1)
 
     def _decided(self, scores: np.ndarray) -> Kind:
         if self._kind is not None:

@@ -102,7 +102,7 @@ def _ends_with(*endings: str) -> Callable[[str], bool]:
 
 
 def _served_model(given: str, _: Shape, box: BlackBoxReading) -> Source:
-    digest, answer = served_black_box(given, box.timeout, box.retries, box.headers)
+    digest, answer = served_black_box(given, box.timeout, box.retries, box.headers, box.settings.output)
     check = partial(check_served, given, box.timeout, box.headers)
     return Source(answer, digest, may_give_logits=False, check=check)
 

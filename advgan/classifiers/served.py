@@ -51,7 +51,7 @@ class _NotNow(Exception):  # noqa: N818 (never leaves this module)
 
 
 def served_black_box(
-    url: str, timeout: float, retries: int, headers: Mapping[str, str] = {}
+    url: str, timeout: float, retries: int, headers: Mapping[str, str] = {}, output: str | None = None
 ) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
     """The digest of a served classifier's URL, and the function that queries it.
 
@@ -64,13 +64,14 @@ def served_black_box(
         retries: how often a request is sent again.
         headers: texts by name, in which ``$NAME`` is an environment variable; what it holds now is sent with every
             request, and shown in no message.
+        output: which output is meant, where there are several.
 
     Raises:
         AdvGANError: the URL can be none of a served model, or an environment variable is not set. The function raises
             it where an answer is no answer to the images, and ``BlackBoxUnavailable`` where the server could not
             answer in all these tries.
     """
-    server = _Server(url, timeout, headers)
+    server = _Server(url, timeout, headers, output)
 
     def ask(images: np.ndarray) -> np.ndarray:
         body = json.dumps({"instances": _short_decimals(images)}, separators=(",", ":")).encode()
@@ -105,11 +106,11 @@ class _Server:
     """A served model, and the one place that knows the secrets that are sent to it.
 
     Args:
-        url, timeout, headers: as ``served_black_box`` takes them.
+        url, timeout, headers, output: as ``served_black_box`` takes them.
     """
 
-    def __init__(self, url: str, timeout: float, headers: Mapping[str, str]) -> None:
-        self.url, self.timeout = url, timeout
+    def __init__(self, url: str, timeout: float, headers: Mapping[str, str], output: str | None = None) -> None:
+        self.url, self.timeout, self._output = url, timeout, output
         self._opener = _opener(url)
         self._headers = RequestHeaders(headers)
         parts = urlsplit(url)
@@ -184,14 +185,16 @@ class _Server:
         return numbers
 
     def _only_output(self, predictions: list[object]) -> list[object]:
-        """The one output of a model whose outputs have names."""
+        """The output that is meant, of a model whose outputs have names."""
         names = sorted({str(name) for row in predictions if isinstance(row, dict) for name in row})
-        if len(names) != 1 or not all(isinstance(row, dict) and len(row) == 1 for row in predictions):
+        wanted = self._output or (names[0] if len(names) == 1 else None)
+        found = [row[wanted] for row in predictions if isinstance(row, dict) and wanted in row]
+        if len(found) != len(predictions):
             raise AdvGANError(
-                f"{self.url} answers with {len(names)} outputs ({self._shown(', '.join(names))}); "
-                "serve a model whose only output are its probabilities"
+                f"{self.url} answers with {len(names)} outputs ({self._shown(', '.join(names))}); name the one that are "
+                "its probabilities, target.output, or serve a model that has no other"
             )
-        return [row[names[0]] for row in predictions if isinstance(row, dict)]
+        return found
 
     def _fix(self, status: int, shape: tuple[int, ...]) -> str:
         """What to do after a status that stays."""
