@@ -446,7 +446,10 @@ def test_a_counted_black_box_is_a_classifier_without_a_gradient() -> None:
 
 
 def test_a_name_of_no_kind_is_no_black_box(tmp_path: Path) -> None:
-    words = r"is no black box: give a \.keras file, module:function, or the URL of a served model$"
-    for given in (str(tmp_path), "absent.keras"):
+    for given, words in (
+        (str(tmp_path), "is no SavedModel that can be loaded"),
+        ("absent.keras", r"^absent\.keras: no such file or folder; give a \.keras or \.h5 file, the folder"),
+        ("own.onnx", r"^own\.onnx is an ONNX file, .*oracle\.black_box=module:function"),
+    ):
         with pytest.raises(AdvGANError, match=words):
             load_black_box(given, SHAPE, CLASSES)

@@ -157,7 +157,7 @@ def labels_from_1(trained: Any) -> Any:
             "has a Lambda layer (lambda), whose Python code would run here; use a layer of Keras instead, or set",
         ),
         (unknown_layer, "has a layer of class Scale, which Keras does not know; name the module that defines it: "),
-        (labels_from_1, "of the images it answers one class above their label, with [0, 1]: do its classes, or the"),
+        (labels_from_1, "of the images it answers one class above their label, with "),
     ],
 )
 def test_what_cannot_be_meant_is_one_line_in_every_command(
@@ -259,7 +259,7 @@ def test_an_evaluation_stops_at_chance(
     assert evaluate.main(["--run", str(run), option, f"{functions}:shifted"]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith(f"error: {functions}:shifted is no better than chance: ")
-    assert "the pixels are 0 to 255 of 255, so 0 to 1 for the classifier" in line
+    assert "the pixels are 0 to 255 of 255, so 0 to 1 before the classifier's own scaling" in line
 
 
 def test_the_stop_at_chance_may_become_a_warning_in_the_record_and_the_report(

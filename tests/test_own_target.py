@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,11 @@ def test_a_run_attacks_the_users_own_classifier_and_leaves_it_as_it_is(
 @pytest.mark.parametrize(
     ("own", "setting", "expected"),
     [
-        (None, "file=absent.keras", "target.file = 'absent.keras': no such file or folder; give another"),
+        (
+            None,
+            "file=absent.keras",
+            "target.file = 'absent.keras': no such file or folder; give a .keras or .h5 file, the folder",
+        ),
         (
             None,
             "file=own.onnx",
@@ -159,3 +164,110 @@ def test_layers_that_advgan_does_not_know_are_no_obstacle_to_a_description(
     assert "# target: 7,850 parameters: own.keras" in capsys.readouterr().out
     assert describe.main([*own, "--image", "28x28x1"]) == 0
     assert "# target: 7,850 parameters: own.keras; its layers are not shown" in capsys.readouterr().out
+
+
+TINY = {
+    "data": SMALL,
+    "generator": {"widths": [4, 8], "residual_blocks": 1},
+    "training": {"epochs": 1, "batch_size": 32},
+}
+FUNCTION = """
+import tensorflow as tf
+network = tf.keras.models.load_model({path!r}, compile=False)
+def probabilities(images):
+    return tf.nn.softmax({factor} * network(images / 255.0))
+"""
+
+
+@pytest.mark.parametrize("kind", [".h5", "SavedModel", "function"])
+def test_a_run_keeps_what_it_attacks_and_goes_on_with_nothing_else(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_run: Path
+) -> None:
+    """The same network as a file of Keras 2, as a folder and as a function: pixels to 255, a softmax at the end."""
+    monkeypatch.chdir(tmp_path)
+    inside = keras.models.load_model(small_run / "target.keras", compile=False)
+    own = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Rescaling(1 / 255), inside, keras.layers.Softmax()])
+    module = f"mine_{abs(hash(tmp_path))}"
+    given = {".h5": "own.h5", "SavedModel": "own_folder", "function": f"{module}:probabilities"}[kind]
+    inside.save("inside.keras")
+    text = FUNCTION.format(path=str(tmp_path / "inside.keras"), factor=1)
+    Path(f"{module}.py").write_text(text)
+    if kind == ".h5":
+        own.save("own.h5")
+    else:
+        tf.saved_model.save(own, "own_folder")
+    config = parse_config({**TINY, "data": {**SMALL, "validation_images": 300}, "target": {"file": given}})
+    run = new_run_directory(config).absolute()
+    with logged() as lines:
+        summary = train_and_evaluate(config, run).as_json()
+    test = load_dataset(DataSettings(test_images=200)).test
+    images = scaled(test.images)
+    right = np.argmax(inside.predict(images, verbose=0), axis=-1) == test.labels
+    assert summary["test"]["clean_accuracy"]["successes"] == right.sum()
+    assert summary["target_remarks"] == ["its softmax is left out: the logits before it are the scores"]
+    text_of_log = "\n".join(lines)
+    assert "softmax is left out" in text_of_log and "[0, 255]" in text_of_log
+    found = load_run_config(run)
+    assert found.target.bounds == (0, 255) and isinstance(found.loss.scale, float)
+    searched = read_json(run / "pixels.json")
+    assert searched["tried"][searched["taken"]]["name"] == "[0, 255]" and summary["pixels"] == searched
+    attack = AdvGANAttack.load(run)
+    np.testing.assert_array_equal(attack.classify(images), inside.predict(images, verbose=0).argmax(axis=-1))
+    fooled = np.argmax(inside.predict(attack.generate(images), verbose=0), axis=-1) != test.labels
+    assert summary["test"]["success"]["successes"] == pytest.approx((fooled & right).sum(), abs=1)
+    in_bytes = AdvGANAttack.load(run, bounds=(0, 255))  # its target knows what it takes
+    np.testing.assert_array_equal(in_bytes.classify(test.images), attack.classify(images))
+
+    (run / "summary.json").unlink()  # as if it had been killed before its end
+    again = train_and_evaluate(found, run).as_json()
+    assert again["generator_weights_sha256"] == summary["generator_weights_sha256"]
+    (run / "summary.json").unlink()
+    copy = {".h5": "target.h5", "SavedModel": "target"}.get(kind)
+    if copy is None:
+        assert not [path for path in run.iterdir() if path.name.startswith("target") and path.suffix != ".json"]
+        Path(f"{module}.py").write_text(FUNCTION.format(path=str(tmp_path / "inside.keras"), factor=2))
+        sys.modules.pop(module)
+        changed = f"{module}:probabilities has changed since"
+    else:
+        assert (run / copy).exists()
+        other = keras.Sequential([keras.Input((28, 28, 1)), *own.layers[:-1]])  # the same without its softmax
+        other.save("own.h5")
+        tf.saved_model.save(other, "own_folder")
+        changed = f"{given} has changed since"
+    with pytest.raises(AdvGANError, match=rf"{changed} .* was started; put it back, or start a new run"):
+        train_and_evaluate(found, run)
+
+
+def test_the_scale_of_logits_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_run: Path) -> None:
+    """With scale auto, logits times 1,000 give the same run; without it, another."""
+    monkeypatch.chdir(tmp_path)
+    inside = keras.models.load_model(small_run / "target.keras", compile=False)
+    inside.save("plain.keras")
+    keras.Sequential([keras.Input((28, 28, 1)), inside, keras.layers.Rescaling(1000.0)]).save("large.keras")
+    weights, scales = {}, {}
+    for name, scale in (("plain", "auto"), ("large", "auto"), ("plain", 1), ("large", 1)):
+        settings = {"target": {"file": f"{name}.keras", "bounds": [0, 1]}, "loss": {"scale": scale}}
+        config = parse_config({**TINY, **settings, "name": f"{name}-{scale}"})
+        run = new_run_directory(config)
+        summary = train_and_evaluate(config, run)
+        weights[name, scale] = keras.models.load_model(run / "generator.keras", compile=False).get_weights()
+        scales[name, scale] = load_run_config(run).loss.divisor
+        assert summary.test.clean_accuracy.n == 200
+
+    assert scales["plain", 1] == scales["large", 1] == 1 and 0.1 < scales["plain", "auto"] < 10
+    assert scales["large", "auto"] == pytest.approx(1000 * scales["plain", "auto"], rel=1e-6)
+
+    def difference(one: tuple[str, object], other: tuple[str, object]) -> float:
+        return max(np.abs(a - b).max() for a, b in zip(weights[one], weights[other], strict=True))
+
+    assert difference(("plain", "auto"), ("large", "auto")) < 1e-3
+    assert difference(("plain", 1), ("large", 1)) > 1e-2
+
+
+def test_a_run_of_an_earlier_release_against_ones_own_classifier_stays_as_it_was(tmp_path: Path) -> None:
+    """Its configuration names no bounds and no scale: pixels in [0, 1] and undivided logits, as they were then."""
+    (tmp_path / "config.yaml").write_text("target: {file: own.keras}\ndata: {validation_split: by_class}\n")
+    config = load_run_config(tmp_path)
+    assert config.target.bounds == (0, 1) and config.loss.scale == 1
+    (tmp_path / "config.yaml").write_text("target: {architecture: lenet}\ndata: {validation_split: last}\n")
+    assert load_run_config(tmp_path) == parse_config({"name": load_run_config(tmp_path).name})

@@ -15,6 +15,7 @@ from advgan.classifiers.classifier import Classifier, classifier_of, compiled
 from advgan.classifiers.pixels import pixels_of
 from advgan.classifiers.source import BlackBoxReading, Source, answers_of, in_short
 from advgan.config.settings import TargetSettings
+from advgan.config.values import KINDS
 from advgan.data.batches import images_at_once
 from advgan.errors import AdvGANError
 from advgan.files import file_digest, folder_digest
@@ -98,6 +99,11 @@ def _way_in(loaded: Any, given: str, shape: Shape) -> tuple[Callable[[Any], Any]
         [(name, spec)] = specs.items()
         takes = (None, *shape) if spec.shape.rank is None else tuple(spec.shape)
         return inlined(signature, lambda images: signature(**{name: images})), takes, spec.dtype, listing
+    if not (callable(loaded) or hasattr(loaded, "serve")):
+        raise AdvGANError(
+            f"{given} has {len(signatures)} signatures ({', '.join(signatures) or 'none'}), and none is {SERVING}; save "
+            "the model with one, as Keras's model.export does"
+        )
     problems = []
     for way in (_called_in_inference, _called, _served):
         try:
@@ -168,5 +174,5 @@ def _there(given: str, is_there: Callable[[Path], bool]) -> Path:
     path = Path(given)
     if not is_there(path):
         what = "no folder" if path.is_file() else "no file" if path.is_dir() else "no such file or folder"
-        raise AdvGANError(f"{given}: {what}; give another, or put it back there")
+        raise AdvGANError(f"{given}: {what}; give {KINDS}")
     return path

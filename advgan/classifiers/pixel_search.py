@@ -19,6 +19,7 @@ RANGES = {
     "[0, 255]": Pixels((0.0, 255.0)),
     "[-1, 1]": Pixels((-1.0, 1.0)),
 }
+FIRST = "[0, 1]"
 USUAL_OF_GREY = {
     "MNIST's mean and std": Pixels(mean=(0.1307,), std=(0.3081,)),
     "Fashion-MNIST's mean and std": Pixels(mean=(0.2860,), std=(0.3530,)),
@@ -35,7 +36,8 @@ USUAL_OF_COLOUR = {
 def find_pixels(classifier: Classifier, split: Split) -> PixelSearch:
     """Try the usual pixel ranges on a classifier. One is taken whose Wilson interval lies above every other's.
 
-    Where none does, it is [0, 1]: then several do equally well, or all badly.
+    Where none does, several do equally well, or all badly: then it is [0, 1], unless that is clearly worse than the
+    best; then the first of those whose interval reaches the best's.
 
     Args:
         classifier: a white box; its own pixel range is not looked at.
@@ -56,9 +58,9 @@ def find_pixels(classifier: Classifier, split: Split) -> PixelSearch:
     answered = {name: answers(pixels, images) for name, pixels in candidates.items()}
     rates = {name: share(found == labels) for name, found in answered.items()}
     best = max(rates, key=lambda name: rates[name].rate)
-    decided = all(rates[best].low > rate.high for name, rate in rates.items() if name != best)
+    equals = [name for name, rate in rates.items() if rate.high >= rates[best].low]
+    taken = equals.pop(0)
     names = list(candidates)
-    taken = best if decided else names[0]
     remarks = []
     shifts = [
         (share(found == labels + step), where, name)
@@ -84,8 +86,8 @@ def find_pixels(classifier: Classifier, split: Split) -> PixelSearch:
         images=len(labels),
         tried=tuple(_tried(name, candidates[name], rates[name]) for name in names),
         taken=names.index(taken),
-        decided=decided,
-        reason=_reason(rates, best, decided),
+        decided=not equals,
+        reason=_reason(taken, equals),
         remarks=tuple(remarks),
     )
 
@@ -108,14 +110,10 @@ def _tried(name: str, pixels: Pixels, accuracy: Rate) -> TriedPixels:
     )
 
 
-def _reason(rates: dict[str, Rate], best: str, decided: bool) -> str:
-    first = next(iter(rates))
-    if decided:
+def _reason(taken: str, equals: list[str]) -> str:
+    if not equals:
         return "its interval lies above every other's"
-    alike = [name for name, rate in rates.items() if rate.high >= rates[best].low and name != first]
-    if rates[first].high >= rates[best].low:
-        return f"taken for want of a decision: {', '.join(alike)} came close"
-    return (
-        f"taken for want of a decision, though worse: {' and '.join(alike)} do not differ clearly from each other; "
-        "say which with target.bounds, target.mean and target.std"
-    )
+    others = f"{', '.join(equals)} {'does' if len(equals) == 1 else 'do'} as well, as far as so many images tell"
+    if taken == FIRST:
+        return f"taken for want of a decision: {others}"
+    return f"the first of the best: {others}, and {FIRST} is clearly worse; state it with target.bounds, mean and std"

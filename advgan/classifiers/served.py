@@ -191,8 +191,8 @@ class _Server:
         found = [row[wanted] for row in predictions if isinstance(row, dict) and wanted in row]
         if len(found) != len(predictions):
             raise AdvGANError(
-                f"{self.url} answers with {len(names)} outputs ({self._shown(', '.join(names))}); name the one that are "
-                "its probabilities, target.output, or serve a model that has no other"
+                f"{self.url} answers with {len(names)} outputs ({self._shown(', '.join(names))}); name the one that "
+                "are its probabilities, target.output, or serve a model that has no other"
             )
         return found
 

@@ -29,7 +29,7 @@ ARCHITECTURES = ("lenet", "model_a", "model_b", "model_c", "madrylab", "resnet20
 WITH_A_CHOICE_OF_NORMALIZATION = ARCHITECTURES[:5]
 """Those that are built with batch normalization or without; the others are as they are."""
 _SET_BY_THE_REQUEST = ("content-type", "content-length", "host", "transfer-encoding")
-FUNCTION = r"[\w.]+:[A-Za-z_]\w*"
+FUNCTION = r"[\w.]+:\w*"
 ARCHITECTURE_KINDS = f"{', '.join(ARCHITECTURES)}, or a network of keras.applications such as MobileNetV2"
 KINDS = "a .keras or .h5 file, the folder of a SavedModel, or module:function"
 

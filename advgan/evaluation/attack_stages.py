@@ -120,8 +120,9 @@ def _clean(subject: Subject, stages: ResultCache) -> tuple[list[np.ndarray], lis
     test, stop = subject.test, subject.config.target.check_accuracy
     classifiers = [subject.classifier, *subject.others]
     answers = [_clean_answers(subject, stages, each, number) for number, each in enumerate(classifiers)]
+    hints = {search.classifier: search.remarks for search in subject.searches}
     findings = [
-        check_accuracy(each.name, share(given == test.labels), test.labels, test.images, stop)
+        check_accuracy(each.name, share(given == test.labels), test.labels, test.images, stop, hints.get(each.name, ()))
         for each, given in zip(classifiers, answers, strict=True)
     ]
     return answers, findings

@@ -51,8 +51,7 @@ def found_pixels(search: PixelSearch) -> Finding:
     """
     taken = search.tried[search.taken]
     reason = f"{taken.name}, with {taken.accuracy} validation images classified correctly: {search.reason}"
-    best = max(tried.accuracy.low for tried in search.tried)
-    doubtful = taken.accuracy.high < best or search.remarks
+    doubtful = (search.taken > 0 and not search.decided) or search.remarks
     remedy = " ".join([f"{remark}." for remark in search.remarks] or ["State them with target.bounds."])
     return marked_if(bool(doubtful), f"pixels of {search.classifier}", reason, remedy)
 
