@@ -352,7 +352,7 @@ def test_the_check_takes_any_http_status_and_asks_nothing() -> None:
         (said({"predictions": [[10**30] * 4] * 7}), r"predictions that are no table of numbers"),
         (
             said({"predictions": [{"a": 1, "b": 2}] * 7}),
-            r"answers with 2 outputs \(a, b\); name the one that are its probabilities",
+            r"answers with 2 outputs \(a, b\); name the one that holds its probabilities",
         ),
         (said({"predictions": [{"a": 1}, {"b": 2}]}), r"answers with 2 outputs \(a, b\)"),
         (said({"predictions": [{"a": 1}, 2]}), r"answers with 1 outputs \(a\)"),

@@ -192,7 +192,7 @@ class _Server:
         if len(found) != len(predictions):
             raise AdvGANError(
                 f"{self.url} answers with {len(names)} outputs ({self._shown(', '.join(names))}); name the one that "
-                "are its probabilities, target.output, or serve a model that has no other"
+                "holds its probabilities, target.output, or serve a model that has no other"
             )
         return found
 
