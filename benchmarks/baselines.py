@@ -23,13 +23,13 @@ import tensorflow as tf  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from advgan.attacks.foolbox_adapter import foolbox_model  # noqa: E402
+from advgan.classifiers.run_target import run_target  # noqa: E402
 from advgan.config.settings import Config  # noqa: E402
 from advgan.data.batches import slices  # noqa: E402
 from advgan.data.datasets import Split, load_dataset, scaled  # noqa: E402
 from advgan.files import write_json  # noqa: E402
 from advgan.goals import Targeted  # noqa: E402
 from advgan.metrics import Rate  # noqa: E402
-from advgan.networks.keras_file import load_network  # noqa: E402
 from advgan.run_folder import RunFolder, load_run_config  # noqa: E402
 
 BATCH_SIZE = 500
@@ -70,8 +70,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     config = load_run_config(options.run)
-    target = load_network(RunFolder(options.run).target, "is this a run?")
-    test, results = load_dataset(config.data).test, []
+    dataset, results = load_dataset(config.data), []
+    target, test = run_target(config, RunFolder(options.run), dataset.image_shape).model, dataset.test
     attacks = {"FGSM": foolbox.attacks.FGSM(), "PGD-40": foolbox.attacks.LinfPGD()}
     if isinstance(config.attack.objective, Targeted):
         del attacks["FGSM"]  # Foolbox's has no targeted form

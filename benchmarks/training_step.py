@@ -26,6 +26,7 @@ import tensorflow as tf  # noqa: E402
 
 from advgan.attacks.advgan_attack import AdvGANAttack  # noqa: E402
 from advgan.classifiers.architectures import build_classifier  # noqa: E402
+from advgan.classifiers.classifier import Classifier, classifier_of  # noqa: E402
 from advgan.config.loading import find_config, load_config  # noqa: E402
 from advgan.config.settings import Config  # noqa: E402
 from advgan.data.batches import epoch_order, gather_batch  # noqa: E402
@@ -58,9 +59,9 @@ class Clock(Progress):
         return (end - start) / (last - first)
 
 
-def bare_step(config: Config, dataset: Dataset, target: Any) -> Callable[[int], float]:
+def bare_step(config: Config, dataset: Dataset, target: Classifier) -> Callable[[int], float]:
     """A function that runs so many bare steps and returns the seconds of one."""
-    state = build_state(dataset.image_shape, target, config, 1000)
+    state = build_state(dataset.image_shape, target.logits, config, 1000)
     settings = StepSettings(config.attack, config.loss, config.discriminator, config.seed, steps=1)
     size = config.training.batch_size
     images, labels = tf.constant(scaled(dataset.training.images[:size])), tf.constant(dataset.training.labels[:size])
@@ -99,10 +100,10 @@ def input_pipeline(config: Config, dataset: Dataset) -> float:
     return (time.perf_counter() - start) / steps
 
 
-def loop(config: Config, dataset: Dataset, target: Any) -> float:
+def loop(config: Config, dataset: Dataset, target: Classifier) -> float:
     """Seconds per step of the real loop over one epoch."""
     steps = total_steps(len(dataset.training), config)
-    state, clock = build_state(dataset.image_shape, target, config, steps), Clock(steps)
+    state, clock = build_state(dataset.image_shape, target.logits, config, steps), Clock(steps)
     with tempfile.TemporaryDirectory() as folder:
         log = MetricsLog(Path(folder), 0)
         attack = AdvGANAttack(state.networks.generator, target, config.attack)
@@ -134,8 +135,9 @@ def main() -> int:
     config = load_config(find_config(options.config), [*options.overrides, *fixed, f"data.training_images={images}"])
     dataset = load_dataset(config.data)
     environment = prepare_environment(config.training)
-    target = build_classifier(dataset.image_shape, dataset.number_of_classes, config.target)
-    target.trainable = False
+    network = build_classifier(dataset.image_shape, dataset.number_of_classes, config.target)
+    network.trainable = False
+    target = classifier_of(network, dataset.image_shape, "target")
     bare, bare_times, loop_times = bare_step(config, dataset, target), [], []
     for _ in range(options.turns):
         bare_times.append(bare(options.steps))

@@ -98,11 +98,16 @@ def _way_in(loaded: Any, given: str, shape: Shape) -> tuple[Callable[[Any], Any]
             )
         [(name, spec)] = specs.items()
         takes = (None, *shape) if spec.shape.rank is None else tuple(spec.shape)
-        return inlined(signature, lambda images: signature(**{name: images})), takes, spec.dtype, listing
+        return (
+            inlined(signature, lambda images: signature(**{name: tf.cast(images, spec.dtype)})),
+            takes,
+            spec.dtype,
+            listing,
+        )
     if not (callable(loaded) or hasattr(loaded, "serve")):
         raise AdvGANError(
-            f"{given} has {len(signatures)} signatures ({', '.join(signatures) or 'none'}), and none is {SERVING}; save "
-            "the model with one, as Keras's model.export does"
+            f"{given} has {len(signatures)} signatures ({', '.join(signatures) or 'none'}), and none is {SERVING}; "
+            "save the model with one, as Keras's model.export does"
         )
     problems = []
     for way in (_called_in_inference, _called, _served):
