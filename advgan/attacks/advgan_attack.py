@@ -76,7 +76,7 @@ class AdvGANAttack:
         else:
             pixels = Pixels(self.bounds)
             self.classifier = classifier_of(target, self.image_shape, "the target", pixels=pixels)
-        self.target = target.model if isinstance(target, Classifier) else target
+        self._given = target
         self._classes = None if self.classifier is None else self.classifier.number_of_classes
         signature = [tf.TensorSpec([None, *self.image_shape], tf.float32)]
         low, high = self.bounds
@@ -91,6 +91,11 @@ class AdvGANAttack:
 
         self._any_batch = compiled(lambda images: generator(images, training=False))
         self._full_batch = compiled(fused(generator)) if xla else self._any_batch
+
+    @property
+    def target(self) -> Any:
+        """The target for other libraries: as it was given, or a Keras model from images in [0, 1] to logits."""
+        return self._given.model if isinstance(self._given, Classifier) else self._given
 
     @classmethod
     def load(

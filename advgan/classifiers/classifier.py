@@ -100,7 +100,13 @@ class Classifier:
 
     @cached_property
     def model(self) -> Any:
-        """A Keras model from images in [0, 1] to the scores, for other libraries: the user's own where it is that."""
+        """A Keras model from images in [0, 1] to the scores, for other libraries: the user's own where it is that.
+
+        Raises:
+            AdvGANError: it is a black box.
+        """
+        if self.is_black_box:
+            raise AdvGANError(f"{self.name} is a black box: there is no model of it")
         if self.network is not None and self.pixels == UNSCALED and not self.remarks:
             return self.network
         images = keras.Input(self.image_shape, name="images")
