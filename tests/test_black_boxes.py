@@ -15,7 +15,9 @@ from advgan.classifiers.black_box import load_black_box
 from advgan.classifiers.classifier import Classifier
 from advgan.classifiers.query_counter import PURPOSES, QueryCounter
 from advgan.classifiers.run_target import kept_target
+from advgan.classifiers.source import BlackBoxReading
 from advgan.config.loading import parse_config
+from advgan.config.settings import TargetSettings
 from advgan.errors import AdvGANError, BlackBoxUnavailable, Interrupted
 from advgan.run_folder import RunFolder
 
@@ -185,6 +187,23 @@ def test_what_counts_as_probabilities() -> None:
     ):
         with pytest.raises(AdvGANError, match="box answers with no probabilities"):
             read(np.array(wrong), 2)
+
+
+@pytest.mark.parametrize("kind", ["own.keras", "own.h5", "own_folder"])
+def test_files_of_every_kind_are_black_boxes_of_pixels_of_their_own(kind: str, tmp_path: Path) -> None:
+    """Their answers are left as they are: a softmax stays part of them."""
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(CLASSES, "softmax")]
+    own = keras.Sequential([keras.Input(SHAPE), *layers])
+    path = str(tmp_path / kind)
+    if kind == "own_folder":
+        tf.saved_model.save(own, path)
+    else:
+        own.save(path)
+    reading = BlackBoxReading(TargetSettings(file=path, bounds=(0, 255)))
+    black_box = load_black_box(path, SHAPE, CLASSES, reading)
+    np.testing.assert_allclose(black_box.logits(IMAGES), own(255 * IMAGES), atol=1e-6)
+    assert black_box.remarks == [] and black_box.is_black_box
 
 
 @pytest.mark.parametrize("shape", [(200,), (200, 1)])
