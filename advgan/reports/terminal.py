@@ -57,7 +57,7 @@ def pixel_lines(search: PixelSearch) -> list[str]:
     taken = search.taken
     rows = [(tried.name, f"{tried.accuracy}", "taken" * (place == taken)) for place, tried in enumerate(search.tried)]
     return [
-        f"Pixels         of {search.classifier}: clean accuracy on validation images, by what it may take",
+        f"Pixels         of {search.classifier}: clean accuracy on validation images, for each pixel range tried",
         *(f"  {line}" for line in columns(rows)),
         f"  {search.tried[taken].name}: {search.reason}",
         *(f"  {remark}" for remark in search.remarks),
