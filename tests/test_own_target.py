@@ -239,29 +239,20 @@ def test_a_run_keeps_what_it_attacks_and_goes_on_with_nothing_else(
 
 
 def test_the_scale_of_logits_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_run: Path) -> None:
-    """With scale auto, logits times 1,000 give the same run; without it, another."""
+    """Logits times 1,000 give the same run: undivided, Adam's epsilon and kappa would make it another."""
     monkeypatch.chdir(tmp_path)
     inside = keras.models.load_model(small_run / "target.keras", compile=False)
     inside.save("plain.keras")
     keras.Sequential([keras.Input((28, 28, 1)), inside, keras.layers.Rescaling(1000.0)]).save("large.keras")
-    weights, scales = {}, {}
-    for name, scale in (("plain", "auto"), ("large", "auto"), ("plain", 1), ("large", 1)):
-        settings = {"target": {"file": f"{name}.keras", "bounds": [0, 1]}, "loss": {"scale": scale}}
-        config = parse_config({**TINY, **settings, "name": f"{name}-{scale}"})
+    weights, scales = [], []
+    for name in ("plain", "large"):
+        config = parse_config({**TINY, "target": {"file": f"{name}.keras", "bounds": [0, 1]}, "name": name})
         run = new_run_directory(config)
-        summary = train_and_evaluate(config, run)
-        weights[name, scale] = keras.models.load_model(run / "generator.keras", compile=False).get_weights()
-        scales[name, scale] = load_run_config(run).loss.divisor
-        assert summary.test.clean_accuracy.n == 200
-
-    assert scales["plain", 1] == scales["large", 1] == 1 and 0.1 < scales["plain", "auto"] < 10
-    assert scales["large", "auto"] == pytest.approx(1000 * scales["plain", "auto"], rel=1e-6)
-
-    def difference(one: tuple[str, object], other: tuple[str, object]) -> float:
-        return max(np.abs(a - b).max() for a, b in zip(weights[one], weights[other], strict=True))
-
-    assert difference(("plain", "auto"), ("large", "auto")) < 1e-3
-    assert difference(("plain", 1), ("large", 1)) > 1e-2
+        train_and_evaluate(config, run)
+        weights.append(keras.models.load_model(run / "generator.keras", compile=False).get_weights())
+        scales.append(load_run_config(run).loss.divisor)
+    assert 0.1 < scales[0] < 10 and scales[1] == pytest.approx(1000 * scales[0], rel=1e-6)
+    assert max(np.abs(plain - large).max() for plain, large in zip(*weights, strict=True)) < 1e-3
 
 
 def test_a_run_of_an_earlier_release_against_ones_own_classifier_stays_as_it_was(tmp_path: Path) -> None:
