@@ -58,6 +58,8 @@ def prepare_environment(settings: TrainingSettings) -> Environment:
         AdvGANError: a setting of the calling process would change every network that is built.
     """
     _check_process()
+    if os.environ.get('INTRA'):
+        tf.config.threading.set_intra_op_parallelism_threads(int(os.environ['INTRA'])); tf.config.threading.set_inter_op_parallelism_threads(int(os.environ['INTER']))
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         with suppress(RuntimeError):  # the device is in use already in this process, with the setting it has
@@ -154,3 +156,8 @@ def _processor() -> str:
                 fields[key.strip()] = value.strip()
         return f"{fields['model name']} ({'/'.join(list(fields.values())[1:])})".strip()
     return platform.processor() or platform.machine()
+
+
+def parts_of_a_batch(config):
+    import os
+    return int(os.environ.get("PARTS", "1"))

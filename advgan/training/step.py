@@ -42,6 +42,8 @@ class StepSettings:
     seed: int
     steps: int
     """In the whole run; what cools over a run is a function of (step, steps)."""
+    parts: int = 1
+    """How many parts of a batch are worked on side by side, one for each core."""
 
 
 def training_step(
@@ -61,52 +63,101 @@ def training_step(
     """
     generator, discriminator, target = networks
     attack, weights, goal = settings.attack, settings.loss, settings.attack.objective
+    parts = split_batch(images, labels, settings.parts)
+    tapes = [tf.GradientTape() for _ in parts]  # of G; one for each part, so that the parts are independent
+    attacked = []
+    for tape, part in zip(tapes, parts, strict=True):
+        with tape:
+            output = generator(part.images, training=True)
+            attacked.append(perturb(part.images, output, attack.epsilon, attack.output))
 
-    with tf.GradientTape() as generator_tape:
-        perturbation, adversarial = perturb(images, generator(images, training=True), attack.epsilon, attack.output)
+    def noisy(image_parts: list[Tensor], draw: int) -> list[Tensor]:
+        return _noisy(image_parts, images, settings, step, draw)
 
-        with generator_tape.stop_recording():
-            for repeat in range(settings.discriminator.steps):
-                real = _noisy(images, settings, step, 2 * repeat)
-                fake = _noisy(adversarial, settings, step, 2 * repeat + 1)
-                with tf.GradientTape() as discriminator_tape:
-                    on_real, on_fake = discriminator(real, training=True), discriminator(fake, training=True)
-                    loss_discriminator = losses.discriminator_loss(on_real, on_fake)
-                discriminator_norm = _update(
-                    discriminator, optimizers.discriminator, discriminator_tape, loss_discriminator
-                )
+    for repeat in range(settings.discriminator.steps):
+        real = noisy([part.images for part in parts], 2 * repeat)
+        fake = noisy([adversarial for _, adversarial in attacked], 2 * repeat + 1)
+        seen = []
+        gradients = []
+        for part, part_real, part_fake in zip(parts, real, fake, strict=True):
+            with tf.GradientTape() as tape:
+                on_real, on_fake = discriminator(part_real, training=True), discriminator(part_fake, training=True)
+                loss = losses.discriminator_loss(on_real, on_fake)
+            gradients.append(tape.gradient(loss, discriminator.trainable_variables))
+            seen.append({
+                "loss_discriminator": loss,
+                "discriminator_accuracy_real": _share(on_real > 0.5),
+                "discriminator_accuracy_adversarial": _share(on_fake < 0.5),
+                "discriminator_gap": tf.reduce_mean(on_real) - tf.reduce_mean(on_fake),
+            })
+        discriminator_norm = _update(discriminator, optimizers.discriminator, parts, gradients)
 
-        logits = target(adversarial)
-        if weights.divisor != 1:  # no trace of the option in the compiled step where it is not used
-            logits = logits / weights.divisor
-        temperature = _temperature(weights, step, settings.steps)
-        loss_adv = losses.adversarial_loss(logits, labels, goal, weights.kappa, weights.adversarial, temperature)
-        seen_by_discriminator = _noisy(adversarial, settings, step, 2 * settings.discriminator.steps)
-        loss_gan = losses.gan_loss(discriminator(seen_by_discriminator, training=True))
-        loss_hinge = losses.hinge_loss(perturbation, weights.c)
-        loss_generator = loss_adv + weights.alpha * loss_gan + weights.beta * loss_hinge
-    generator_norm = _update(generator, optimizers.generator, generator_tape, loss_generator)
-
-    predictions = tf.argmax(logits, axis=-1, output_type=tf.int32)
+    adversarial_seen = noisy([adversarial for _, adversarial in attacked], 2 * settings.discriminator.steps)
+    found, gradients = [], []
+    for tape, part, (perturbation, adversarial), seen_by_discriminator in zip(
+        tapes, parts, attacked, adversarial_seen, strict=True
+    ):
+        with tape:
+            if settings.discriminator.noise:
+                seen_by_discriminator = adversarial + tf.stop_gradient(seen_by_discriminator - adversarial)
+            logits = target(adversarial) / weights.divisor if weights.divisor != 1 else target(adversarial)
+            temperature = _temperature(weights, step, settings.steps)
+            loss_adv = losses.adversarial_loss(
+                logits, part.labels, goal, weights.kappa, weights.adversarial, temperature
+            )
+            loss_gan = losses.gan_loss(discriminator(seen_by_discriminator, training=True))
+            loss_hinge = losses.hinge_loss(perturbation, weights.c)
+            loss_generator = loss_adv + weights.alpha * loss_gan + weights.beta * loss_hinge
+        gradients.append(tape.gradient(loss_generator, generator.trainable_variables))
+        predictions = tf.argmax(logits, axis=-1, output_type=tf.int32)
+        found.append({
+            "loss_adv": loss_adv,
+            "loss_gan": loss_gan,
+            "loss_hinge": loss_hinge,
+            "loss_generator": loss_generator,
+            "batch_success": _share(goal.reached(part.labels, predictions)),
+        })
+    generator_norm = _update(generator, optimizers.generator, parts, gradients)
     return {
-        "loss_adv": loss_adv,
-        "loss_gan": loss_gan,
-        "loss_hinge": loss_hinge,
-        "loss_generator": loss_generator,
-        "loss_discriminator": loss_discriminator,
+        **_mean(parts, found),
+        **_mean(parts, seen),
         "gradient_norm_generator": generator_norm,
         "gradient_norm_discriminator": discriminator_norm,
-        "discriminator_accuracy_real": _share(on_real > 0.5),
-        "discriminator_accuracy_adversarial": _share(on_fake < 0.5),
-        "discriminator_gap": tf.reduce_mean(on_real) - tf.reduce_mean(on_fake),
-        "batch_success": _share(goal.reached(labels, predictions)),
     }
 
 
-def _update(network: Any, optimizer: Any, tape: tf.GradientTape, loss: Tensor) -> Tensor:
-    gradients = tape.gradient(loss, network.trainable_variables)
-    optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
-    return tf.linalg.global_norm(gradients)
+class Part(NamedTuple):
+    """A part of a batch, and its share of it."""
+
+    images: Tensor
+    labels: Tensor
+    share: float
+
+
+def split_batch(images: Tensor, labels: Tensor, count: int) -> list[Part]:
+    """A batch in so many parts, as equal as can be; one where its size is not known or there are fewer images."""
+    size = images.shape[0]
+    if count == 1 or size is None or size < count:
+        return [Part(images, labels, 1.0)]
+    sizes = [size // count + (place < size % count) for place in range(count)]
+    split = zip(tf.split(images, sizes), tf.split(labels, sizes), sizes, strict=True)
+    return [Part(*some, here / size) for *some, here in split]
+
+
+def _mean(parts: list[Part], values: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {
+        name: tf.add_n([part.share * value[name] for part, value in zip(parts, values, strict=True)])
+        for name in values[0]
+    }
+
+
+def _update(network: Any, optimizer: Any, parts: list[Part], gradients: list[list[Tensor]]) -> Tensor:
+    mean = [
+        tf.add_n([part.share * gradient for part, gradient in zip(parts, of_variable, strict=True)])
+        for of_variable in zip(*gradients, strict=True)
+    ]
+    optimizer.apply_gradients(zip(mean, network.trainable_variables, strict=True))
+    return tf.linalg.global_norm(mean)
 
 
 def _temperature(weights: LossSettings, step: Tensor, steps: int) -> Tensor | float:
@@ -115,12 +166,14 @@ def _temperature(weights: LossSettings, step: Tensor, steps: int) -> Tensor | fl
     return losses.falling_temperature(weights.temperature, weights.cooling, step, steps)
 
 
-def _noisy(images: Tensor, settings: StepSettings, step: Tensor, draw: int) -> Tensor:
+def _noisy(parts: list[Tensor], batch: Tensor, settings: StepSettings, step: Tensor, draw: int) -> list[Tensor]:
     deviation = settings.discriminator.noise
     if deviation == 0:
-        return images
+        return parts
     seed = tf.stack([tf.constant(settings.seed % 2**31, tf.int32), step * 64 + draw])
-    return images + deviation * tf.random.stateless_normal(tf.shape(images), seed)
+    noise = deviation * tf.random.stateless_normal(tf.shape(batch), seed)  # of the whole batch, whatever its parts
+    pieces = tf.split(noise, [part.shape[0] for part in parts]) if len(parts) > 1 else [noise]
+    return [part + piece for part, piece in zip(parts, pieces, strict=True)]
 
 
 def _share(condition: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from advgan.config.settings import Config
 from advgan.data.batches import epoch_batches, gather_batch, steps_per_epoch
 from advgan.data.datasets import Split
 from advgan.errors import BlackBoxFailed, BlackBoxUnavailable, Interrupted
+from advgan.environment import parts_of_a_batch
 from advgan.training.checkpoints import Checkpoints
 from advgan.training.interruption import stop_requests
 from advgan.training.loop import Trainer, means, run_steps
@@ -156,11 +157,14 @@ class GeneratorTrainer(Trainer):
         self._on_epoch(EpochReport(position.epoch, position.step, values, health, improved))
 
 
+def step_settings(config: Config, steps: int) -> StepSettings:
+    """What the step needs to know of a configuration, in a run of so many steps."""
+    return StepSettings(config.attack, config.loss, config.discriminator, config.seed, steps, parts_of_a_batch(config))
+
+
 def _compiled_step(state: TrainingState, split: Split, config: Config) -> Callable[[Any, Any], dict[str, Any]]:
     images, labels = tf.constant(split.images), tf.constant(split.labels)
-    settings = StepSettings(
-        config.attack, config.loss, config.discriminator, config.seed, total_steps(len(split), config)
-    )
+    settings = step_settings(config, total_steps(len(split), config))
 
     @tf.function(jit_compile=config.training.xla)
     def step_on(indices: Any, step: Any) -> dict[str, Any]:
