@@ -20,6 +20,7 @@ from advgan.classifiers.checks import PROBE_IMAGES, check_accuracy, check_answer
 from advgan.classifiers.classifier import Classifier
 from advgan.classifiers.loading import load_classifier
 from advgan.classifiers.pixel_search import with_found_pixels
+from advgan.classifiers.pixels import UNSCALED
 from advgan.classifiers.run_target import has_target, kept_target, run_target
 from advgan.classifiers.source import AS_IT_IS
 from advgan.config.settings import Config, TargetSettings
@@ -182,6 +183,8 @@ def _head(
         "attack": attacker.config.attack.model_dump(mode="json"),
         "generator": generator,
         "classifier": None if classifier is None else classifier.digest,
+        **({} if classifier is None or classifier.pixels == UNSCALED else {"pixels": str(classifier.pixels)}),
+        **({} if request.reading.output is None else {"output": request.reading.output}),
         "images": content,
         "resize": request.resize,
     }
