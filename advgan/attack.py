@@ -60,20 +60,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _attack(options: argparse.Namespace) -> int:
-    from advgan.data.image_files import open_images
-
     reading, options.overrides = described_classifier(options.target, options.overrides)
     config = None
     if options.run is None:
         config = load_config(find_config(options.config or DEFAULT), options.overrides)
     else:
         settings_are_kept(options, ", but for what describes --target, such as target.bounds")
-    images = open_images(options.input)
     import_tensorflow()  # takes seconds, so after the options were checked
+    from advgan.data.image_files import open_images
     from advgan.experiments.attack import AttackRequest, attack_files
     from advgan.reports.terminal import attack_results
     from advgan.run_folder import run_of
 
+    images = open_images(options.input)
     run = options.run if config is None else run_of(config)
     request = AttackRequest(run, images, options.output, options.target, reading, options.resize, options.overwrite)
     with continued_by(SAME_COMMAND, options.output):

@@ -13,8 +13,6 @@ from advgan.config.loading import described_classifier, find_config, load_config
 from advgan.errors import ConfigurationError
 from advgan.startup import import_tensorflow
 
-SEARCH_IMAGES = 500
-"""Validation images, which decide the pixels of a classifier."""
 EXAMPLES = """examples:
   python -m advgan.describe --config mnist.yaml
   python -m advgan.describe --config mnist.yaml --image 32x32x3 --set target.architecture=resnet32
@@ -86,9 +84,7 @@ def _describe_classifier(options: argparse.Namespace) -> int:
     settings, left = described_classifier(options.target, options.overrides)
     if others := [override for override in left if not override.startswith("data.")]:
         raise ConfigurationError("--set", others[0], "describes neither the classifier nor the data; leave it out")
-    data = override_config(
-        {"data": {"dataset": options.data or "mnist", "validation_images": SEARCH_IMAGES}}, left
-    ).data
+    data = override_config({"data": {"dataset": options.data or "mnist"}}, left).data
     import_tensorflow()  # takes seconds, so after the options were checked
     from advgan.data.datasets import load_dataset
     from advgan.experiments.describe_classifier import describe_classifier, description_lines

@@ -6,7 +6,7 @@
     python -m advgan.train --config mnist_blackbox.yaml --set oracle.black_box=onnx_classifier:probabilities
 
 The run finds this module in the folder where it starts, so --resume and advgan.evaluate start there too. Logits will do
-as well as probabilities; docs/black-box.md says how they are told apart.
+as well as probabilities; docs/black-box.md says how they are distinguished.
 """
 
 from __future__ import annotations

@@ -566,7 +566,7 @@ def bad_inputs(folder: Path, image: np.ndarray) -> dict[str, tuple[list[str], st
     (folder / "text.npz").write_text("hello")
     np.savez(folder / "two.npz", a=image, b=image)
     (folder / "bad.py").write_text(
-        "def nan(images):\n    return images[:, :10, 0, 0] / 0 * 0\ndef one(images):\n    return images[:, :1, 0, 0]\n"
+        "def nan(images):\n    return images[:, :10, 0, 0] / 0 * 0\ndef one(images):\n    return images[:, 0]\n"
     )
     np.savez(folder / "labels.npz", x=image[np.newaxis], y=np.array([10]))
     run = ["--run", str(reference_run())]
@@ -588,7 +588,10 @@ def bad_inputs(folder: Path, image: np.ndarray) -> dict[str, tuple[list[str], st
         "centred": (["centred.npy", *run], "from -1 to 1; store (images + 1) / 2"),
         "channels first": (["first.npy", *run], "channels come first: store numpy.moveaxis(x, 1, -1)"),
         "no numbers": (["in", *run, "--target", "bad:nan"], "bad:nan answers with NaN or infinity"),
-        "one score": (["in", *run, "--target", "bad:one"], "it should be (images, classes), with 2 classes or more"),
+        "a map": (
+            ["in", *run, "--target", "bad:one"],
+            "(8 images are answered with shape (8, 28, 1), it should be (8, classes))",
+        ),
         "objects": (["objects.npy", *run], "cannot be read (it holds objects, not numbers)"),
         "no images": (["none.npy", *run], "INPUT = 'none.npy': "),
         "torn": (["torn.npy", *run], "INPUT = 'torn.npy': cannot be read"),
@@ -597,7 +600,7 @@ def bad_inputs(folder: Path, image: np.ndarray) -> dict[str, tuple[list[str], st
         "labels": (["labels.npz", *run], "array y has class 10 at index 0, the classifier has classes 0 to 9"),
         "no run": (["in", "--run", "empty"], "empty is not a run"),
         "set": (["in", *run, "--set", "seed=1"], "--set = 'seed=1': a run keeps its settings"),
-        "target": (["in", *run, "--target", "nowhere.keras"], "nowhere.keras is no classifier"),
+        "target": (["in", *run, "--target", "nowhere.keras"], "nowhere.keras: no such file or folder; give a .keras"),
         "inside": (["in", *run, "--output", "in/out"], "--output = 'in/out': and in lie one inside the other"),
         "around": (["in", *run, "--output", "."], "--output = '.': and in lie one inside the other"),
         "file": (["in", *run, "--output", "notes.txt"], "--output = 'notes.txt': cannot be written"),

@@ -337,9 +337,11 @@ def test_a_generator_that_leaves_epsilon_is_refused_before_anything_is_written(
     assert not (run / "evaluation").exists()
 
 
-def test_a_target_with_a_softmax_is_refused_before_anything_is_written(run: Path) -> None:
+def test_a_target_of_probabilities_is_refused_before_anything_is_written(run: Path) -> None:
+    """Cut after its softmax: what went into that is no longer what it answers."""
     target = keras.models.load_model(run / "target.keras")
-    keras.Sequential([keras.Input((28, 28, 1)), target, keras.layers.Softmax()]).save(run / "target.keras")
+    layers = [target, keras.layers.Softmax(), keras.layers.ReLU(0.9)]
+    keras.Sequential([keras.Input((28, 28, 1)), *layers]).save(run / "target.keras")
     with pytest.raises(AdvGANError, match="returns probabilities"):
         evaluate_run(EvaluationRequest(run))
     assert not (run / "evaluation").exists()

@@ -88,7 +88,7 @@ def test_the_interval_must_lie_above_every_other() -> None:
     assert not search.decided and search.taken == 0 and "for want of a decision" in search.reason
 
 
-def test_of_equals_that_are_clearly_better_than_the_first_the_first_of_them_is_taken() -> None:
+def test_of_equals_that_are_clearly_better_than_the_first_the_highest_is_taken() -> None:
     split = colours()
 
     def negative_helps(images: Any) -> Any:  # knows colours wherever some pixels are below 0

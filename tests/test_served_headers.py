@@ -20,6 +20,7 @@ from advgan import evaluate, train
 from advgan.classifiers.black_box import load_black_box
 from advgan.classifiers.request_headers import RequestHeaders
 from advgan.classifiers.served import check_served, served_black_box
+from advgan.classifiers.source import BlackBoxReading
 from advgan.config.loading import dump_config, parse_config
 from advgan.config.settings import DataSettings
 from advgan.data.datasets import load_dataset, scaled
@@ -30,6 +31,7 @@ SECRET = "sk-Q7 <x>&\"1'/%ü9z"  # spelled otherwise in JSON, HTML, a URL and UT
 SHAPE, CLASSES = (28, 28, 1), 10
 IMAGES = np.random.default_rng(0).random((3, *SHAPE), np.float32)
 HEADERS = {"Authorization": "Bearer $API_KEY", "X-Cost": "$$5 ${TEAM}"}
+WITH_KEY = BlackBoxReading(headers=HEADERS)
 Answer = Callable[[BaseHTTPRequestHandler], tuple[int, bytes]]
 
 
@@ -96,7 +98,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Keyed]:
 
 def test_headers_are_filled_and_sent_with_every_request(server: Keyed) -> None:
     check_served(server.url, 30, HEADERS)
-    answers = load_black_box(server.url, SHAPE, CLASSES, per_request=2, headers=HEADERS).logits(IMAGES)
+    answers = load_black_box(server.url, SHAPE, CLASSES, WITH_KEY, per_request=2).logits(IMAGES)
     assert answers.shape == (3, CLASSES)
     assert [command for command, _ in server.headers] == ["GET", "POST", "POST"]
     for _, headers in server.headers:
@@ -113,11 +115,11 @@ def test_without_the_right_key_the_remedy_is_named(server: Keyed, monkeypatch: p
         load_black_box(server.url, SHAPE, CLASSES).logits(IMAGES)
     monkeypatch.setenv("API_KEY", "another")
     with pytest.raises(AdvGANError, match=r"; check oracle\.headers, and the key in .* API_KEY, TEAM$") as caught:
-        load_black_box(server.url, SHAPE, CLASSES, headers=HEADERS).logits(IMAGES)
+        load_black_box(server.url, SHAPE, CLASSES, WITH_KEY).logits(IMAGES)
     assert "another" not in str(caught.value)
     server.answer = lambda _: (403, b"")
     with pytest.raises(AdvGANError, match=r"HTTP 403; check oracle\.headers"):
-        load_black_box(server.url, SHAPE, CLASSES, headers=HEADERS).logits(IMAGES)
+        load_black_box(server.url, SHAPE, CLASSES, WITH_KEY).logits(IMAGES)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +141,7 @@ def test_a_server_that_repeats_the_key_is_shown_without_it(
     server: Keyed, answer: Callable[[str], tuple[int, bytes]]
 ) -> None:
     server.answer = lambda _: answer(SECRET)
-    black_box = load_black_box(server.url, SHAPE, CLASSES, retries=0, headers=HEADERS)
+    black_box = load_black_box(server.url, SHAPE, CLASSES, WITH_KEY._replace(retries=0))
     with pytest.raises(AdvGANError, match=r"\*\*\*") as caught:
         black_box.logits(IMAGES)
     assert isinstance(caught.value, BlackBoxUnavailable) == ("503" in str(caught.value))

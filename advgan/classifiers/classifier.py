@@ -306,10 +306,15 @@ def compiled(
             remarks.append(ONE_UNIT)
         return class_scores(scores)
 
-    whole = one_batch if fitted.batch is None else in_fixed_batches(one_batch, fitted.batch)
-    function = tf.function(whole, input_signature=[tf.TensorSpec([None, *shape], tf.float32)])
-    try:
+    def traced(call: Callable[[Any], Any], images: int | None) -> Any:
+        function = tf.function(call, input_signature=[tf.TensorSpec([images, *shape], tf.float32)])
         function.get_concrete_function()
+        return function
+
+    try:
+        function = traced(one_batch, fitted.batch)
+        if fitted.batch is not None:  # an error inside its loop would leave TensorFlow's variable scope changed
+            function = traced(in_fixed_batches(one_batch, fitted.batch), None)
     except Exception:
         if problems:
             raise problems[0] from None

@@ -98,12 +98,9 @@ def _way_in(loaded: Any, given: str, shape: Shape) -> tuple[Callable[[Any], Any]
             )
         [(name, spec)] = specs.items()
         takes = (None, *shape) if spec.shape.rank is None else tuple(spec.shape)
-        return (
-            inlined(signature, lambda images: signature(**{name: tf.cast(images, spec.dtype)})),
-            takes,
-            spec.dtype,
-            listing,
-        )
+        call = inlined(signature, lambda images: signature(**{name: tf.cast(images, spec.dtype)}))
+        # By name, as their order is not kept, and a number may choose one.
+        return lambda images: dict(sorted(call(images).items())), takes, spec.dtype, listing
     if not (callable(loaded) or hasattr(loaded, "serve")):
         raise AdvGANError(
             f"{given} has {len(signatures)} signatures ({', '.join(signatures) or 'none'}), and none is {SERVING}; "

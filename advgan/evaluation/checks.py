@@ -84,7 +84,7 @@ def check_agreement(clean: Rate) -> Finding:
     Args:
         clean: how often it does on clean test images.
     """
-    remedy = "Give distillation.first_epochs or the query budget more."
+    remedy = "Raise distillation.first_epochs or the query budget."
     return marked_if(
         clean.rate < LEAST_AGREEMENT,
         "distilled network agrees with the black box",

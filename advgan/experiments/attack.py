@@ -20,6 +20,7 @@ from advgan.classifiers.checks import PROBE_IMAGES, check_accuracy, check_answer
 from advgan.classifiers.classifier import Classifier
 from advgan.classifiers.loading import load_classifier
 from advgan.classifiers.pixel_search import with_found_pixels
+from advgan.classifiers.pixels import UNSCALED
 from advgan.classifiers.run_target import has_target, kept_target, run_target
 from advgan.classifiers.source import AS_IT_IS
 from advgan.config.settings import Config, TargetSettings
@@ -45,6 +46,7 @@ from advgan.records.attack import (
     Row,
 )
 from advgan.records.finding import Finding
+from advgan.records.pixel_search import PixelSearch
 from advgan.reports.image_grid import rows_grid
 from advgan.reports.plots import save_figure
 from advgan.reports.terminal import pixel_lines
@@ -81,6 +83,8 @@ class _Attacker(NamedTuple):
     attack: AdvGANAttack
     classifier: Classifier | None
     other_target: bool
+    search: PixelSearch | None
+    """How the pixels were found that the classifier takes, where they were not stated."""
 
     @property
     def shape(self) -> Shape:
@@ -152,18 +156,17 @@ def _load(request: AttackRequest) -> tuple[_Attacker, Environment]:
     kept = kept_target(config, run)
     run.require(run.generator, *([] if config.is_black_box or kept is None else [kept]))
     attack = AdvGANAttack(load_network(run.generator, RUN_OF_THIS_KERAS), None, config.attack)
-    shape, other_target, classifier = attack.image_shape, False, None
+    shape, other_target, classifier, search = attack.image_shape, False, None, None
     if request.target is not None:
         classifier = load_classifier(request.target, shape, request.reading)
         if request.reading.bounds_are_to_be_found:
             validation = load_dataset(config.data, config.images_of_black_box).validation
             classifier, search = with_found_pixels(classifier, validation)
-            logger.info("\n".join(pixel_lines(search)))
         own = None if config.is_black_box else run_target(config, run, shape).digest
         other_target = classifier.digest != own
     elif has_target(config, run):
         classifier = run_target(config, run, shape)
-    return _Attacker(config, attack, classifier, other_target), environment
+    return _Attacker(config, attack, classifier, other_target, search), environment
 
 
 def _head(
@@ -182,6 +185,8 @@ def _head(
         "attack": attacker.config.attack.model_dump(mode="json"),
         "generator": generator,
         "classifier": None if classifier is None else classifier.digest,
+        **({} if classifier is None or classifier.pixels == UNSCALED else {"pixels": str(classifier.pixels)}),
+        **({} if request.reading.output is None else {"output": request.reading.output}),
         "images": content,
         "resize": request.resize,
     }
@@ -217,6 +222,7 @@ def _introduction(request: AttackRequest, attacker: _Attacker, labels: Labels | 
         f"Classifier     {'none: the run has no file of one' if classifier is None else classifier.name}",
         f"Images         {request.images}, {'resized to' if request.resize else 'of'} {shape_text(attacker.shape)}",
         f"Labels         {origin}",
+        *([] if attacker.search is None else pixel_lines(attacker.search)),
     ]
 
 

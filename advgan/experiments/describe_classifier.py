@@ -82,7 +82,7 @@ def description_lines(found: ClassifierDescription) -> list[str]:
         ("images", f"{height}x{width}x{channels}"),
         ("inputs", found.inputs or "taken from a trial"),
         ("outputs", found.outputs or "taken from a trial"),
-        ("ends with", found.ends),
+        ("ends with", found.ends if found.outputs else "not seen"),
         ("scores", found.scores if found.scores == "logits" else f"{found.scores}: they have no use for a white box"),
         *(("", remark) for remark in found.remarks),
         ("classes", f"{found.classes:,}"),

@@ -28,7 +28,7 @@ class PixelSearch(Record):
     taken: int
     """The place in ``tried``."""
     decided: bool
-    """Whether its interval lies above every other's; else it is the first of those that do equally well."""
+    """Whether its interval lies above every other's; else it is [0, 1], or the highest where that is clearly worse."""
     reason: str
     remarks: tuple[str, ...] = ()
     """What else the accuracies show: labels shifted by one, channels in BGR order. Nothing is changed for it."""
