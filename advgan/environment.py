@@ -21,9 +21,12 @@ from advgan.errors import AdvGANError
 
 keras = tf.keras
 Environment = dict[str, Any]
+THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+"""TensorFlow's variables for the threads of an operator, and for the operators at a time."""
+FEWEST_IN_A_PART = 8
+"""Images."""
 DECISIVE_VARIABLES = (
-    "TF_NUM_INTRAOP_THREADS",
-    "TF_NUM_INTEROP_THREADS",
+    *THREADS,
     "TF_ENABLE_ONEDNN_OPTS",
     "OMP_NUM_THREADS",
     "TF_XLA_FLAGS",
@@ -58,12 +61,12 @@ def prepare_environment(settings: TrainingSettings) -> Environment:
         AdvGANError: a setting of the calling process would change every network that is built.
     """
     _check_process()
-    if os.environ.get('INTRA'):
-        tf.config.threading.set_intra_op_parallelism_threads(int(os.environ['INTRA'])); tf.config.threading.set_inter_op_parallelism_threads(int(os.environ['INTER']))
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         with suppress(RuntimeError):  # the device is in use already in this process, with the setting it has
             tf.config.experimental.set_memory_growth(gpu, True)
+    if not gpus:
+        _use_one_thread_for_each_operator()
     deterministic = settings.deterministic
     if deterministic == "auto":
         deterministic = not gpus and not settings.xla
@@ -85,6 +88,29 @@ def prepare_environment(settings: TrainingSettings) -> Environment:
         "advgan": advgan.__version__,
         **({"tensorflow_addons": importlib.metadata.version("tensorflow-addons")} if uses_addons() else {}),
     }
+
+
+def _use_one_thread_for_each_operator() -> None:
+    """Run each operator on one thread, and as many as there are cores at a time, unless the user chose otherwise."""
+    threading = tf.config.threading
+    chosen = threading.get_intra_op_parallelism_threads() or threading.get_inter_op_parallelism_threads()
+    if not chosen and not any(name in os.environ for name in THREADS):
+        with suppress(RuntimeError):  # TensorFlow has started in this process: it keeps the threads that it has
+            threading.set_intra_op_parallelism_threads(1)
+            threading.set_inter_op_parallelism_threads(_cores())
+
+
+def parts_of(size: int) -> int:
+    """How many parts of a batch of this size are worked on side by side: one for each core, none below 8 images.
+
+    One where an operator may use several cores itself, or there is a GPU.
+    """
+    threading = tf.config.threading
+    each = threading.get_intra_op_parallelism_threads() or int(os.environ.get(THREADS[0]) or 0) or _cores()
+    side_by_side = threading.get_inter_op_parallelism_threads() or int(os.environ.get(THREADS[1]) or 0) or _cores()
+    if tf.config.list_physical_devices("GPU"):
+        return 1
+    return max(1, min(_cores() // each, side_by_side, size // FEWEST_IN_A_PART))
 
 
 def changes_between(before: Environment, now: Environment) -> list[str]:
@@ -156,8 +182,3 @@ def _processor() -> str:
                 fields[key.strip()] = value.strip()
         return f"{fields['model name']} ({'/'.join(list(fields.values())[1:])})".strip()
     return platform.processor() or platform.machine()
-
-
-def parts_of_a_batch(config):
-    import os
-    return int(os.environ.get("PARTS", "1"))

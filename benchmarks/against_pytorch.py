@@ -359,7 +359,9 @@ def main() -> int:
                 print(f"error: {name} of PyTorch, {each.form}, differs by {difference:.1e}", file=sys.stderr)
                 return 1
         calls[f"PyTorch, {each.form}"] = lambda each=each, x=x, y=y: each.step(x, y)  # type: ignore[misc]
-    print(f"{environment['device']}, {environment['cores']} cores, TensorFlow {tf.__version__}, PyTorch {torch.__version__}")
+    print(
+        f"{environment['device']}, {environment['cores']} cores, TensorFlow {tf.__version__}, PyTorch {torch.__version__}"
+    )
     print(f"losses of the first step agree to {AGREE:g}")
     attack = AdvGANAttack(state.networks.generator, None, config.attack)
     generating: dict[str, Callable[[], Any]] = {"TensorFlow": lambda: attack.generate(images)}

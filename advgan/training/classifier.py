@@ -24,9 +24,10 @@ from advgan.classifiers.architectures import build_classifier
 from advgan.config.settings import Config
 from advgan.data.batches import epoch_batches, gather_batch, steps_per_epoch
 from advgan.data.datasets import Dataset, Split
-from advgan.environment import Environment, code_digest
+from advgan.environment import Environment, code_digest, parts_of
 from advgan.files import read_json, whole_directory, write_json, write_whole
 from advgan.networks.keras_file import load_network
+from advgan.training.batch_parts import mean_over, split_batch, update
 from advgan.training.loop import Trainer, run_steps
 from advgan.training.optimizers import adam
 from advgan.training.progress import Progress
@@ -136,16 +137,21 @@ class ClassifierTrainer(Trainer):
     def __init__(self, model: Any, optimizer: Any, images: Split, progress: Progress) -> None:
         self._progress = progress
         pixels, labels = tf.constant(images.images), tf.constant(images.labels)
+        whole = any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)  # of batches
 
         @tf.function
         def compiled_step(indices: Any) -> Any:
-            batch, classes = gather_batch(pixels, labels, indices)
-            with tf.GradientTape() as tape:
-                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, model(batch, training=True))
-                loss = tf.reduce_mean(losses) + tf.add_n([*model.losses, tf.constant(0.0)])
-            gradients = tape.gradient(loss, model.trainable_variables)
-            optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-            return loss
+            parts = split_batch(*gather_batch(pixels, labels, indices), 1 if whole else parts_of(len(indices)))
+            found, gradients = [], []
+            for part in parts:
+                with tf.GradientTape() as tape:
+                    logits = model(part.images, training=True)
+                    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(part.labels, logits)
+                    loss = tf.reduce_mean(losses) + tf.add_n([*model.losses, tf.constant(0.0)])
+                gradients.append(tape.gradient(loss, model.trainable_variables))
+                found.append(loss)
+            update(model, optimizer, parts, gradients)
+            return mean_over(parts, found)
 
         self._compiled_step = compiled_step
 

@@ -25,7 +25,9 @@ from advgan.config.settings import Config
 from advgan.config.values import WITH_A_CHOICE_OF_NORMALIZATION
 from advgan.data.batches import gather_batch
 from advgan.data.datasets import Dataset
+from advgan.environment import parts_of
 from advgan.errors import ConfigurationError
+from advgan.training.batch_parts import mean_over, split_batch, update
 from advgan.training.loop import Trainer, means, run_steps
 from advgan.training.metrics_log import MetricsLog
 from advgan.training.progress import Progress
@@ -195,12 +197,17 @@ def distillation_step(network: Any, optimizer: Any, batches: list[tuple[Any, Any
     Returns:
         The loss, a scalar.
     """
-    with tf.GradientTape() as tape:
-        terms = [losses.distillation_loss(network(images, training=False), answers) for images, answers in batches]
-        loss = tf.add_n(terms)
-    gradients = tape.gradient(loss, network.trainable_variables)
-    optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
-    return loss
+    split = [split_batch(images, answers, parts_of(len(images))) for images, answers in batches]
+    found, gradients = [], []
+    for terms in zip(*split, strict=True):  # a part of each batch
+        with tf.GradientTape() as tape:
+            loss = tf.add_n(
+                [losses.distillation_loss(network(part.images, training=False), part.labels) for part in terms]
+            )
+        gradients.append(tape.gradient(loss, network.trainable_variables))
+        found.append(loss)
+    update(network, optimizer, split[0], gradients)
+    return mean_over(split[0], found)
 
 
 def _compiled_step(state: TrainingState) -> Callable[[list[tuple[Any, Any, Any]]], Any]:

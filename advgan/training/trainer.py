@@ -12,8 +12,8 @@ import tensorflow as tf
 from advgan.config.settings import Config
 from advgan.data.batches import epoch_batches, gather_batch, steps_per_epoch
 from advgan.data.datasets import Split
+from advgan.environment import parts_of
 from advgan.errors import BlackBoxFailed, BlackBoxUnavailable, Interrupted
-from advgan.environment import parts_of_a_batch
 from advgan.training.checkpoints import Checkpoints
 from advgan.training.interruption import stop_requests
 from advgan.training.loop import Trainer, means, run_steps
@@ -159,7 +159,9 @@ class GeneratorTrainer(Trainer):
 
 def step_settings(config: Config, steps: int) -> StepSettings:
     """What the step needs to know of a configuration, in a run of so many steps."""
-    return StepSettings(config.attack, config.loss, config.discriminator, config.seed, steps, parts_of_a_batch(config))
+    normalizes_batches = "batch" in (config.generator.normalization, config.discriminator.normalization)
+    parts = 1 if normalizes_batches else parts_of(config.training.batch_size)  # it needs the statistics of the whole
+    return StepSettings(config.attack, config.loss, config.discriminator, config.seed, steps, parts)
 
 
 def _compiled_step(state: TrainingState, split: Split, config: Config) -> Callable[[Any, Any], dict[str, Any]]:
