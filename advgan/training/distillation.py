@@ -201,9 +201,8 @@ def distillation_step(network: Any, optimizer: Any, batches: list[tuple[Any, Any
     found, gradients = [], []
     for terms in zip(*split, strict=True):  # a part of each batch
         with tf.GradientTape() as tape:
-            loss = tf.add_n(
-                [losses.distillation_loss(network(part.images, training=False), part.labels) for part in terms]
-            )
+            answers = [(network(part.images, training=False), part.labels) for part in terms]
+            loss = tf.add_n([losses.distillation_loss(*pair) for pair in answers])
         gradients.append(tape.gradient(loss, network.trainable_variables))
         found.append(loss)
     update(network, optimizer, split[0], gradients)
