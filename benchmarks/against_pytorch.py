@@ -3,7 +3,7 @@
     pip install -e '.[bench]'                              # adds PyTorch
     python benchmarks/against_pytorch.py                                  # MNIST, batch 128
     python benchmarks/against_pytorch.py --batch 64 --turns 5
-    python benchmarks/against_pytorch.py --images cifar10                 # 32x32x3 noise, a ResNet-32 as the target, batch 64
+    python benchmarks/against_pytorch.py --images cifar10                 # 32x32x3, a ResNet-32 as the target, batch 64
 
 Both sides have the same generator, discriminator, target, losses, Adam, batch, number type (float32) and number of
 threads. PyTorch starts from the weights of the TensorFlow networks, and the losses of the first step are compared
@@ -44,6 +44,7 @@ from advgan.training.state import TrainingState, build_state  # noqa: E402
 from advgan.training.step import training_step  # noqa: E402
 from advgan.training.trainer import step_settings  # noqa: E402
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 AGREE = 1e-4
 """How far the losses of the first step may differ, relatively."""
 GENERATED = 1000
@@ -179,7 +180,7 @@ class Residual(nn.Module):
                 self.parts[layer.name] = norm
             elif kind == "Dense":
                 self.parts[layer.name] = _dense(layer)
-        mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+        mean, std = (np.array(values, np.float32) for values in (IMAGENET_MEAN, IMAGENET_STD))
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])
         self.register_buffer("std", torch.tensor(std)[:, None, None])
         self.blocks = sorted({name.rsplit("_", 1)[0] for name in self.parts if name.startswith("stage")})
@@ -227,15 +228,16 @@ class Torch:
         self.target = (Residual if config.target.architecture.startswith("resnet") else Chain)(target).eval()
         self.target.requires_grad_(False)
         self.layout = torch.channels_last if form != "eager" else torch.contiguous_format
-        networks = [self.generator, self.discriminator, self.target]
+        networks: list[Any] = [self.generator, self.discriminator, self.target]
         networks = [network.to(memory_format=self.layout) for network in networks]
         if form == "compiled":
             networks = [torch.compile(network) for network in networks]
         self.generate, self.judge, self.classify = networks
+        trained: tuple[Any, ...] = (self.generator, self.discriminator)
         settings = (config.generator, config.discriminator)
         self.optimizers = [
             torch.optim.Adam(network.parameters(), lr=each.learning_rate, betas=(each.beta_1, 0.999), eps=1e-7)
-            for network, each in zip((self.generator, self.discriminator), settings, strict=True)
+            for network, each in zip(trained, settings, strict=True)
         ]
 
     def taken(self, images: np.ndarray) -> torch.Tensor:
@@ -359,9 +361,8 @@ def main() -> int:
                 print(f"error: {name} of PyTorch, {each.form}, differs by {difference:.1e}", file=sys.stderr)
                 return 1
         calls[f"PyTorch, {each.form}"] = lambda each=each, x=x, y=y: each.step(x, y)  # type: ignore[misc]
-    print(
-        f"{environment['device']}, {environment['cores']} cores, TensorFlow {tf.__version__}, PyTorch {torch.__version__}"
-    )
+    versions = f"TensorFlow {tf.__version__}, PyTorch {torch.__version__}"
+    print(f"{environment['device']}, {environment['cores']} cores, {versions}")
     print(f"losses of the first step agree to {AGREE:g}")
     attack = AdvGANAttack(state.networks.generator, None, config.attack)
     generating: dict[str, Callable[[], Any]] = {"TensorFlow": lambda: attack.generate(images)}
