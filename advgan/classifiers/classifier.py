@@ -23,6 +23,7 @@ from advgan.classifiers.adaptation import (
     rounded,
     with_float_input,
 )
+from advgan.classifiers.input_gradients import fast_gradients
 from advgan.classifiers.pixels import UNSCALED, Pixels
 from advgan.data.batches import in_batches
 from advgan.environment import FEWEST_IN_A_PART, parts_of
@@ -320,7 +321,8 @@ def compiled(
     def one_batch(images: Any) -> Any:
         nonlocal ends, outputs
         images = rounded(fitted.prepare(images)) if dtype.is_integer else fitted.prepare(images)
-        made = answer(images)
+        with fast_gradients():
+            made = answer(images)
         outputs = listed_outputs(made)
         scores = tf.convert_to_tensor(chosen(made))
         if as_it_answers:
