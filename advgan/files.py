@@ -144,6 +144,11 @@ def folder_digest(folder: Path) -> str:
     return content.hexdigest()
 
 
+def path_digest(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's files."""
+    return folder_digest(path) if path.is_dir() else file_digest(path)
+
+
 def digest_of(content: object) -> str:
     """SHA-256, in hex, of anything that JSON can hold."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()

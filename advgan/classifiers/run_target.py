@@ -9,7 +9,7 @@ from advgan.classifiers.classifier import Classifier
 from advgan.classifiers.loading import copied_as, load_classifier
 from advgan.config.settings import Config
 from advgan.errors import AdvGANError
-from advgan.files import file_digest, folder_digest, read_json
+from advgan.files import read_json
 from advgan.run_folder import RUN_OF_THIS_KERAS, RunFolder
 
 
@@ -25,7 +25,7 @@ def kept_target(config: Config, run: RunFolder) -> Path | None:
 def has_target(config: Config, run: RunFolder) -> bool:
     """Whether a run's classifier can be had whole: it was trained here or is in files, or is no black box."""
     kept = kept_target(config, run)
-    return not config.is_black_box if kept is None else kept.exists() or not config.is_black_box
+    return not config.is_black_box or (kept is not None and kept.exists())
 
 
 def run_target(config: Config, run: RunFolder, shape: Shape, remedy: str = RUN_OF_THIS_KERAS) -> Classifier:
@@ -55,8 +55,3 @@ def check_unchanged(run: RunFolder, given: str, digest: str) -> None:
     """
     if read_json(run.target_record, "digest")["digest"] != digest:
         raise AdvGANError(f"{given} has changed since {run.path} was started; put it back, or start a new run")
-
-
-def path_digest(path: Path) -> str:
-    """SHA-256 of a file, or of a folder's files."""
-    return folder_digest(path) if path.is_dir() else file_digest(path)

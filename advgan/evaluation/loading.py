@@ -12,7 +12,7 @@ from advgan.classifiers.classifier import Classifier
 from advgan.classifiers.loading import load_classifier
 from advgan.classifiers.pixel_search import with_found_pixels
 from advgan.classifiers.query_counter import QueryCounter, queries_in
-from advgan.classifiers.run_target import kept_target, path_digest, run_target
+from advgan.classifiers.run_target import kept_target, run_target
 from advgan.classifiers.source import AS_IT_IS
 from advgan.config.settings import Config
 from advgan.data.datasets import Dataset, Split, load_dataset, scaled
@@ -20,7 +20,7 @@ from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation import checks
 from advgan.evaluation.black_box_subject import BlackBoxSubject
 from advgan.evaluation.subject import SQUARE_QUERIES, STAGES, EvaluationRequest, Subject, extremes
-from advgan.files import check_writable
+from advgan.files import check_writable, path_digest
 from advgan.networks.keras_file import load_network
 from advgan.records.finding import Finding
 from advgan.records.pixel_search import PixelSearch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from advgan.classifiers.answers import kind_of
 from advgan.classifiers.classifier import Classifier, fixed_images
 from advgan.classifiers.loading import load_classifier
 from advgan.classifiers.margin_scale import margin_scale
-from advgan.classifiers.pixel_search import SEARCH_IMAGES, find_pixels, pixels_taken
+from advgan.classifiers.pixel_search import SEARCH_IMAGES, with_found_pixels
 from advgan.classifiers.pixels import as_text
 from advgan.config.settings import TargetSettings
 from advgan.config.values import is_function
@@ -48,8 +47,7 @@ def describe_classifier(
     search, clean, scale = None, None, None
     if dataset is not None:
         if settings.bounds_are_to_be_found:
-            search = find_pixels(classifier, dataset.validation)
-            classifier = replace(classifier, pixels=pixels_taken(search))
+            classifier, search = with_found_pixels(classifier, dataset.validation)
         clean = accuracy(classifier, dataset.test)
         scale = margin_scale(classifier, dataset.validation.first(SEARCH_IMAGES))
     known = dataset is not None or not settings.bounds_are_to_be_found

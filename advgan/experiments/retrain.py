@@ -6,13 +6,13 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from advgan.classifiers.run_target import kept_target, path_digest
+from advgan.classifiers.run_target import kept_target
 from advgan.config.loading import dump_config
 from advgan.config.settings import Config
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.experiments.plan import check
 from advgan.experiments.train import train
-from advgan.files import check_writable, copy_whole, write_text
+from advgan.files import check_writable, copy_whole, path_digest, write_text
 from advgan.records.summary import Summary
 from advgan.reports.terminal import warnings
 from advgan.run_folder import RunFolder, load_run_config

@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from advgan.classifiers.architectures import build_classifier
@@ -18,7 +17,7 @@ from advgan.classifiers.checks import PROBE_IMAGES, check_accuracy, check_answer
 from advgan.classifiers.classifier import Classifier
 from advgan.classifiers.loading import black_box_source, load_classifier
 from advgan.classifiers.margin_scale import margin_scale
-from advgan.classifiers.pixel_search import find_pixels, pixels_taken
+from advgan.classifiers.pixel_search import with_found_pixels
 from advgan.config.settings import Config
 from advgan.data.datasets import Dataset, divided, images_in_common, scaled
 from advgan.environment import Environment
@@ -177,8 +176,7 @@ class SemiWhiteBox(ThreatModel):
         classifier: Classifier = target
         with _problems_of("target.file", given):
             if config.target.bounds_are_to_be_found:
-                search = find_pixels(classifier, few)
-                classifier = replace(classifier, pixels=pixels_taken(search))
+                classifier, search = with_found_pixels(classifier, few)
             check_answers(classifier, scaled(few.images[:PROBE_IMAGES]), classes=2)
             if classifier.number_of_classes < dataset.number_of_classes:
                 raise AdvGANError(

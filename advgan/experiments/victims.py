@@ -15,13 +15,13 @@ from advgan.classifiers.checks import check_accuracy
 from advgan.classifiers.classifier import Classifier, classifier_of, fixed_answers
 from advgan.classifiers.loading import copied_as, load_classifier
 from advgan.classifiers.query_counter import QueryCounter
-from advgan.classifiers.run_target import check_unchanged, kept_target, path_digest, run_target
+from advgan.classifiers.run_target import check_unchanged, kept_target, run_target
 from advgan.config.settings import Config
 from advgan.data.datasets import Dataset, Split, scaled
 from advgan.environment import Environment
 from advgan.errors import AdvGANError
 from advgan.evaluation.scores import accuracy
-from advgan.files import copy_whole, read_json, write_json, write_whole
+from advgan.files import copy_whole, path_digest, read_json, write_json, write_whole
 from advgan.metrics import Rate, share, success_rate
 from advgan.networks.keras_file import weights_digest
 from advgan.records.finding import Finding
