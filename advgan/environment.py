@@ -100,6 +100,11 @@ def _use_one_thread_for_each_operator() -> None:
             threading.set_inter_op_parallelism_threads(_cores())
 
 
+def has_gpu() -> bool:
+    """Whether TensorFlow sees a GPU, and so computes there."""
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
 def parts_of(size: int) -> int:
     """How many parts of a batch of this size are worked on side by side: one for each core, none below 8 images.
 
@@ -108,7 +113,7 @@ def parts_of(size: int) -> int:
     threading = tf.config.threading
     each = threading.get_intra_op_parallelism_threads() or int(os.environ.get(THREADS[0]) or 0) or _cores()
     side_by_side = threading.get_inter_op_parallelism_threads() or int(os.environ.get(THREADS[1]) or 0) or _cores()
-    if tf.config.list_physical_devices("GPU"):
+    if has_gpu():
         return 1
     return max(1, min(_cores() // each, side_by_side, size // FEWEST_IN_A_PART))
 

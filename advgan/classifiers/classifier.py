@@ -23,7 +23,7 @@ from advgan.classifiers.adaptation import (
     rounded,
     with_float_input,
 )
-from advgan.classifiers.input_gradients import fast_gradients
+from advgan.networks.input_gradients import fast_gradients
 from advgan.classifiers.pixels import UNSCALED, Pixels
 from advgan.data.batches import in_batches
 from advgan.environment import FEWEST_IN_A_PART, parts_of

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from advgan import losses
 from advgan.config.settings import AttackSettings, DiscriminatorSettings, LossSettings
+from advgan.networks.forward import forward
 from advgan.perturbation import perturb
 from advgan.training.batch_parts import Part, mean_over, split_batch, update
 
@@ -64,12 +65,13 @@ def training_step(
     """
     generator, discriminator, target = networks
     attack, weights, goal = settings.attack, settings.loss, settings.attack.objective
+    generate, judge = forward(generator), forward(discriminator)
     parts = split_batch(images, labels, settings.parts)
     tapes = [tf.GradientTape() for _ in parts]  # of G: one for each part, which depends on no other
     perturbations, adversarials = [], []
     for part, tape in zip(parts, tapes, strict=True):
         with tape:
-            output = generator(part.images, training=True)
+            output = generate(part.images, training=True)
             perturbation, adversarial = perturb(part.images, output, attack.epsilon, attack.output)
         perturbations.append(perturbation)
         adversarials.append(adversarial)
@@ -80,7 +82,7 @@ def training_step(
         for place, part in enumerate(parts):
             real, fake = noise_real[place](part.images), noise_fake[place](adversarials[place])
             with tf.GradientTape() as discriminator_tape:
-                on_real, on_fake = discriminator(real, training=True), discriminator(fake, training=True)
+                on_real, on_fake = judge(real, training=True), judge(fake, training=True)
                 loss_discriminator = losses.discriminator_loss(on_real, on_fake)
             gradients.append(discriminator_tape.gradient(loss_discriminator, discriminator.trainable_variables))
             found_d.append(
@@ -105,7 +107,7 @@ def training_step(
             loss_adv = losses.adversarial_loss(
                 logits, part.labels, goal, weights.kappa, weights.adversarial, temperature
             )
-            loss_gan = losses.gan_loss(discriminator(noise[place](adversarial), training=True))
+            loss_gan = losses.gan_loss(judge(noise[place](adversarial), training=True))
             loss_hinge = losses.hinge_loss(perturbations[place], weights.c)
             loss_generator = loss_adv + weights.alpha * loss_gan + weights.beta * loss_hinge
         gradients.append(tape.gradient(loss_generator, generator.trainable_variables))
