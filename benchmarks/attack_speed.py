@@ -3,7 +3,7 @@
     python benchmarks/attack_speed.py checkpoints/mnist/0
 
 One process, the run's own target, its first 1,000 test images in one batch, NumPy arrays in and out, in turns after a
-warm-up, AdvGAN also with xla=True. FGSM and PGD-40 (steps of epsilon / 30) are Foolbox's, ART's and CleverHans's;
+warm-up. FGSM and PGD-40 (steps of epsilon / 30) are Foolbox's, ART's and CleverHans's;
 ratios are of medians, against the fastest of the three. Memory is what the process takes beyond the arrays that go in
 and come out, at its peak; it is read from /proc, so on Linux only. Needs ART and
 CleverHans (they are in the ``dev`` extra).
@@ -120,7 +120,7 @@ def main() -> int:
     parser.add_argument("--pgd-turns", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    attack, compiled = AdvGANAttack.load(options.run), AdvGANAttack.load(options.run, xla=True)
+    attack = AdvGANAttack.load(options.run)
     test = load_dataset(load_run_config(options.run).data).test.first(COUNT)
     images, labels = scaled(test.images), test.labels.astype(np.int64)
 
@@ -131,7 +131,6 @@ def main() -> int:
     libraries = {"Foolbox": attacks_of_foolbox, "ART": attacks_of_art, "CleverHans": attacks_of_cleverhans}
     pairs = {name: make(attack.target, attack.epsilon) for name, make in libraries.items()}
     quick: dict[str, Callable[[], Any]] = {
-        "AdvGAN, XLA": lambda: compiled.generate(images),
         "AdvGAN": lambda: attack.generate(images),
     }
     slow: dict[str, Callable[[], Any]] = {}

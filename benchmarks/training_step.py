@@ -36,8 +36,8 @@ from advgan.training.checkpoints import Checkpoints  # noqa: E402
 from advgan.training.metrics_log import MetricsLog  # noqa: E402
 from advgan.training.progress import Progress  # noqa: E402
 from advgan.training.state import build_state  # noqa: E402
-from advgan.training.step import StepSettings, training_step  # noqa: E402
-from advgan.training.trainer import GeneratorTrainer, total_steps  # noqa: E402
+from advgan.training.step import training_step  # noqa: E402
+from advgan.training.trainer import GeneratorTrainer, step_settings, total_steps  # noqa: E402
 from advgan.training.validation import TargetValidation  # noqa: E402
 
 
@@ -62,7 +62,7 @@ class Clock(Progress):
 def bare_step(config: Config, dataset: Dataset, target: Classifier) -> Callable[[int], float]:
     """A function that runs so many bare steps and returns the seconds of one."""
     state = build_state(dataset.image_shape, target.logits, config, 1000)
-    settings = StepSettings(config.attack, config.loss, config.discriminator, config.seed, steps=1)
+    settings = step_settings(config, 1000)
     size = config.training.batch_size
     images, labels = tf.constant(scaled(dataset.training.images[:size])), tf.constant(dataset.training.labels[:size])
 

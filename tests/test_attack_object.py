@@ -17,7 +17,6 @@ import tensorflow as tf
 
 import advgan
 from advgan import AdvGANAttack
-from advgan.attacks.advgan_attack import AT_ONCE
 from advgan.config.loading import dump_config, parse_config
 from advgan.config.settings import AttackSettings, DataSettings, GeneratorSettings
 from advgan.data.batches import MOST_AT_ONCE as BATCH_SIZE
@@ -240,15 +239,6 @@ def test_both_networks_are_in_inference_mode(images: np.ndarray) -> None:
     assert np.count_nonzero(attack.classify(images) != (flat @ kernel + bias).argmax(axis=1)) <= 1
 
 
-@pytest.mark.addons
-def test_compiled_by_xla_it_makes_the_same_images() -> None:
-    generator = build_generator((12, 11, 2), GeneratorSettings(widths=(4, 4, 8), residual_blocks=1))
-    images = np.random.default_rng(0).random((503, 12, 11, 2), np.float32)  # a full batch, and one that is not
-    plain, compiled = (AdvGANAttack(generator, None, AttackSettings(), xla=xla) for xla in (False, True))
-    np.testing.assert_allclose(compiled.generate(images), plain.generate(images), atol=2e-5)
-    assert np.abs(compiled.generate(images).astype(np.float64) - images).max() <= 0.3 + 1e-6
-
-
 def test_memory_beyond_input_and_output_does_not_grow_with_the_images() -> None:
     """NumPy's side of it; ``benchmarks/attack_speed.py`` measures the process."""
     attack = AdvGANAttack(one_pixel_generator(1.0, 0.0), None, AttackSettings())
@@ -264,7 +254,7 @@ def test_memory_beyond_input_and_output_does_not_grow_with_the_images() -> None:
 
     beyond(1000)
     batch = BATCH_SIZE * 28 * 28 * 4
-    assert beyond(20_000) < AT_ONCE * 3 * batch  # 9 MB; all images are 63 MB as float32
+    assert beyond(20_000) < 6 * batch  # 5 MB; all images are 63 MB as float32
 
 
 def with_nan(images: np.ndarray) -> np.ndarray:

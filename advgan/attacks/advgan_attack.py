@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from advgan.attacks.fused import fused
 from advgan.attacks.inputs import checked_bounds, checked_images, class_indices
 from advgan.classifiers.adaptation import Shape
 from advgan.classifiers.classifier import Classifier, classifier_of
@@ -20,14 +18,13 @@ from advgan.classifiers.run_target import has_target, run_target
 from advgan.classifiers.source import AS_IT_IS
 from advgan.config.loading import parse_config
 from advgan.config.settings import AttackSettings
-from advgan.data.batches import halve_batches, images_at_once, slices
+from advgan.data.batch_parts import side_by_side
+from advgan.data.batches import in_batches
 from advgan.errors import AdvGANError
+from advgan.networks.forward import forward
 from advgan.networks.keras_file import load_network
 from advgan.perturbation import UNIT, Bounds, perturb
 from advgan.run_folder import RUN_OF_THIS_KERAS, RunFolder, load_run_config
-
-AT_ONCE = 2
-"""Batches that are worked on at a time, which bounds the memory: parts of the work use one core only."""
 
 
 class Attacked(NamedTuple):
@@ -54,7 +51,6 @@ class AdvGANAttack:
             its own; None where no success is asked for.
         settings: goal, epsilon (a share of the pixel range, whatever the bounds) and the form of the output.
         bounds: the smallest and the largest pixel value of the images.
-        xla: compile the generator with XLA for full batches: seconds once, then faster (``attacks/fused.py``).
 
     Raises:
         AdvGANError: these do not fit together.
@@ -66,7 +62,6 @@ class AdvGANAttack:
         target: Classifier | Callable[[Any], Any] | None,
         settings: AttackSettings,
         bounds: Bounds = UNIT,
-        xla: bool = False,
     ) -> None:
         self.epsilon, self.goal = settings.epsilon, settings.objective
         self.bounds = checked_bounds(bounds)
@@ -78,19 +73,16 @@ class AdvGANAttack:
             self.classifier = classifier_of(target, self.image_shape, "the target", pixels=pixels)
         self._given = target
         self._classes = None if self.classifier is None else self.classifier.number_of_classes
-        signature = [tf.TensorSpec([None, *self.image_shape], tf.float32)]
         low, high = self.bounds
+        generate = forward(generator)
 
-        def compiled(forward: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, Any]]:
-            def perturbed(images: Any) -> tuple[Any, Any]:
-                output = forward((images - low) / (high - low))
-                perturbation, adversarial = perturb(images, output, self.epsilon, settings.output, self.bounds)
-                return images + perturbation, adversarial
+        @tf.function(input_signature=[tf.TensorSpec([None, *self.image_shape], tf.float32)])
+        def perturbed(images: Any) -> tuple[Any, Any]:
+            output = generate((images - low) / (high - low), training=False)
+            perturbation, adversarial = perturb(images, output, self.epsilon, settings.output, self.bounds)
+            return images + perturbation, adversarial
 
-            return tf.function(perturbed, input_signature=signature)
-
-        self._any_batch = compiled(lambda images: generator(images, training=False))
-        self._full_batch = compiled(fused(generator)) if xla else self._any_batch
+        self._perturbed = side_by_side(perturbed, self.image_shape)
 
     @property
     def target(self) -> Any:
@@ -108,7 +100,6 @@ class AdvGANAttack:
         goal: str | None = None,
         target_class: int | None = None,
         output: str | None = None,
-        xla: bool = False,
     ) -> AdvGANAttack:
         """Load a finished run, which knows its threat model and its target, or a bare generator, which does not.
 
@@ -120,7 +111,6 @@ class AdvGANAttack:
                 it takes.
             epsilon, goal, target_class, output: for a bare generator, as in the configuration's section ``attack``;
                 epsilon is needed, and is a share of the pixel range: 0.3, 8/255 or "8/255".
-            xla: see the class.
 
         Raises:
             AdvGANError: nothing usable is there, or the arguments do not go with it.
@@ -139,7 +129,7 @@ class AdvGANAttack:
                 raise AdvGANError(f"{path} does not say its epsilon; pass it, such as epsilon=0.3")
             settings = parse_config({"attack": given}).attack
             generator = load_network(path, RUN_OF_THIS_KERAS)
-            return cls(generator, _named(target, generator, bounds), settings, bounds or UNIT, xla)
+            return cls(generator, _named(target, generator, bounds), settings, bounds or UNIT)
 
         run, config = RunFolder(path), load_run_config(path)
         settings = config.attack
@@ -150,7 +140,7 @@ class AdvGANAttack:
         classifier = _named(target, generator, bounds)
         if classifier is None and has_target(config, run):
             classifier = run_target(config, run, image_shape_of(generator))
-        return cls(generator, classifier, settings, bounds or UNIT, xla)
+        return cls(generator, classifier, settings, bounds or UNIT)
 
     def __call__(self, x: Any, y: Any = None) -> Attacked:
         """Attack images and say where it succeeded.
@@ -165,10 +155,10 @@ class AdvGANAttack:
         images, labels = self._checked(x, y)
         raw, projected = np.empty(images.shape, np.float32), np.empty(images.shape, np.float32)
 
-        def work(part: slice, batch: Any) -> None:
-            raw[part], projected[part] = (made.numpy() for made in self._perturbed(batch))
+        def work(part: slice) -> None:
+            raw[part], projected[part] = self._perturbed(_batch(images[part]))
 
-        _by_batch(images, work)
+        in_batches(len(images), self.image_shape, work)
         if self.classifier is None:
             return Attacked(raw, projected, None)
         labels = self.classifier.predict(images, self.bounds) if labels is None else labels
@@ -190,10 +180,10 @@ class AdvGANAttack:
         images, _ = self._checked(x, y)
         adversarial = np.empty(images.shape, np.float32)
 
-        def work(part: slice, batch: Any) -> None:
-            adversarial[part] = self._perturbed(batch)[1].numpy()
+        def work(part: slice) -> None:
+            adversarial[part] = self._perturbed(_batch(images[part]))[1]
 
-        _by_batch(images, work)
+        in_batches(len(images), self.image_shape, work)
         return adversarial
 
     def classify(self, x: Any) -> np.ndarray:
@@ -206,9 +196,6 @@ class AdvGANAttack:
         if self.classifier is None:
             raise AdvGANError("the attack has no target to ask; load it with target=, a Keras model or a function")
         return self.classifier.predict(images, self.bounds)
-
-    def _perturbed(self, batch: Any) -> tuple[Any, Any]:
-        return (self._full_batch if len(batch) == images_at_once(self.image_shape) else self._any_batch)(batch)
 
     def _checked(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray | None]:
         images = checked_images(x, self.image_shape, self.bounds)
@@ -235,22 +222,5 @@ def _named(target: Any, generator: Any, bounds: Bounds | None) -> Any:
     return load_classifier(target, image_shape_of(generator), settings)
 
 
-def _by_batch(images: np.ndarray, work: Callable[[slice, Any], None]) -> None:
-    """Call ``work`` with each batch's place among the images and the batch itself."""
-
-    def call(part: slice) -> None:
-        work(part, tf.constant(images[part].astype(np.float32, copy=False)))
-
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        try:
-            for _ in pool.map(call, slices(len(images), images_at_once(images.shape[1:]))):
-                pass
-            return
-        except tf.errors.ResourceExhaustedError:
-            pool.shutdown(cancel_futures=True)
-            if not halve_batches():
-                raise
-        except BaseException:  # an interrupt too: it does not wait for the batches that have not begun
-            pool.shutdown(cancel_futures=True)
-            raise
-    _by_batch(images, work)
+def _batch(images: np.ndarray) -> Any:
+    return tf.constant(images.astype(np.float32, copy=False))

@@ -23,11 +23,11 @@ from advgan.classifiers.adaptation import (
     rounded,
     with_float_input,
 )
-from advgan.networks.input_gradients import fast_gradients
 from advgan.classifiers.pixels import UNSCALED, Pixels
+from advgan.data.batch_parts import side_by_side
 from advgan.data.batches import in_batches
-from advgan.environment import FEWEST_IN_A_PART, parts_of
 from advgan.errors import AdvGANError
+from advgan.networks.input_gradients import fast_gradients
 from advgan.perturbation import UNIT, Bounds
 
 keras = tf.keras
@@ -36,8 +36,6 @@ LEFT_OUT = {
     "sigmoid": "its sigmoid is left out: the logits before it are the scores",
 }
 """What is done at the end of a classifier, in words."""
-MANY = 10**6
-"""Images of which there are enough for every core."""
 ONE_UNIT = "its one output z becomes the scores (0, z) of two classes"
 
 
@@ -144,29 +142,6 @@ class Classifier:
             total = tf.reduce_sum(scores * tf.range(1.0, scores.shape[-1] + 1))
         gradient = tape.gradient(total, images)
         return gradient is not None and bool(tf.reduce_any(gradient != 0))
-
-
-def _side_by_side(function: Callable[[Any], Any], shape: Shape) -> Callable[[Any], Any]:
-    """The same function, which works on parts of a large batch at the same time, one for each core.
-
-    Only where it is called from Python: training divides its batches itself.
-    """
-    count = parts_of(MANY)
-    if count == 1:
-        return function
-
-    @tf.function(input_signature=[tf.TensorSpec([None, *shape], tf.float32)])
-    def in_parts(images: Any) -> Any:
-        size = tf.shape(images)[0] // count
-        ends = [*(place * size for place in range(1, count)), tf.shape(images)[0]]
-        starts = [0, *ends[:-1]]
-        return tf.concat([function(images[start:end]) for start, end in zip(starts, ends, strict=True)], axis=0)
-
-    def call(images: Any) -> Any:
-        large = tf.executing_eagerly() and len(images) >= count * FEWEST_IN_A_PART
-        return in_parts(images) if large else function(images)
-
-    return call
 
 
 def fixed_images(shape: Shape) -> np.ndarray:
@@ -354,7 +329,7 @@ def compiled(
         remarks.append(f"images go in {fitted.batch} at a time")
     return replace(
         classifier,
-        function=_side_by_side(function, shape),
+        function=side_by_side(function, shape),
         remarks=list(dict.fromkeys(remarks)),
         ends=ends,
         outputs=outputs,

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-MOST_AT_ONCE, FEWEST_AT_ONCE = 500, 8
-VALUES_AT_ONCE = 400_000
-"""Pixel values in a batch of images that are attacked or classified: about 510 images of MNIST, 130 of CIFAR-10."""
+MOST_AT_ONCE, FEWEST_AT_ONCE = 250, 8
+VALUES_AT_ONCE = 200_000
+"""Pixel values in a batch of images that are attacked or classified: about 250 images of MNIST, 65 of CIFAR-10."""
 
 
 def images_at_once(shape: tuple[int, int, int]) -> int:

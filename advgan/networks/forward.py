@@ -34,7 +34,7 @@ def forward(network: Any) -> Callable[..., Tensor]:
     """
     steps = None if has_gpu() else _steps(network)
     if steps is None:
-        return network  # type: ignore[no-any-return]
+        return network
     start, end = id(network.inputs[0]), id(network.outputs[0])
 
     def call(images: Tensor, training: bool = False) -> Tensor:
@@ -73,13 +73,11 @@ def _operator(layer: Any) -> Callable[..., Tensor]:
     kind = type(layer)
     if layer.compute_dtype == "float32":
         if kind is keras.layers.Conv2DTranspose and _plain(layer) and _doubles(layer):
-            return lambda images, training: _finished(layer, transposed_convolution(images, layer.kernel))
+            return lambda images, **_: _finished(layer, transposed_convolution(images, layer.kernel))
         if kind is keras.layers.Conv2D and _plain(layer):
-            return lambda images, training: _finished(
-                layer, convolution(images, layer.kernel, layer.strides, layer.padding)
-            )
+            return lambda images, **_: _finished(layer, convolution(images, layer.kernel, layer.strides, layer.padding))
         if _normalizes_each_map(layer):
-            return lambda images, training: instance_normalization(images, layer.gamma, layer.beta, layer.epsilon)
+            return lambda images, **_: instance_normalization(images, layer.gamma, layer.beta, layer.epsilon)
     several = isinstance(layer.input, (list, tuple))
     takes_training = "training" in inspect.signature(layer.call).parameters
 
@@ -131,7 +129,7 @@ def convolution(images: Tensor, kernel: Any, strides: Any, padding: str) -> Tens
         return _convolution_with_few_filters(images, tf.convert_to_tensor(kernel))
     size, options = images.shape[1:3], {"strides": [1, *strides, 1], "padding": padding.upper()}
 
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    @tf.custom_gradient
     def call(images: Tensor, kernel: Tensor) -> Any:
         def gradients(gradient: Tensor) -> tuple[Tensor, Tensor]:
             made = convolution_input_gradient(size, kernel, gradient, strides, padding)
@@ -156,7 +154,7 @@ def _convolution_with_few_filters(images: Tensor, kernel: Tensor) -> Tensor:
 
     options = {"strides": [1, 1, 1, 1], "padding": "SAME"}
 
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    @tf.custom_gradient
     def call(images: Tensor, kernel: Tensor) -> Any:
         def gradients(gradient: Tensor) -> tuple[Tensor, Tensor]:
             of_images = tf.nn.conv2d(gradient, turned(kernel), 1, "SAME")
@@ -188,7 +186,7 @@ def transposed_convolution(images: Tensor, kernel: Any) -> Tensor:
     """
     options = {"strides": [1, 2, 2, 1], "padding": "SAME"}
 
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    @tf.custom_gradient
     def call(images: Tensor, kernel: Tensor) -> Any:
         def gradients(gradient: Tensor) -> tuple[Tensor, Tensor]:
             return tf.nn.conv2d(gradient, kernel, 2, "SAME"), tf.raw_ops.Conv2DBackpropFilter(
@@ -212,7 +210,7 @@ def instance_normalization(images: Tensor, gamma: Any, beta: Any, epsilon: float
         epsilon: added to the variance.
     """
     height, width, channels = images.shape[1:]
-    same_channel = tf.constant(np.tile(np.eye(channels, dtype=np.float32), (width, 1)))  # (width * channels, channels)
+    same_channel = tf.constant(np.tile(np.eye(channels), (width, 1)), images.dtype)  # (width * channels, channels)
     pixels = height * width
 
     def total(rows: Tensor) -> Tensor:
@@ -221,7 +219,7 @@ def instance_normalization(images: Tensor, gamma: Any, beta: Any, epsilon: float
     def spread(values: Tensor) -> Tensor:
         return tf.matmul(values, same_channel, transpose_b=True)[:, None]
 
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    @tf.custom_gradient
     def call(images: Tensor, gamma: Tensor, beta: Tensor) -> Any:
         rows = tf.reshape(images, [-1, height, width * channels])
         centred = rows - spread(total(rows) / pixels)

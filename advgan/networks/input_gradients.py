@@ -70,7 +70,7 @@ def convolution_input_gradient(
         Of shape (n, height, width, channels).
     """
     known = None not in (*size, *gradient.shape[1:], *kernel.shape)
-    if not known or padding not in ("valid", "same") or kernel.dtype != tf.float32:
+    if not known or padding not in ("valid", "same") or kernel.dtype not in (tf.float32, tf.float64):
         return None
     channels, filters = kernel.shape[2:]
     size, strides = tuple(size), tuple(strides)
@@ -90,16 +90,18 @@ def by_products(size: Size, kernel: Tensor, gradient: Tensor, padding: str) -> T
     flat = tf.reshape(tf.transpose(kernel, [3, 0, 2, 1]), [filters, down * channels * across])
     product = tf.reshape(tf.reshape(gradient, [-1, filters]) @ flat, [-1, rows, columns, down * channels, across])
     product = tf.reshape(tf.transpose(product, [0, 1, 3, 2, 4]), [-1, columns * across])
-    product = product @ _reads(columns, across, width, left)  # (n, rows, down, channels; width)
+    product = product @ tf.constant(
+        _reads(columns, across, width, left), product.dtype
+    )  # (n, rows, down, channels; width)
     product = tf.reshape(product, [-1, rows * down, channels * width])
-    summed = tf.matmul(_reads(rows, down, height, above), product, transpose_a=True)
+    summed = tf.matmul(tf.constant(_reads(rows, down, height, above), product.dtype), product, transpose_a=True)
     return tf.transpose(tf.reshape(summed, [-1, height, channels, width]), [0, 1, 3, 2])
 
 
-def _reads(outputs: int, kernel: int, inputs: int, before: int) -> Tensor:
+def _reads(outputs: int, kernel: int, inputs: int, before: int) -> np.ndarray:
     """Which input each pair of an output and a place in the kernel reads: 0 or 1, (outputs * kernel, inputs)."""
     read = np.arange(outputs)[:, None] + np.arange(kernel) - before
-    return tf.constant((read.reshape(-1, 1) == np.arange(inputs)).astype(np.float32))
+    return (read.reshape(-1, 1) == np.arange(inputs)).astype(np.float32)
 
 
 def by_phases(kernel: Tensor, gradient: Tensor) -> Tensor:
@@ -132,9 +134,7 @@ def _phases(kernel: int) -> _Phases:
     before = max(kernel - 2, 0) // 2
     nearest, farthest = -((before + 1) // 2), (kernel - 1 - before) // 2  # the smallest and the largest d
     zeros = -2 * nearest - before
-    return _Phases(
-        farthest - nearest + 1, (zeros, 2 * (farthest - nearest + 1) - kernel - zeros), (farthest, -nearest)
-    )
+    return _Phases(farthest - nearest + 1, (zeros, 2 * (farthest - nearest + 1) - kernel - zeros), (farthest, -nearest))
 
 
 @tf.RegisterGradient("AdvGANMaxPool")
@@ -143,9 +143,9 @@ def _of_max_pooling(operation: Any, gradient: Tensor) -> Tensor:
     size, strides = list(operation.get_attr("ksize")), list(operation.get_attr("strides"))
     padding, layout = (operation.get_attr(name).decode() for name in ("padding", "data_format"))
     _, height, width, channels = images.shape
-    if size == strides == [1, 2, 2, 1] and layout == "NHWC" and None not in (height, width, channels):
-        if height % 2 == width % 2 == 0 or padding == "VALID":
-            return pooling_input_gradient(images, output, gradient)
+    halves = size == strides == [1, 2, 2, 1] and layout == "NHWC" and None not in (height, width, channels)
+    if halves and (height % 2 == width % 2 == 0 or padding == "VALID"):
+        return pooling_input_gradient(images, output, gradient)
     return tf.raw_ops.MaxPoolGrad(
         orig_input=images,
         orig_output=output,
@@ -159,7 +159,7 @@ def _of_max_pooling(operation: Any, gradient: Tensor) -> Tensor:
 
 
 def pooling_input_gradient(images: Tensor, output: Tensor, gradient: Tensor) -> Tensor:
-    """The input gradient of max pooling over 2x2 pixels: it goes to the first that is the largest, as TensorFlow's does.
+    """The input gradient of max pooling over 2x2 pixels: it goes to the first that is the largest.
 
     Args:
         images: float32 (n, height, width, channels).

@@ -22,14 +22,14 @@ import tensorflow as tf
 
 from advgan.classifiers.architectures import build_classifier
 from advgan.config.settings import Config
+from advgan.data.batch_parts import mean_over, split_batch
 from advgan.data.batches import epoch_batches, gather_batch, steps_per_epoch
 from advgan.data.datasets import Dataset, Split
 from advgan.environment import Environment, code_digest, parts_of
 from advgan.files import read_json, whole_directory, write_json, write_whole
 from advgan.networks.keras_file import load_network
-from advgan.training.batch_parts import mean_over, split_batch, update
 from advgan.training.loop import Trainer, run_steps
-from advgan.training.optimizers import adam
+from advgan.training.optimizers import adam, update
 from advgan.training.progress import Progress
 
 keras = tf.keras

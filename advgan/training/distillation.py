@@ -23,13 +23,14 @@ from advgan.classifiers.architectures import build_classifier
 from advgan.classifiers.query_counter import QueryCounter
 from advgan.config.settings import Config
 from advgan.config.values import WITH_A_CHOICE_OF_NORMALIZATION
+from advgan.data.batch_parts import mean_over, split_batch
 from advgan.data.batches import gather_batch
 from advgan.data.datasets import Dataset
 from advgan.environment import parts_of
 from advgan.errors import ConfigurationError
-from advgan.training.batch_parts import mean_over, split_batch, update
 from advgan.training.loop import Trainer, means, run_steps
 from advgan.training.metrics_log import MetricsLog
+from advgan.training.optimizers import update
 from advgan.training.progress import Progress
 from advgan.training.queries import Queries
 from advgan.training.query_plan import query_plan

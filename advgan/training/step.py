@@ -10,9 +10,10 @@ import tensorflow as tf
 
 from advgan import losses
 from advgan.config.settings import AttackSettings, DiscriminatorSettings, LossSettings
+from advgan.data.batch_parts import Part, mean_over, split_batch
 from advgan.networks.forward import forward
 from advgan.perturbation import perturb
-from advgan.training.batch_parts import Part, mean_over, split_batch, update
+from advgan.training.optimizers import update
 
 Tensor = Any
 

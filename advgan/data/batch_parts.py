@@ -1,0 +1,75 @@
+"""A batch in parts that are worked on side by side, one for each core.
+
+TensorFlow's operators are too small here to share between cores. So each runs on one thread, and the parts of a batch
+run side by side in one graph. Training averages their gradients: the update of the whole batch, but for rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from advgan.environment import FEWEST_IN_A_PART, parts_of
+
+Tensor = Any
+MANY = 10**6
+"""Images of which there are enough for every core."""
+
+
+class Part(NamedTuple):
+    """A part of a batch."""
+
+    images: Tensor
+    labels: Tensor
+    share: float
+    """Of the batch's images."""
+
+
+def split_batch(images: Tensor, labels: Tensor, count: int) -> list[Part]:
+    """A batch in so many parts of as equal size as can be; in one where it has fewer images, or its size is not known.
+
+    Args:
+        images, labels: of one length, known where the graph is made.
+        count: parts.
+    """
+    size = images.shape[0]
+    if count == 1 or size is None or size < count:
+        return [Part(images, labels, 1.0)]
+    sizes = [size // count + (place < size % count) for place in range(count)]
+    pieces = zip(tf.split(images, sizes), tf.split(labels, sizes), sizes, strict=True)
+    return [Part(some, classes, here / size) for some, classes, here in pieces]
+
+
+def mean_over(parts: Sequence[Part], values: Sequence[Tensor]) -> Tensor:
+    """The mean over a batch of what is a mean over each of its parts."""
+    if len(parts) == 1:
+        return values[0]
+    return tf.add_n([part.share * value for part, value in zip(parts, values, strict=True)])
+
+
+def side_by_side(function: Callable[[Tensor], Any], image_shape: tuple[int, int, int]) -> Callable[[Tensor], Any]:
+    """The same function, which works on the parts of a large batch at the same time where it is called from Python.
+
+    Args:
+        function: a ``tf.function`` from any number of images to one tensor, or several, with as many rows.
+        image_shape: height, width, channels.
+    """
+    count = parts_of(MANY)
+    if count == 1:
+        return function
+
+    @tf.function(input_signature=[tf.TensorSpec([None, *image_shape], tf.float32)])
+    def in_parts(images: Tensor) -> Any:
+        size = tf.shape(images)[0]
+        ends = [size * place // count for place in range(count + 1)]
+        made = [function(images[start:end]) for start, end in pairwise(ends)]
+        return tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *made)
+
+    def call(images: Tensor) -> Any:
+        large = tf.executing_eagerly() and len(images) >= count * FEWEST_IN_A_PART
+        return in_parts(images) if large else function(images)
+
+    return call
