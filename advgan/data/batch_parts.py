@@ -61,7 +61,7 @@ def side_by_side(function: Callable[[Tensor], Any], image_shape: tuple[int, int,
     if count == 1:
         return function
 
-    @tf.function(input_signature=[tf.TensorSpec([None, *image_shape], tf.float32)])
+    @tf.function(input_signature=[tf.TensorSpec([None, *image_shape], tf.float32)], autograph=False)
     def in_parts(images: Tensor) -> Any:
         size = tf.shape(images)[0]
         ends = [size * place // count for place in range(count + 1)]

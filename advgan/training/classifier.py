@@ -139,7 +139,7 @@ class ClassifierTrainer(Trainer):
         pixels, labels = tf.constant(images.images), tf.constant(images.labels)
         whole = any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)  # of batches
 
-        @tf.function
+        @tf.function(autograph=False)
         def compiled_step(indices: Any) -> Any:
             parts = split_batch(*gather_batch(pixels, labels, indices), 1 if whole else parts_of(len(indices)))
             found, gradients = [], []

@@ -211,7 +211,7 @@ def distillation_step(network: Any, optimizer: Any, batches: list[tuple[Any, Any
 
 
 def _compiled_step(state: TrainingState) -> Callable[[list[tuple[Any, Any, Any]]], Any]:
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def step_on(data: list[tuple[Any, Any, Any]]) -> Any:
         batches = [gather_batch(images, answers, indices) for images, answers, indices in data]
         return distillation_step(state.distilled, state.distilled_optimizer, batches)

@@ -168,7 +168,7 @@ def _compiled_step(state: TrainingState, split: Split, config: Config) -> Callab
     images, labels = tf.constant(split.images), tf.constant(split.labels)
     settings = step_settings(config, total_steps(len(split), config))
 
-    @tf.function(jit_compile=config.training.xla)
+    @tf.function(jit_compile=config.training.xla, autograph=False)
     def step_on(indices: Any, step: Any) -> dict[str, Any]:
         batch = gather_batch(images, labels, indices)
         return training_step(state.networks, state.optimizers, *batch, step, settings)
