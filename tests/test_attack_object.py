@@ -18,11 +18,10 @@ import tensorflow as tf
 import advgan
 from advgan import AdvGANAttack
 from advgan.config.loading import dump_config, parse_config
-from advgan.config.settings import AttackSettings, DataSettings, GeneratorSettings
+from advgan.config.settings import AttackSettings, DataSettings
 from advgan.data.batches import MOST_AT_ONCE as BATCH_SIZE
 from advgan.data.datasets import Split, load_dataset, scaled
 from advgan.errors import AdvGANError
-from advgan.networks.generator import build_generator
 
 keras = tf.keras
 COUNT = 600  # a full batch and a partial one

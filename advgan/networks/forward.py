@@ -78,6 +78,9 @@ def _operator(layer: Any) -> Callable[..., Tensor]:
             return lambda images, **_: _finished(layer, convolution(images, layer.kernel, layer.strides, layer.padding))
         if _normalizes_each_map(layer):
             return lambda images, **_: instance_normalization(images, layer.gamma, layer.beta, layer.epsilon)
+        if kind is keras.layers.LeakyReLU:
+            slope = layer.negative_slope if hasattr(layer, "negative_slope") else layer.alpha  # in Keras 3, in Keras 2
+            return lambda values, **_: leaky_relu(values, float(slope))
     several = isinstance(layer.input, (list, tuple))
     takes_training = "training" in inspect.signature(layer.call).parameters
 
@@ -111,7 +114,7 @@ def _normalizes_each_map(layer: Any) -> bool:
 
 
 def _finished(layer: Any, made: Tensor) -> Tensor:
-    made = tf.nn.bias_add(made, layer.bias) if layer.use_bias else made
+    made = made + tf.convert_to_tensor(layer.bias) if layer.use_bias else made
     return layer.activation(made)
 
 
@@ -196,6 +199,29 @@ def transposed_convolution(images: Tensor, kernel: Any) -> Tensor:
         return by_phases(kernel, images), gradients
 
     return call(images, tf.convert_to_tensor(kernel))
+
+
+def leaky_relu(values: Tensor, slope: float) -> Tensor:
+    """``max(x, slope x)``; its gradient needs its output alone, so that TensorFlow joins it to the convolution before.
+
+    Args:
+        values: x, float32 of any shape.
+        slope: of the negative values.
+    """
+
+    if slope <= 0:
+        return tf.nn.leaky_relu(values, slope)
+
+    @tf.custom_gradient
+    def call(values: Tensor) -> Any:
+        made = tf.nn.leaky_relu(values, slope)
+
+        def gradients(gradient: Tensor) -> Tensor:
+            return tf.raw_ops.LeakyReluGrad(gradients=gradient, features=made, alpha=slope)
+
+        return made, gradients
+
+    return call(values)
 
 
 def instance_normalization(images: Tensor, gamma: Any, beta: Any, epsilon: float) -> Tensor:

@@ -13,7 +13,6 @@ import shutil
 import time
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from advgan.data.datasets import Dataset, Split
 from advgan.environment import Environment, code_digest, parts_of
 from advgan.files import read_json, whole_directory, write_json, write_whole
 from advgan.networks.keras_file import load_network
-from advgan.training.loop import Trainer, run_steps
+from advgan.training.loop import Trainer, run_steps, several_steps
 from advgan.training.optimizers import adam, update
 from advgan.training.progress import Progress
 
@@ -115,10 +114,10 @@ def train_classifier(config: Config, dataset: Dataset) -> Any:
     model = build_classifier(dataset.image_shape, dataset.number_of_classes, settings)
     total = settings.epochs * steps_per_epoch(count, settings.batch_size)
     optimizer = adam(model, settings.learning_rate, settings.schedule, total)
-    epochs = (epoch_batches(count, settings.batch_size, seed, epoch) for epoch in range(settings.epochs))
+    epochs = [epoch_batches(count, settings.batch_size, seed, epoch) for epoch in range(settings.epochs)]
     with closing(Progress("target", total)) as progress:
         trainer = ClassifierTrainer(model, optimizer, dataset.training, progress)
-        run_steps(trainer, enumerate(chain.from_iterable(epochs), start=1))
+        run_steps(trainer, 1, np.concatenate(epochs))
     return model
 
 
@@ -139,9 +138,8 @@ class ClassifierTrainer(Trainer):
         pixels, labels = tf.constant(images.images), tf.constant(images.labels)
         whole = any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)  # of batches
 
-        @tf.function(autograph=False)
-        def compiled_step(indices: Any) -> Any:
-            parts = split_batch(*gather_batch(pixels, labels, indices), 1 if whole else parts_of(len(indices)))
+        def step(indices: Any, _number: Any) -> dict[str, Any]:
+            parts = split_batch(*gather_batch(pixels, labels, indices), 1 if whole else parts_of(indices.shape[0]))
             found, gradients = [], []
             for part in parts:
                 with tf.GradientTape() as tape:
@@ -151,13 +149,13 @@ class ClassifierTrainer(Trainer):
                 gradients.append(tape.gradient(loss, model.trainable_variables))
                 found.append(loss)
             update(model, optimizer, parts, gradients)
-            return mean_over(parts, found)
+            return {LOSS: mean_over(parts, found)}
 
-        self._compiled_step = compiled_step
+        self._compiled_steps = several_steps(step)
 
-    def step(self, number: int, batch: np.ndarray) -> dict[str, Any]:  # noqa: ARG002
-        """One update on the images with these indices."""
-        return {LOSS: self._compiled_step(tf.constant(batch))}
+    def steps(self, first: int, batches: np.ndarray) -> dict[str, np.ndarray]:
+        """Updates on the images with these indices."""
+        return self._compiled_steps(batches, first)
 
     def report(self, rows: list[dict[str, float]]) -> None:
         """Show the last loss."""

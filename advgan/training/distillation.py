@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from advgan.data.batches import gather_batch
 from advgan.data.datasets import Dataset
 from advgan.environment import parts_of
 from advgan.errors import ConfigurationError
-from advgan.training.loop import Trainer, means, run_steps
+from advgan.training.loop import Trainer, means, run_steps, several_steps
 from advgan.training.metrics_log import MetricsLog
 from advgan.training.optimizers import update
 from advgan.training.progress import Progress
@@ -39,6 +39,8 @@ from advgan.training.state import Stopwatch, TrainingState
 keras = tf.keras
 logger = logging.getLogger(__name__)
 LOSS = "the distillation's loss"
+Data = list[tuple[Any, Any]]
+"""Images and the black box's answers on them, as tensors: clean ones, and adversarial ones where there are any."""
 
 
 def build_distilled(image_shape: tuple[int, int, int], number_of_classes: int, config: Config) -> Any:
@@ -88,7 +90,7 @@ class Distillation:
         self.plan = query_plan(config, len(dataset.training), len(dataset.validation))
         self._queries = Queries(counter, attack, dataset.training, config, self.plan, folder)
         self._steps_per_epoch = max(1, len(dataset.training) // config.distillation.batch_size)
-        self._compiled_step = _compiled_step(state)
+        self._compiled_steps = _compiled_steps(state)
 
     def __call__(self, stop_requested: Callable[[], bool], save: Callable[[], None]) -> None:
         """Do what is left of the round that belongs before the coming epoch.
@@ -107,26 +109,24 @@ class Distillation:
         data = self._queries.of_round(position.round, stop_requested)
         settings = self._config.distillation
         total = self._steps_per_epoch * (settings.first_epochs if position.round == 0 else settings.epochs)
-        steps = self._steps(data, total)
+        batches = self._batches(data, total)[position.round_step :]
         with closing(Progress("distilling", total, start=position.round_step)) as progress:
             every = self._config.output.checkpoint_every
-            trainer = DistilledTrainer(self._state, self._compiled_step, progress, every, save, stopwatch)
-            run_steps(trainer, steps, stop_requested)
+            trainer = DistilledTrainer(self._state, data, self._compiled_steps, progress, every, save, stopwatch)
+            run_steps(trainer, position.round_step + 1, batches, stop_requested)
         position.round, position.round_step = position.round + 1, 0
         position.other_changes += 1
         self._report(trainer.loss)
         trainer.save()
 
-    def _steps(self, data: list[tuple[Any, Any]], total: int) -> Iterator[tuple[int, list[tuple[Any, Any, Any]]]]:
-        """The steps that are left of the round: numbers, and for each part of the data images, answers, indices."""
-        position, config = self._state.position, self._config
+    def _batches(self, data: Data, total: int) -> np.ndarray:
+        """The indices of each step of the round in each part of the data, int32 (steps, parts, batch size)."""
+        seed = [self._config.seed, self._state.position.round]
         orders = [
-            _batches(len(answers), config.distillation.batch_size, total, [config.seed, position.round, part])
+            _batches(len(answers), self._config.distillation.batch_size, total, [*seed, part])
             for part, (_, answers) in enumerate(data)
         ]
-        for step in range(position.round_step, total):
-            parts = zip(data, orders, strict=True)
-            yield step + 1, [(images, answers, tf.constant(order[step])) for (images, answers), order in parts]
+        return np.stack(orders, axis=1)
 
     def _report(self, loss: float) -> None:
         """Log what the round came to."""
@@ -145,7 +145,8 @@ class DistilledTrainer(Trainer):
 
     Args:
         state: the run's, f being its target.
-        compiled_step: one update of f on the images with some indices; returns the loss.
+        data: images and answers, one pair or more.
+        compiled_steps: makes updates of f on the images with some indices.
         progress: what the user sees.
         checkpoint_every: steps between two checkpoints.
         save: writes a checkpoint.
@@ -158,24 +159,30 @@ class DistilledTrainer(Trainer):
     def __init__(
         self,
         state: TrainingState,
-        compiled_step: Callable[[list[tuple[Any, Any, Any]]], Any],
+        data: Data,
+        compiled_steps: Callable[..., dict[str, np.ndarray]],
         progress: Progress,
         checkpoint_every: int,
         save: Callable[[], None],
         stopwatch: Stopwatch,
     ) -> None:
-        self._position, self._compiled_step, self._progress = state.position, compiled_step, progress
+        self._position, self._data, self._compiled_steps, self._progress = (
+            state.position,
+            data,
+            compiled_steps,
+            progress,
+        )
         self._save, self._stopwatch = save, stopwatch
         self.checkpoint_every = checkpoint_every
         self.loss = math.nan
         """The mean over the steps of the last report."""
 
-    def step(self, number: int, batch: list[tuple[Any, Any, Any]]) -> dict[str, Any]:
-        """One update on images, answers, and the indices of those to take, for each part of the data."""
-        loss = self._compiled_step(batch)
-        self._position.round_step = number
-        self._position.other_changes += 1
-        return {LOSS: loss}
+    def steps(self, first: int, batches: np.ndarray) -> dict[str, np.ndarray]:
+        """Updates on the images with these indices in each part of the data."""
+        values = self._compiled_steps(batches, first, self._data)
+        self._position.round_step = first + len(batches) - 1
+        self._position.other_changes += len(batches)
+        return values
 
     def report(self, rows: list[dict[str, float]]) -> None:
         """Show the mean loss."""
@@ -198,7 +205,7 @@ def distillation_step(network: Any, optimizer: Any, batches: list[tuple[Any, Any
     Returns:
         The loss, a scalar.
     """
-    split = [split_batch(images, answers, parts_of(len(images))) for images, answers in batches]
+    split = [split_batch(images, answers, parts_of(images.shape[0] or 0)) for images, answers in batches]
     found, gradients = [], []
     for terms in zip(*split, strict=True):  # a part of each batch
         with tf.GradientTape() as tape:
@@ -210,13 +217,12 @@ def distillation_step(network: Any, optimizer: Any, batches: list[tuple[Any, Any
     return mean_over(split[0], found)
 
 
-def _compiled_step(state: TrainingState) -> Callable[[list[tuple[Any, Any, Any]]], Any]:
-    @tf.function(reduce_retracing=True, autograph=False)
-    def step_on(data: list[tuple[Any, Any, Any]]) -> Any:
-        batches = [gather_batch(images, answers, indices) for images, answers, indices in data]
-        return distillation_step(state.distilled, state.distilled_optimizer, batches)
+def _compiled_steps(state: TrainingState) -> Callable[..., dict[str, np.ndarray]]:
+    def step_on(indices: Any, _number: Any, data: Data) -> dict[str, Any]:
+        batches = [gather_batch(*pair, indices[part]) for part, pair in enumerate(data)]
+        return {LOSS: distillation_step(state.distilled, state.distilled_optimizer, batches)}
 
-    return step_on
+    return several_steps(step_on)
 
 
 def _batches(count: int, batch_size: int, steps: int, seed: list[int]) -> np.ndarray:

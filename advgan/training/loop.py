@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
+import tensorflow as tf
 
 from advgan.errors import Interrupted, NonFiniteError
 
 STEPS_PER_REPORT = 10
+STEPS_PER_CALL, SECONDS_PER_CALL = 10, 1.0
+"""How much is done between two looks at losses and stops: so many steps, or as many as take so long."""
+
+Tensor = Any
 
 
 class Trainer(ABC):
@@ -23,15 +31,15 @@ class Trainer(ABC):
     """What the message of a stop calls the step with this number."""
 
     @abstractmethod
-    def step(self, number: int, batch: Any) -> dict[str, Any]:
-        """Make one update.
+    def steps(self, first: int, batches: np.ndarray) -> dict[str, np.ndarray]:
+        """Make an update for each batch.
 
         Args:
-            number: of the step, counted from 1.
-            batch: whatever the iterator given to ``run_steps`` has.
+            first: number of the first of these steps, counted from 1.
+            batches: a part of those given to ``run_steps``, at most ``STEPS_PER_CALL``.
 
         Returns:
-            Losses and the like by name: float32 scalar tensors, which are read later, so this need not wait for them.
+            Losses and the like by name, a float32 for each step.
         """
 
     @abstractmethod
@@ -48,33 +56,42 @@ class Trainer(ABC):
 
 
 def run_steps(
-    trainer: Trainer, steps: Iterator[tuple[int, Any]], stop_requested: Callable[[], bool] = lambda: False
+    trainer: Trainer, first: int, batches: np.ndarray, stop_requested: Callable[[], bool] = lambda: False
 ) -> None:
-    """Make all steps of an iterator. Their losses are read when a report is due, so the device never waits in between.
+    """Make a step for each batch, several in one call.
 
     After the last step there is a report but neither checkpoint nor stop: both wait until the caller has closed the
     epoch.
 
     Args:
         trainer: what is trained.
-        steps: the number, ascending by 1, and the batch of each.
+        first: number of the first step.
+        batches: an item for each step.
         stop_requested: whether to stop, from ``stop_requests``.
 
     Raises:
         NonFiniteError: a loss is NaN or infinite; no checkpoint holds the step.
         Interrupted: a stop was requested; a checkpoint was written.
     """
-    unreported: list[dict[str, Any]] = []
-    following = next(steps, None)
-    while following is not None:
-        number, batch = following
-        unreported.append(trainer.step(number, batch))
-        following = next(steps, None)
-        last = following is None
+    unreported: list[dict[str, float]] = []
+    done, most = 0, STEPS_PER_CALL
+    while done < len(batches):
+        number, count = first + done, 0  # the number of the call's last step
+        saving = reporting = False
+        while not (saving or reporting) and count < min(most, len(batches) - done):
+            number, count = first + done + count, count + 1
+            saving = number % trainer.checkpoint_every == 0
+            reporting = trainer.report_due(number, len(unreported) + count)
+        start = time.monotonic()
+        made = trainer.steps(first + done, batches[done : done + count])
+        most = max(1, min(STEPS_PER_CALL, int(SECONDS_PER_CALL * count / max(time.monotonic() - start, 1e-9))))
+        unreported += _finite_rows(made, first + done, trainer.setting_at_fault)
+        done += count
+        last = done == len(batches)
         stopping = not last and stop_requested()
-        saving = stopping or (not last and number % trainer.checkpoint_every == 0)
-        if last or saving or trainer.report_due(number, len(unreported)):
-            trainer.report(_read(unreported, number, trainer.setting_at_fault))
+        saving = stopping or (saving and not last)
+        if last or saving or reporting:
+            trainer.report(unreported)
             unreported = []
         if saving:
             trainer.save()
@@ -82,15 +99,48 @@ def run_steps(
             raise Interrupted(f"stopped at {trainer.step_name.format(number)}; nothing is lost")
 
 
+def several_steps(step: Callable[..., dict[str, Tensor]], xla: bool = False) -> Callable[..., dict[str, np.ndarray]]:
+    """Compile a step, and make of it one graph that runs as many steps as are wanted without coming back to Python.
+
+    Args:
+        step: from a batch, the number of the step and whatever else is given to float32 scalars by name.
+        xla: compile the step by XLA.
+
+    Returns:
+        A function of batches, the number of the first step, and the same else; with an array of values for each name.
+    """
+    names: list[str] = []
+    one_step = tf.function(step, jit_compile=True, autograph=False) if xla else step
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def call(batches: Tensor, first: Tensor, count: Tensor, *others: Any) -> Tensor:
+        def one(place: Tensor) -> Tensor:
+            values = one_step(batches[place], first + place, *others)
+            names[:] = values
+            return tf.stack(list(values.values()))
+
+        return tf.map_fn(one, tf.range(count), fn_output_signature=tf.float32, parallel_iterations=1)
+
+    def steps(batches: np.ndarray, first: int, *others: Any) -> dict[str, np.ndarray]:
+        filled = np.zeros([STEPS_PER_CALL, *batches.shape[1:]], batches.dtype)  # of one shape, for one graph
+        filled[: len(batches)] = batches
+        values = call(tf.constant(filled), tf.constant(first), tf.constant(len(batches)), *others).numpy()
+        return dict(zip(names, values.T, strict=True))
+
+    return steps
+
+
 def means(rows: list[dict[str, float]]) -> dict[str, float]:
     """The mean of each value over some steps, at least one."""
     return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
 
 
-def _read(losses: list[dict[str, Any]], last: int, setting: str) -> list[dict[str, float]]:
-    """The losses of the steps up to ``last`` as numbers; waits for the device."""
-    rows = [{name: float(value) for name, value in row.items()} for row in losses]
-    for number, row in enumerate(rows, start=last - len(rows) + 1):
+def _finite_rows(values: dict[str, np.ndarray], first: int, setting: str) -> list[dict[str, float]]:
+    """The values of each step as numbers."""
+    rows = [
+        dict(zip(values, row, strict=True)) for row in zip(*(each.tolist() for each in values.values()), strict=True)
+    ]
+    for number, row in enumerate(rows, start=first):
         for name, value in row.items():
             if not math.isfinite(value):
                 raise NonFiniteError(name, number, setting)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from advgan.environment import parts_of
 from advgan.errors import BlackBoxFailed, BlackBoxUnavailable, Interrupted
 from advgan.training.checkpoints import Checkpoints
 from advgan.training.interruption import stop_requests
-from advgan.training.loop import Trainer, means, run_steps
+from advgan.training.loop import Trainer, means, run_steps, several_steps
 from advgan.training.metrics_log import MetricsLog
 from advgan.training.progress import Progress
 from advgan.training.state import Stopwatch, TrainingState
@@ -25,6 +25,9 @@ from advgan.training.validation import Validation, discriminator_health
 
 BeforeEpoch = Callable[[Callable[[], bool], Callable[[], None]], None]
 """Takes a function that says whether a stop was requested, and one that saves the state."""
+
+
+VALIDATIONS_IN_FIRST_EPOCH = 4
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class GeneratorTrainer(Trainer):
         checkpoints: where the state goes.
         log: where the numbers go.
         progress: what the user sees.
-        validation: measures the generator after each epoch, and says which is the best.
+        validation: measures the generator after each epoch, and within the first, and says which is the best.
         on_epoch: called after each epoch, before its checkpoint.
         before_epoch: called before each epoch, also before one that is resumed in its middle.
     """
@@ -79,7 +82,7 @@ class GeneratorTrainer(Trainer):
         self._log, self._progress, self._validation = log, progress, validation
         self._on_epoch, self._before_epoch = on_epoch, before_epoch
         self._image_count, self._steps_per_epoch = len(images), steps_per_epoch(len(images), config.training.batch_size)
-        self._compiled_step = _compiled_step(state, images, config)
+        self._compiled_steps = _compiled_steps(state, images, config)
         self._validated = state.position.best_success
         self._stopwatch = Stopwatch()
         self.checkpoint_every = config.output.checkpoint_every
@@ -98,19 +101,15 @@ class GeneratorTrainer(Trainer):
                 while not position.finished:
                     if self._before_epoch is not None:
                         self._before_epoch(stop_requested, self.save)
-                    run_steps(self, self._rest_of_epoch(), stop_requested)
-                    self._end_epoch()
-                    self.save()
-                    if stop_requested() and not position.finished:
-                        raise Interrupted(f"stopped after epoch {position.epoch}; nothing is lost")
+                    self._train_epoch(stop_requested)
             except (BlackBoxUnavailable, BlackBoxFailed):
                 self.save()
                 raise
 
-    def step(self, number: int, batch: np.ndarray) -> dict[str, Any]:
-        """One update of D (or more) and of G on the images with these indices."""
-        values = self._compiled_step(tf.constant(batch), tf.constant(number))
-        self._state.position.step = number
+    def steps(self, first: int, batches: np.ndarray) -> dict[str, np.ndarray]:
+        """Updates of D (or more) and of G on the images with these indices."""
+        values = self._compiled_steps(batches, first)
+        self._state.position.step = first + len(batches) - 1
         return values
 
     def report_due(self, number: int, unreported: int) -> bool:  # noqa: ARG002
@@ -131,27 +130,52 @@ class GeneratorTrainer(Trainer):
         self._state.position.seconds += self._stopwatch.lap()
         self._checkpoints.save(self._state)
 
-    def _rest_of_epoch(self) -> Iterator[tuple[int, np.ndarray]]:
-        """The steps that are left of the epoch: their numbers in the run, and the indices of their images."""
+    def _train_epoch(self, stop_requested: Callable[[], bool]) -> None:
+        """Make the steps that are left of the epoch, and validate; the first epoch is validated in its course too.
+
+        Raises:
+            Interrupted: a stop was requested; a checkpoint was written.
+        """
         position, config = self._state.position, self._config
         batches = epoch_batches(self._image_count, config.training.batch_size, config.seed, position.epoch)
-        done = position.step - position.epoch * self._steps_per_epoch
-        return enumerate(batches[done:], start=position.step + 1)
+        before, epoch = position.epoch * self._steps_per_epoch, position.epoch
+        for end in self._validated_steps():
+            if position.step - before < end and not position.finished:
+                run_steps(self, position.step + 1, batches[position.step - before : end], stop_requested)
+                self._validate(end == len(batches))
+                self.save()
+                if stop_requested() and not position.finished:
+                    where = f"after epoch {position.epoch}" if position.epoch > epoch else f"at step {position.step}"
+                    raise Interrupted(f"stopped {where}; nothing is lost")
 
-    def _end_epoch(self) -> None:
-        """Validate, keep the generator if it is the best, move to the next epoch; log and show what this one was."""
+    def _validated_steps(self) -> list[int]:
+        """After how many steps of the epoch the generator is validated."""
+        count = self._steps_per_epoch
+        if self._state.position.epoch > 0 or not self._validation.within_first_epoch:
+            return [count]
+        return sorted(
+            {max(1, count * place // VALIDATIONS_IN_FIRST_EPOCH) for place in range(1, 1 + VALIDATIONS_IN_FIRST_EPOCH)}
+        )
+
+    def _validate(self, epoch_ends: bool) -> None:
+        """Validate, and keep the generator if it is the best; at its end close the epoch: log and show what it was."""
         state, position, training = self._state, self._state.position, self._config.training
         found = self._validation()
         self._validated = found["validation_success"]
         improved = self._validation.improves(self._validated, position.best_success)
         if improved:
             state.keep_best(self._validated)
-        averages = {name: total / self._steps_per_epoch for name, total in position.epoch_sums.items()}
-        state.close_epoch()
         enough = training.stop_at_success is not None and self._validated >= training.stop_at_success
-        position.finished = enough or position.epoch >= self._config.generator_epochs
         position.seconds += self._stopwatch.lap()
-        values = {**averages, **found, "seconds": position.seconds}
+        found = {**found, "seconds": position.seconds}
+        if not (epoch_ends or enough):
+            self._log.add("validation", position.epoch + 1, position.step, found)
+            return
+        steps = position.step - position.epoch * self._steps_per_epoch
+        averages = {name: total / steps for name, total in position.epoch_sums.items()}
+        state.close_epoch()
+        position.finished = enough or position.epoch >= self._config.generator_epochs
+        values = {**averages, **found}
         self._log.add("epoch", position.epoch, position.step, values)
         health = discriminator_health(averages)
         self._on_epoch(EpochReport(position.epoch, position.step, values, health, improved))
@@ -164,16 +188,15 @@ def step_settings(config: Config, steps: int) -> StepSettings:
     return StepSettings(config.attack, config.loss, config.discriminator, config.seed, steps, parts)
 
 
-def _compiled_step(state: TrainingState, split: Split, config: Config) -> Callable[[Any, Any], dict[str, Any]]:
+def _compiled_steps(state: TrainingState, split: Split, config: Config) -> Callable[..., dict[str, np.ndarray]]:
     images, labels = tf.constant(split.images), tf.constant(split.labels)
     settings = step_settings(config, total_steps(len(split), config))
 
-    @tf.function(jit_compile=config.training.xla, autograph=False)
     def step_on(indices: Any, step: Any) -> dict[str, Any]:
         batch = gather_batch(images, labels, indices)
         return training_step(state.networks, state.optimizers, *batch, step, settings)
 
-    return step_on
+    return several_steps(step_on, config.training.xla)
 
 
 def _status(values: dict[str, float], success: float) -> str:

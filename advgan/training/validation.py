@@ -25,6 +25,9 @@ OVERWHELMING_ACCURACY = 0.995
 class Validation(Protocol):
     """Measures the generator after each epoch; called with nothing."""
 
+    within_first_epoch: bool
+    """Whether it is to measure in the course of the first epoch too: where it is free, and its figures compare."""
+
     def __call__(self) -> dict[str, float]:
         """The generator's present ``validation_success``, in [0, 1], and what else is to be logged."""
 
@@ -35,6 +38,8 @@ class Validation(Protocol):
 
 class TargetValidation:
     """The success rate on the validation images; the target's answers on the clean ones are computed once."""
+
+    within_first_epoch = True
 
     def __init__(self, attack: AdvGANAttack, split: Split) -> None:
         self._attack, self._goal = attack, attack.goal
@@ -54,6 +59,8 @@ class TargetValidation:
 
 class DistilledValidation:
     """The success rate on the validation images as the distilled network answers, without a query."""
+
+    within_first_epoch = False
 
     def __init__(self, attack: AdvGANAttack, split: Split) -> None:
         self._attack, self._split = attack, split
@@ -113,6 +120,8 @@ class BlackBoxValidation:
     Raises:
         AdvGANError: none of them counts for the goal, or the black box does no better on them than chance.
     """
+
+    within_first_epoch = False
 
     def __init__(self, counter: QueryCounter, attack: AdvGANAttack, split: Split, count: int, config: Config) -> None:
         self._counter, self._attack, self._goal = counter, attack, attack.goal
