@@ -83,7 +83,7 @@ def training_step(
         for place, part in enumerate(parts):
             real, fake = noise_real[place](part.images), noise_fake[place](adversarials[place])
             with tf.GradientTape() as discriminator_tape:
-                on_real, on_fake = judge(real, training=True), judge(fake, training=True)
+                on_real, on_fake = _judge_both(judge, real, fake, settings)
                 loss_discriminator = losses.discriminator_loss(on_real, on_fake)
             gradients.append(discriminator_tape.gradient(loss_discriminator, discriminator.trainable_variables))
             found_d.append(
@@ -129,6 +129,13 @@ def training_step(
         "gradient_norm_generator": generator_norm,
         "gradient_norm_discriminator": discriminator_norm,
     }
+
+
+def _judge_both(judge: Callable[..., Tensor], real: Tensor, fake: Tensor, settings: StepSettings) -> list[Tensor]:
+    """D's scores, in one pass; in two where it normalizes over a batch, which then is either clean or adversarial."""
+    if settings.discriminator.normalization == "batch":
+        return [judge(real, training=True), judge(fake, training=True)]
+    return tf.split(judge(tf.concat([real, fake], 0), training=True), 2)  # type: ignore[no-any-return]
 
 
 def _temperature(weights: LossSettings, step: Tensor, steps: int) -> Tensor | float:
