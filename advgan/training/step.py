@@ -135,7 +135,7 @@ def _judge_both(judge: Callable[..., Tensor], real: Tensor, fake: Tensor, settin
     """D's scores, in one pass; in two where it normalizes over a batch, which then is either clean or adversarial."""
     if settings.discriminator.normalization == "batch":
         return [judge(real, training=True), judge(fake, training=True)]
-    return tf.split(judge(tf.concat([real, fake], 0), training=True), 2)  # type: ignore[no-any-return]
+    return tf.split(judge(tf.concat([real, fake], 0), training=True), 2)
 
 
 def _temperature(weights: LossSettings, step: Tensor, steps: int) -> Tensor | float:
