@@ -78,6 +78,7 @@ def in_fixed_batches(function: Callable[[Tensor], Tensor], batch: int) -> Callab
     return any_number
 
 
+@tf.autograph.experimental.do_not_convert
 def only_output(answer: Any, name: str, chosen: str | None = None) -> Any:
     """A classifier's scores, where its answer holds them by name or in a list.
 
@@ -115,6 +116,7 @@ def listed(names: Sequence[Any], tensors: Sequence[Any]) -> str:
     return ", ".join(f"{name} {shape}" for name, shape in zip(names, shapes, strict=True))
 
 
+@tf.autograph.experimental.do_not_convert
 def logits_before(scores: Tensor) -> tuple[Tensor, Ending]:
     """The logits that scores were computed from, exactly: what went into the softmax or sigmoid at the end of a graph.
 
@@ -149,6 +151,7 @@ def logits_before(scores: Tensor) -> tuple[Tensor, Ending]:
     return found, _ENDINGS[kind]
 
 
+@tf.autograph.experimental.do_not_convert
 def class_scores(scores: Tensor) -> Tensor:
     """Scores as float32 of shape (n, classes): axes of size 1 between are left out, one unit becomes (0, z)."""
     scores = tf.cast(tf.convert_to_tensor(scores), tf.float32)
@@ -173,6 +176,7 @@ def with_float_input(network: Any) -> Any:
     return keras.models.clone_model(network, input_tensors=images, clone_function=lambda layer: layer)
 
 
+@tf.autograph.experimental.do_not_convert
 def rounded(images: Tensor) -> Tensor:
     """Images at whole numbers, with the gradient of the images themselves."""
     return images + tf.stop_gradient(tf.round(images) - images)

@@ -25,7 +25,7 @@ from advgan.records.summary import (
     read_processes,
     write_processes,
 )
-from advgan.reports.plots import as_pixels, one_of_each_class, sample_grid, save_figure, training_curves
+from advgan.reports.plots import one_of_each_class, sample_grid, save_figure, training_curves
 from advgan.reports.terminal import warnings
 from advgan.run_folder import RunFolder, load_run_config, located
 from advgan.training.checkpoints import Checkpoints
@@ -143,8 +143,9 @@ def _train_generator(
     def on_epoch(epoch: EpochReport) -> None:
         success = f"{epoch.values['validation_success']:.2%}{victim.note}"
         figure = sample_grid(attack, sample, f"Validation images after epoch {epoch.epoch}: success {success}")
-        save_figure(figure, run.samples / f"epoch-{epoch.epoch:03d}.png")
-        log.add_image("samples", epoch.step, as_pixels(figure))
+        picture = run.samples / f"epoch-{epoch.epoch:03d}.png"
+        save_figure(figure, picture)
+        log.add_image("samples", epoch.step, picture)
         logger.info(console.epoch_line(epoch.values, epoch.epoch, epoch.improved, config.generator_epochs))
         if epoch.discriminator_health:
             logger.warning(epoch.discriminator_health)

@@ -21,6 +21,8 @@ keras = tf.keras
 Tensor = Any
 Step = tuple[Callable[..., Tensor], list[int], int]
 """What to call, on which tensors of the model's graph, and which it makes; tensors by their ``id``."""
+LIBRARIES = ("keras", "tensorflow_addons")
+"""Whose layers are taken one by one."""
 FEW_FILTERS = 4
 """Of a convolution that is made of matrix products."""
 
@@ -29,14 +31,15 @@ def forward(network: Any) -> Callable[..., Tensor]:
     """The function ``network(images, training=False)``, to be called inside a ``tf.function``.
 
     Args:
-        network: any Keras model. Where it is not simply a graph of layers from one input to one output, or there is a
-            GPU, the function is the model itself.
+        network: any Keras model. Where it is not simply a graph of Keras's layers from one input to one output, or
+            there is a GPU, the function is the model itself.
     """
     steps = None if has_gpu() else _steps(network)
     if steps is None:
         return network
     start, end = id(network.inputs[0]), id(network.outputs[0])
 
+    @tf.autograph.experimental.do_not_convert  # there is nothing to convert, which takes a second to find out
     def call(images: Tensor, training: bool = False) -> Tensor:
         made = {start: images}
         for layer, inputs, output in steps:
@@ -54,6 +57,8 @@ def _steps(network: Any) -> list[Step] | None:
         inputs = [tf.nest.flatten(layer.input) for layer in layers]
         outputs = [layer.output for layer in layers]
     except (AttributeError, TypeError, ValueError):  # it has no graph, or a layer that is used twice
+        return None
+    if not all(type(layer).__module__.split(".")[0] in LIBRARIES for layer in layers):
         return None
     made = {id(start)}
     for taken, output in zip(inputs, outputs, strict=True):

@@ -334,10 +334,3 @@ def as_png(figure: Figure) -> bytes:
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG, whole or not at all."""
     write_whole(path, lambda temporary: figure.savefig(temporary))
-
-
-def as_pixels(figure: Figure) -> np.ndarray:
-    """The figure as uint8 pixels of shape (height, width, 3)."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

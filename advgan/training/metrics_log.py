@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from advgan.files import write_text
@@ -37,19 +36,19 @@ class MetricsLog:
             self._summarize(row)
             picture = run.samples / f"epoch-{row['epoch']:03d}.png"
             if row["kind"] == "epoch" and picture.exists():
-                self.add_image("samples", row["step"], tf.io.decode_png(picture.read_bytes(), channels=3).numpy())
+                self.add_image("samples", row["step"], picture)
 
     def add(self, kind: str, epoch: int, step: int, values: dict[str, float]) -> None:
-        """Write one row; ``kind`` is ``steps`` (a mean over the last few steps), ``epoch`` or ``distillation``."""
+        """Write one row; ``kind`` is ``steps`` (means over the last few), ``validation``, ``epoch`` or ``distillation``."""
         row = {"kind": kind, "epoch": epoch, "step": step, **values}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         self._summarize(row)
 
-    def add_image(self, name: str, step: int, image: np.ndarray) -> None:
-        """Show a picture in TensorBoard: uint8, shape (height, width, 3)."""
+    def add_image(self, name: str, step: int, picture: Path) -> None:
+        """Show a PNG file in TensorBoard."""
         with self._writer.as_default():
-            tf.summary.image(name, image[np.newaxis], step=step)
+            tf.summary.image(name, tf.io.decode_png(picture.read_bytes(), channels=3)[tf.newaxis], step=step)
 
     def close(self) -> None:
         """Flush and close both."""

@@ -15,7 +15,7 @@ keras = tf.keras
 Tensor = Any
 
 
-class Adam(keras.optimizers.Adam):  # type: ignore[name-defined]
+class Adam(keras.optimizers.Adam):  # type: ignore[misc, name-defined]
     """Keras's Adam, which updates a variable by one operation in the place of ten: the same, but for rounding."""
 
     def update_step(self, gradient: Tensor, variable: Any, learning_rate: Tensor | None = None) -> None:
