@@ -10,7 +10,7 @@ import platform
 import subprocess
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -66,10 +66,11 @@ def prepare_environment(settings: TrainingSettings) -> Environment:
         with suppress(RuntimeError):  # the device is in use already in this process, with the setting it has
             tf.config.experimental.set_memory_growth(gpu, True)
     if not gpus:
-        _use_one_thread_for_each_operator()
+        _choose_threads(settings.batch_size)
+    tf.config.experimental.enable_tensor_float_32_execution(settings.tf32)
     deterministic = settings.deterministic
     if deterministic == "auto":
-        deterministic = not gpus and not settings.xla
+        deterministic = not gpus and settings.xla is not True
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     return {
@@ -90,19 +91,31 @@ def prepare_environment(settings: TrainingSettings) -> Environment:
     }
 
 
-def _use_one_thread_for_each_operator() -> None:
-    """Run each operator on one thread, and as many as there are cores at a time, unless the user chose otherwise."""
-    threading = tf.config.threading
+def _choose_threads(batch_size: int) -> None:
+    """Run as many operators at a time as a batch has parts, unless the user chose otherwise.
+
+    An operator gets one thread, or more where there are more cores than parts. A rule, not a measurement: a run that
+    is resumed has to come to the same.
+    """
+    threading, cores = tf.config.threading, _cores()
     chosen = threading.get_intra_op_parallelism_threads() or threading.get_inter_op_parallelism_threads()
     if not chosen and not any(name in os.environ for name in THREADS):
+        parts = max(1, min(cores, batch_size // FEWEST_IN_A_PART))
         with suppress(RuntimeError):  # TensorFlow has started in this process: it keeps the threads that it has
-            threading.set_intra_op_parallelism_threads(1)
-            threading.set_inter_op_parallelism_threads(_cores())
+            threading.set_intra_op_parallelism_threads(cores // parts)
+            threading.set_inter_op_parallelism_threads(parts)
 
 
 def has_gpu() -> bool:
     """Whether TensorFlow sees a GPU, and so computes there."""
     return bool(tf.config.list_physical_devices("GPU"))
+
+
+def compiles_step(settings: TrainingSettings) -> bool | Literal["auto"]:
+    """Whether the generator's step is compiled by XLA: yes, no, or (``auto``) if XLA can."""
+    if settings.xla != "auto":
+        return settings.xla
+    return "auto" if has_gpu() and settings.deterministic is not True else False
 
 
 def parts_of(size: int) -> int:

@@ -66,7 +66,7 @@ def bare_step(config: Config, dataset: Dataset, target: Classifier) -> Callable[
     size = config.training.batch_size
     images, labels = tf.constant(scaled(dataset.training.images[:size])), tf.constant(dataset.training.labels[:size])
 
-    @tf.function(jit_compile=config.training.xla)
+    @tf.function(autograph=False)
     def step_on(images: Any, labels: Any, step: Any) -> dict[str, Any]:
         return training_step(state.networks, state.optimizers, images, labels, step, settings)
 

@@ -128,11 +128,13 @@ def test_numbers_may_be_fractions_and_in_scientific_notation(tmp_path: Path, wri
     assert isinstance(in_the_file.attack.epsilon, float)
 
 
-@pytest.mark.parametrize(("written", "value"), [("on", True), ("off", False), ("true", True), ("no", False)])
-def test_switches_may_be_on_and_off(tmp_path: Path, written: str, value: bool) -> None:
+@pytest.mark.parametrize(
+    ("written", "value"), [("on", True), ("off", False), ("true", True), ("no", False), ("auto", "auto")]
+)
+def test_switches_may_be_on_and_off(tmp_path: Path, written: str, value: bool | str) -> None:
     config = load_config(write(tmp_path, f"training: {{xla: {written}}}"))
-    assert config.training.xla is value
-    assert load_config(write(tmp_path, "seed: 0"), [f"training.xla={written}"]).training.xla is value
+    assert config.training.xla == value
+    assert load_config(write(tmp_path, "seed: 0"), [f"training.xla={written}"]).training.xla == value
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "\n\n"])

@@ -132,5 +132,18 @@ def test_several_steps_are_the_steps_one_by_one() -> None:
     np.testing.assert_array_equal(np.concatenate([each["number"] for each in made]), np.arange(1, 8))
 
 
+def test_a_step_that_xla_cannot_compile_runs_without_it(caplog: pytest.LogCaptureFixture) -> None:
+    def step(batch: Any, number: Any) -> dict[str, Any]:
+        return {"length": tf.cast(tf.strings.length(tf.strings.as_string(number)), tf.float32) + batch}
+
+    batches = np.arange(3, dtype=np.float32)
+    np.testing.assert_array_equal(several_steps(step, "auto")(batches, 9)["length"], [1, 3, 4])
+    assert [record.message.split(":")[0] for record in caplog.records] == [
+        "XLA cannot compile the step, which runs without it"
+    ]
+    with pytest.raises(tf.errors.OpError):
+        several_steps(step, True)(batches, 9)
+
+
 def test_means_are_over_steps() -> None:
     assert means([{"a": 1.0, "b": 4.0}, {"a": 2.0, "b": 4.0}]) == {"a": 1.5, "b": 4.0}

@@ -86,7 +86,7 @@ def explain(error: ValidationError, model: type[Settings]) -> ConfigurationError
     message = _MESSAGES.get(first["type"], first["msg"].removeprefix("Value error, ").removeprefix("Input "))
     if first["type"] in _LISTS:
         message = model.lists
-    if key == "training.deterministic":
+    if key in ("training.deterministic", "training.xla"):
         message = "should be auto, on or off"
     value = None if first["type"] == "missing" else first["input"]
     if key == "attack.epsilon" and first["type"] == "less_than_equal" and first["input"] in range(2, 256):

@@ -353,16 +353,19 @@ class TrainingSettings(Settings):
     """Of the generator; in a black-box attack of each round."""
     batch_size: PositiveInt = 128
     stop_at_success: Annotated[Number, Field(gt=0, le=1)] | None = None
-    """Stop after the first epoch whose validation success rate reaches this, for example 0.99."""
+    """Stop once the success rate of a validation reaches this, for example 0.99."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """For the convolutions of G and D; everything else stays float32."""
-    xla: bool = False
+    tf32: bool = False
+    """Whether a GPU may round the factors of float32 products to 10 bits."""
+    xla: bool | Literal["auto"] = "auto"
+    """Compile the generator's step; auto means on a GPU, where it compiles and ``deterministic`` is not on."""
     deterministic: bool | Literal["auto"] = "auto"
     """Bit-identical repeats and resumes; auto means yes on a CPU without XLA."""
 
     @model_validator(mode="after")
     def _xla_is_not_deterministic(self) -> TrainingSettings:
-        if self.xla and self.deterministic is True:
+        if self.xla is True and self.deterministic is True:
             raise ConfigurationError(
                 "training.xla", "on", "cannot go together with training.deterministic: true; turn one of them off"
             )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +18,7 @@ STEPS_PER_REPORT = 10
 STEPS_PER_CALL, SECONDS_PER_CALL = 10, 1.0
 """How much is done between two looks at losses and stops: so many steps, or as many as take so long."""
 
+logger = logging.getLogger(__name__)
 Tensor = Any
 
 
@@ -99,32 +101,50 @@ def run_steps(
             raise Interrupted(f"stopped at {trainer.step_name.format(number)}; nothing is lost")
 
 
-def several_steps(step: Callable[..., dict[str, Tensor]], xla: bool = False) -> Callable[..., dict[str, np.ndarray]]:
+def several_steps(
+    step: Callable[..., dict[str, Tensor]], xla: bool | Literal["auto"] = False
+) -> Callable[..., dict[str, np.ndarray]]:
     """Compile a step, and make of it one graph that runs as many steps as are wanted without coming back to Python.
 
     Args:
         step: from a batch, the number of the step and whatever else is given to float32 scalars by name.
-        xla: compile the step by XLA.
+        xla: compile the step by XLA; ``auto``: if XLA can, else a warning says that it cannot.
 
     Returns:
         A function of batches, the number of the first step, and the same else; with an array of values for each name.
     """
     names: list[str] = []
-    one_step = tf.function(step, jit_compile=True, autograph=False) if xla else step
 
-    @tf.function(autograph=False, reduce_retracing=True)
-    def call(batches: Tensor, first: Tensor, count: Tensor, *others: Any) -> Tensor:
-        def one(place: Tensor) -> Tensor:
-            values = one_step(batches[place], first + place, *others)
-            names[:] = values
-            return tf.stack(list(values.values()))
+    def compiled(with_xla: bool) -> Callable[..., Tensor]:
+        one_step = tf.function(step, jit_compile=True, autograph=False) if with_xla else step
 
-        return tf.map_fn(one, tf.range(count), fn_output_signature=tf.float32, parallel_iterations=1)
+        @tf.function(autograph=False, reduce_retracing=True)
+        def call(batches: Tensor, first: Tensor, count: Tensor, *others: Any) -> Tensor:
+            def one(place: Tensor) -> Tensor:
+                values = one_step(batches[place], first + place, *others)
+                names[:] = values
+                return tf.stack(list(values.values()))
+
+            return tf.map_fn(one, tf.range(count), fn_output_signature=tf.float32, parallel_iterations=1)
+
+        return call
+
+    call, trying = compiled(bool(xla)), xla == "auto"
 
     def steps(batches: np.ndarray, first: int, *others: Any) -> dict[str, np.ndarray]:
+        nonlocal call, trying
         filled = np.zeros([STEPS_PER_CALL, *batches.shape[1:]], batches.dtype)  # of one shape, for one graph
         filled[: len(batches)] = batches
-        values = call(tf.constant(filled), tf.constant(first), tf.constant(len(batches)), *others).numpy()
+        given = tf.constant(filled), tf.constant(first), tf.constant(len(batches)), *others
+        try:
+            values = call(*given).numpy()
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
+            if not trying:
+                raise
+            logger.warning("XLA cannot compile the step, which runs without it: %s", str(error).split("\n", 1)[0])
+            call = compiled(False)
+            values = call(*given).numpy()
+        trying = False
         return dict(zip(names, values.T, strict=True))
 
     return steps

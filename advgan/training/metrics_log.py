@@ -39,7 +39,7 @@ class MetricsLog:
                 self.add_image("samples", row["step"], picture)
 
     def add(self, kind: str, epoch: int, step: int, values: dict[str, float]) -> None:
-        """Write one row; ``kind`` is ``steps`` (means over the last few), ``validation``, ``epoch`` or ``distillation``."""
+        """Write one row; ``kind`` is ``steps`` (means over a few), ``validation``, ``epoch`` or ``distillation``."""
         row = {"kind": kind, "epoch": epoch, "step": step, **values}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()

@@ -12,7 +12,7 @@ import tensorflow as tf
 from advgan.config.settings import Config
 from advgan.data.batches import epoch_batches, gather_batch, steps_per_epoch
 from advgan.data.datasets import Split
-from advgan.environment import parts_of
+from advgan.environment import compiles_step, parts_of
 from advgan.errors import BlackBoxFailed, BlackBoxUnavailable, Interrupted
 from advgan.training.checkpoints import Checkpoints
 from advgan.training.interruption import stop_requests
@@ -196,7 +196,7 @@ def _compiled_steps(state: TrainingState, split: Split, config: Config) -> Calla
         batch = gather_batch(images, labels, indices)
         return training_step(state.networks, state.optimizers, *batch, step, settings)
 
-    return several_steps(step_on, config.training.xla)
+    return several_steps(step_on, compiles_step(config.training))
 
 
 def _status(values: dict[str, float], success: float) -> str:
