@@ -92,18 +92,23 @@ def prepare_environment(settings: TrainingSettings) -> Environment:
 
 
 def _choose_threads(batch_size: int) -> None:
-    """Run as many operators at a time as a batch has parts, unless the user chose otherwise.
-
-    An operator gets one thread, or more where there are more cores than parts. A rule, not a measurement: a run that
-    is resumed has to come to the same.
-    """
+    """Give TensorFlow the usual threads, unless the user chose otherwise."""
     threading, cores = tf.config.threading, _cores()
     chosen = threading.get_intra_op_parallelism_threads() or threading.get_inter_op_parallelism_threads()
     if not chosen and not any(name in os.environ for name in THREADS):
-        parts = max(1, min(cores, batch_size // FEWEST_IN_A_PART))
+        of_an_operator, operators = usual_threads(cores, batch_size)
         with suppress(RuntimeError):  # TensorFlow has started in this process: it keeps the threads that it has
-            threading.set_intra_op_parallelism_threads(cores // parts)
-            threading.set_inter_op_parallelism_threads(parts)
+            threading.set_intra_op_parallelism_threads(of_an_operator)
+            threading.set_inter_op_parallelism_threads(operators)
+
+
+def usual_threads(cores: int, batch_size: int) -> tuple[int, int]:
+    """The threads of an operator, and the operators at a time: as many as a batch has parts.
+
+    A rule, not a measurement: a run that is resumed has to come to the same.
+    """
+    parts = max(1, min(cores, batch_size // FEWEST_IN_A_PART))
+    return cores // parts, parts
 
 
 def has_gpu() -> bool:

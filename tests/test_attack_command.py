@@ -430,7 +430,7 @@ def test_an_interrupted_array_continues_and_ends_as_if_it_had_not_been(
     assert (code, err) == (130, "stopped; the same command continues\n")
     assert record(Path("out"))["complete"] is False and not Path("out", "in.npy").exists()
     code, out, _ = call(capsys, *arguments)
-    assert code == 0 and "Continued      at image 1,000 of 1,100" in out
+    assert code == 0 and "Continued      at image 500 of 1,100" in out
     monkeypatch.chdir(here / "whole")
     assert call(capsys, *arguments)[0] == 0
     assert contents(here / "stopped" / "out") == contents(here / "whole" / "out")
@@ -516,7 +516,7 @@ def test_a_batch_size_that_was_halved_changes_nothing(
         patched.setattr(batches, "_halved_by", 2)
         killed_in(here, "in.npy", 2, monkeypatch)
     code, out, _ = on_reference(capsys, "in.npy")
-    assert code == 0 and "Continued      at image 250 of 1,100" in out
+    assert code == 0 and "Continued      at image 125 of 1,100" in out
     assert record(here / "out")["images"] == len(table(here / "out")) == 1100
 
 

@@ -25,13 +25,13 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_the_batch_follows_the_size_of_the_images_alone() -> None:
-    assert images_at_once((28, 28, 1)) == images_at_once((8, 8, 1)) == 500
-    assert images_at_once((32, 32, 3)) == 130
+    assert images_at_once((28, 28, 1)) == images_at_once((8, 8, 1)) == 250
+    assert images_at_once((32, 32, 3)) == 65
     assert images_at_once((224, 224, 3)) == images_at_once((1000, 1000, 3)) == 8
 
 
 def test_every_image_is_worked_on_once() -> None:
-    for count in (0, 1, 500, 501, 1234):
+    for count in (0, 1, 250, 251, 1234):
         seen = np.zeros(count, int)
 
         def work(part: slice, seen: np.ndarray = seen) -> None:
@@ -65,13 +65,13 @@ class SmallMemory:
 
 
 def test_an_out_of_memory_error_halves_the_batch_once_with_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    small = SmallMemory(300, 1200)
+    small = SmallMemory(150, 1200)
     in_batches(1200, (28, 28, 1), small)
     assert (small.done == 1).all()
-    assert images_at_once((28, 28, 1)) == 250
+    assert images_at_once((28, 28, 1)) == 125
     assert [record.getMessage() for record in caplog.records] == [LINE]
     with pytest.raises(tf.errors.ResourceExhaustedError):
-        in_batches(1200, (28, 28, 1), SmallMemory(200, 1200))
+        in_batches(1200, (28, 28, 1), SmallMemory(100, 1200))
     assert len(caplog.records) == 1
 
 
@@ -86,7 +86,7 @@ def test_the_attack_goes_on_with_half_as_many(
     perturbed = attack._perturbed
 
     def in_small_memory(batch: tf.Tensor) -> object:
-        if len(batch) > 300:
+        if len(batch) > 150:
             raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
         return perturbed(batch)
 

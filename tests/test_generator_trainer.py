@@ -24,8 +24,8 @@ IMAGES = Split(RANDOM.integers(0, 256, (14, 9, 9, 1), np.uint8), RANDOM.integers
 class Successes:
     """A validation whose rates are known before."""
 
-    def __init__(self, rates: list[float]) -> None:
-        self.rates = rates
+    def __init__(self, rates: list[float], within_first_epoch: bool) -> None:
+        self.rates, self.within_first_epoch = rates, within_first_epoch
 
     def __call__(self) -> dict[str, float]:
         return {"validation_success": self.rates.pop(0)}
@@ -35,7 +35,9 @@ class Successes:
         return success > best
 
 
-def trained(folder: Path, rates: list[float], stop_at_success: float | None) -> list[EpochReport]:
+def trained(
+    folder: Path, rates: list[float], stop_at_success: float | None, within_first_epoch: bool = False
+) -> list[EpochReport]:
     config = parse_config(
         {
             "generator": {"widths": [2], "residual_blocks": 0},
@@ -54,7 +56,7 @@ def trained(folder: Path, rates: list[float], stop_at_success: float | None) -> 
         Checkpoints(folder / "state", 1),
         log,
         Progress("steps", steps),
-        Successes(rates),
+        Successes(rates, within_first_epoch),
         reports.append,
     )
     trainer.train()
@@ -79,3 +81,22 @@ def test_training_ends_with_the_first_epoch_that_reaches_the_rate(
         for name in ("loss_adv", "loss_discriminator", "batch_success", "gradient_norm_generator"):
             mean = np.average([steps[number][name] for number in here], weights=sizes[here])
             assert report.values[name] == pytest.approx(mean, rel=1e-6)
+
+
+def test_the_first_epoch_is_validated_in_its_course(tmp_path: Path) -> None:
+    reports = trained(tmp_path, [0.1, 0.4, 0.3, 0.2, 0.6, 0.5], None, within_first_epoch=True)
+    rows = [row for row in read_rows(tmp_path / "metrics.jsonl") if row["kind"] in ("validation", "epoch")]
+    assert [(row["kind"], row["step"]) for row in rows] == [
+        ("validation", 1), ("validation", 2), ("epoch", 3), ("epoch", 6), ("epoch", 9), ("epoch", 12)
+    ]  # fmt: skip
+    assert [row["validation_success"] for row in rows] == [0.1, 0.4, 0.3, 0.2, 0.6, 0.5]
+    assert [report.improved for report in reports] == [False, False, True, False]  # 0.4 was better than 0.3
+    seconds = [row["seconds"] for row in rows]
+    assert seconds == sorted(seconds)
+
+
+def test_training_ends_within_the_first_epoch_where_the_rate_is_reached_there(tmp_path: Path) -> None:
+    [report] = trained(tmp_path, [0.1, 0.5], 0.5, within_first_epoch=True)
+    assert (report.epoch, report.step, report.improved) == (1, 2, True)
+    steps = [row for row in read_rows(tmp_path / "metrics.jsonl") if row["kind"] == "steps"]
+    assert report.values["loss_adv"] == pytest.approx(np.mean([row["loss_adv"] for row in steps]), rel=1e-6)

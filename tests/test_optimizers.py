@@ -74,3 +74,24 @@ def test_both_networks_come_to_rest_at_the_end_of_the_run(black_box: bool) -> No
     ):
         found = moves(network, optimizer, [1.0] * (updates + 1))
         assert found == pytest.approx([rate * (1 - step / updates) for step in range(updates + 1)], abs=2e-6)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_it_is_the_adam_of_keras(schedule: Schedule) -> None:
+    ours, theirs = (keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)]) for _ in range(2))
+    theirs.set_weights(ours.get_weights())
+    rate = keras.optimizers.schedules.CosineDecay(0.01, 20) if schedule == "cosine" else 0.01
+    adams = [adam(ours, 0.01, schedule, 20, 0.5), keras.optimizers.Adam(rate, beta_1=0.5)]
+
+    @tf.function
+    def compiled(gradients: list[tf.Tensor]) -> None:
+        for network, each in zip((ours, theirs), adams, strict=True):
+            each.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
+
+    adams[1].build(theirs.trainable_variables)
+    for number in range(12):
+        gradients = [tf.random.stateless_normal(each.shape, [number, 1]) for each in ours.trainable_variables]
+        (compiled if number % 2 else compiled.python_function)(gradients)
+    for weights, reference in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(weights, reference, rtol=1e-5, atol=1e-6)
+    assert int(adams[0].iterations) == 12

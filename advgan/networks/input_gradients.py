@@ -144,7 +144,7 @@ def _of_max_pooling(operation: Any, gradient: Tensor) -> Tensor:
     padding, layout = (operation.get_attr(name).decode() for name in ("padding", "data_format"))
     _, height, width, channels = images.shape
     halves = size == strides == [1, 2, 2, 1] and layout == "NHWC" and None not in (height, width, channels)
-    if halves and (height % 2 == width % 2 == 0 or padding == "VALID"):
+    if halves and (padding == "VALID" or (padding == "SAME" and height % 2 == width % 2 == 0)):
         return pooling_input_gradient(images, output, gradient)
     return tf.raw_ops.MaxPoolGrad(
         orig_input=images,
