@@ -168,15 +168,13 @@ def pooling_input_gradient(images: Tensor, output: Tensor, gradient: Tensor) -> 
     """
     _, height, width, channels = images.shape
     rows, columns = height // 2, width // 2
-    cut = images[:, : 2 * rows, : 2 * columns]
-    pairs = tf.reshape(cut, [-1, rows, 2, columns, 2 * channels])
-    upper, lower = pairs[:, :, 0], pairs[:, :, 1]
-    pixels = [upper[..., :channels], upper[..., channels:], lower[..., :channels], lower[..., channels:]]
+    cut = tf.reshape(images[:, : 2 * rows, : 2 * columns], [-1, 4 * columns * channels])
+    halves = [tf.reshape(half, [-1, rows, columns, 2 * channels]) for half in tf.split(cut, 2, 1)]
     left, made = gradient, []
-    for pixel in pixels:
-        here = tf.where(pixel == output, left, tf.zeros_like(left))
+    for pixel in [pixel for half in halves for pixel in tf.split(half, 2, -1)]:
+        here = left * tf.cast(pixel == output, left.dtype)
         left -= here
         made.append(here)
-    whole = tf.stack([tf.concat(made[:2], -1), tf.concat(made[2:], -1)], axis=2)
-    whole = tf.reshape(whole, [-1, 2 * rows, 2 * columns, channels])
+    made = [tf.reshape(tf.concat(pair, -1), [-1, 2 * columns * channels]) for pair in (made[:2], made[2:])]
+    whole = tf.reshape(tf.concat(made, 1), [-1, 2 * rows, 2 * columns, channels])
     return tf.pad(whole, [[0, 0], [0, height - 2 * rows], [0, width - 2 * columns], [0, 0]])
