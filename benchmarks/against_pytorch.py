@@ -20,6 +20,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from advgan.startup import import_tensorflow
@@ -38,8 +39,9 @@ from advgan.classifiers.classifier import Classifier, classifier_of  # noqa: E40
 from advgan.config.loading import find_config, load_config  # noqa: E402
 from advgan.config.settings import Config  # noqa: E402
 from advgan.data.datasets import load_dataset, scaled  # noqa: E402
-from advgan.environment import prepare_environment  # noqa: E402
+from advgan.environment import parts_of, prepare_environment  # noqa: E402
 from advgan.networks.description import describe  # noqa: E402
+from advgan.training.loop import STEPS_PER_CALL, several_steps  # noqa: E402
 from advgan.training.state import TrainingState, build_state  # noqa: E402
 from advgan.training.step import training_step  # noqa: E402
 from advgan.training.trainer import step_settings  # noqa: E402
@@ -281,37 +283,38 @@ class Torch:
 # --- Measuring ---------------------------------------------------------------------------------------------------
 
 
-def tensorflow_step(state: TrainingState, images: np.ndarray, labels: np.ndarray, config: Config) -> Callable[[], Any]:
-    """The step as training makes it, on one batch that is ready in memory."""
+def tensorflow_step(
+    state: TrainingState, images: np.ndarray, labels: np.ndarray, config: Config
+) -> Callable[..., dict[str, np.ndarray]]:
+    """Steps as training makes them, several in a call, on one batch that is ready in memory."""
     x, y, settings = tf.constant(images), tf.constant(labels), step_settings(config, 1000)
-    number = tf.constant(1)
 
-    @tf.function
-    def step() -> dict[str, Any]:
+    def step(_batch: Any, number: Any) -> dict[str, Any]:
         return training_step(state.networks, state.optimizers, x, y, number, settings)
 
-    return step
+    steps = several_steps(step)
+    return lambda count=STEPS_PER_CALL: steps(np.zeros(count, np.int32), 1)
 
 
 def seconds(call: Callable[[], Any], times: int) -> float:
     """Seconds of one call, over so many."""
     start = time.perf_counter()
     for _ in range(times):
-        result = call()
-    for value in result.values() if isinstance(result, dict) else []:
-        float(value)
+        call()
     return (time.perf_counter() - start) / times
 
 
 def matrix_rate() -> float:
-    """Floating-point operations per second of a large product, the faster of both libraries."""
-    size, best = 2048, 0.0
-    a = np.random.default_rng(0).random((size, size), np.float32)
-    x, y = tf.constant(a), torch.tensor(a)
-    for _ in range(5):
-        for call in (lambda: tf.linalg.matmul(x, x).numpy(), lambda: y @ y):
-            best = max(best, 2 * size**3 / seconds(call, 3))
-    return best
+    """Floating-point operations per second of large products, one for each core, the best of some turns."""
+    size = 2048
+    factors = [tf.random.normal([size, size], seed=number) for number in range(parts_of(10**6))]
+
+    @tf.function(autograph=False)
+    def products() -> list[Any]:
+        return [each @ each for each in factors]
+
+    products()
+    return max(len(factors) * 2 * size**3 / seconds(products, 3) for _ in range(7))
 
 
 def operations(networks: list[Any]) -> float:
@@ -351,7 +354,7 @@ def main() -> int:
     batch = images[:size], labels[:size]
 
     step = tensorflow_step(state, *batch, config)
-    ours = {name: float(value) for name, value in step().items()}
+    ours = {name: float(value[0]) for name, value in step(1).items()}
     calls: dict[str, Callable[[], Any]] = {"TensorFlow": step}
     for each in torches:
         x, y = each.taken(batch[0]), torch.from_numpy(batch[1]).long()
@@ -370,22 +373,42 @@ def main() -> int:
         generating[f"PyTorch, {each.form}"] = lambda each=each: each.attacked(images)  # type: ignore[misc]
         difference = np.abs(each.attacked(images[:8]) - attack.generate(images[:8])).max()
         assert difference < 0.1, difference  # after one step each
-    _print_table(f"training step, batch {size}", calls, size, options.steps, options.turns)
+    several = {name: call if call is step else partial(_repeated, call) for name, call in calls.items()}
+    rounds = max(1, options.steps // STEPS_PER_CALL)
+    _print_table(f"training step, batch {size}", several, STEPS_PER_CALL, size, rounds, options.turns)
     flops = operations([state.networks.generator, state.networks.discriminator, network])
     rate = matrix_rate()
-    _print_table(f"{GENERATED} images, NumPy to NumPy", generating, GENERATED, 5, options.turns)
+    _print_table(f"{GENERATED} images, NumPy to NumPy", generating, 1, GENERATED, 5, options.turns)
     print(f"{flops / 1e6:.1f} million operations per image; matrix rate {rate / 1e9:.0f} GFLOP/s")
     return 0
 
 
-def _print_table(title: str, calls: dict[str, Callable[[], Any]], images: int, times: int, turns: int) -> None:
-    """Time the calls in turns, print images per second (median; lowest and highest turn) and the ratio to the best."""
+def _repeated(step: Callable[[], dict[str, Any]]) -> None:
+    """As many steps as one call makes on our side, and a look at their losses."""
+    for values in [step() for _ in range(STEPS_PER_CALL)]:
+        for value in values.values():
+            float(value)
+
+
+def _print_table(
+    title: str, calls: dict[str, Callable[[], Any]], each: int, images: int, times: int, turns: int
+) -> None:
+    """Time the calls in turns, print images per second (median; lowest and highest turn) and the ratio to the best.
+
+    Args:
+        title: of the table.
+        calls: by name.
+        each: what is timed happens so often in a call.
+        images: that it takes.
+        times: calls in a turn.
+        turns: of which the median counts.
+    """
     for call in calls.values():
-        seconds(call, 3)
+        call()
     measured: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(turns):
         for name, call in calls.items():
-            measured[name].append(seconds(call, times))
+            measured[name].append(seconds(call, times) / each)
     medians = {name: statistics.median(values) for name, values in measured.items()}
     best = min(value for name, value in medians.items() if name != "TensorFlow")
     print(f"\n{title}")

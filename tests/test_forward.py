@@ -11,7 +11,15 @@ import tensorflow as tf
 from advgan.config.settings import DiscriminatorSettings, GeneratorSettings
 from advgan.networks import forward as module
 from advgan.networks.discriminator import build_discriminator
-from advgan.networks.forward import convolution, forward, instance_normalization, leaky_relu, transposed_convolution
+from advgan.networks.forward import (
+    batch_normalization,
+    convolution,
+    forward,
+    forward_in_parts,
+    instance_normalization,
+    leaky_relu,
+    transposed_convolution,
+)
 from advgan.networks.generator import build_generator
 from advgan.networks.normalization import normalization
 
@@ -105,8 +113,12 @@ def central_difference(function: Any, arguments: list[Any], which: int, place: i
         (transposed_convolution, [(2, 3, 4, 5), (3, 4, 2, 5)]),
         (lambda x, g, b: instance_normalization(x, g, b, 1e-5), [(2, 4, 3, 3), (3,), (3,)]),
         (lambda x: leaky_relu(x, 0.2), [(2, 3, 3, 2)]),
+        (
+            lambda x, y, g, b: tf.concat(batch_normalization([x, y], g, b, 1e-5)[:2], 0),
+            [(2, 4, 3, 3), (1, 4, 3, 3), (3,), (3,)],
+        ),
     ],
-    ids=["few filters", "stride 2", "few channels", "transposed", "instance norm", "leaky ReLU"],
+    ids=["few filters", "stride 2", "few channels", "transposed", "instance norm", "leaky ReLU", "batch norm"],
 )
 def test_gradients_are_those_of_finite_differences(function: Any, shapes: list[tuple[int, ...]]) -> None:
     arguments = [drawn(*shape, dtype=np.float64, seed=number) for number, shape in enumerate(shapes)]
@@ -131,6 +143,49 @@ def test_a_map_without_variation_becomes_beta() -> None:
         made[0][0, 0, 0], [4, 5, 6], atol=0.2
     )  # 1000.7 is rounded to 6e-5, epsilon's root is 3e-3
     assert np.isfinite(made[1]).all()
+
+
+def convolution_and_norm(bias: bool = False, **options: Any) -> Any:
+    image = keras.Input((12, 10, 5))
+    maps = keras.layers.Conv2D(8, 3, padding="same", use_bias=bias, **options)(image)
+    network = keras.Model(image, keras.layers.ReLU()(normalization("batch", 0, "norm")(maps)))
+    random = np.random.default_rng(0)
+    network.set_weights([random.uniform(0.5, 1.5, value.shape) for value in network.get_weights()])
+    return network
+
+
+@pytest.mark.parametrize("options", [{}, {"bias": True}, {"strides": 2}, {"activation": "relu"}], ids=str)
+def test_batch_normalization_is_part_of_the_convolution_in_inference_mode(options: dict[str, Any]) -> None:
+    network, images = convolution_and_norm(**options), drawn(4, 12, 10, 5)
+    variables = [each for each in network.trainable_variables if "bias" not in each.name]
+    for training in (False, True):
+        before = network.get_weights()
+        expected = value_and_gradients(lambda at, now=training: network(at, training=now), images, variables)
+        after = network.get_weights()
+        network.set_weights(before)
+        ours = forward(network)
+        found = value_and_gradients(lambda at, now=training, ours=ours: ours(at, training=now), images, variables)
+        assert_same(found, expected)
+        assert_same(network.get_weights(), after)
+
+
+def test_batch_normalization_of_parts_is_that_of_the_batch() -> None:
+    network, images = convolution_and_norm(), drawn(7, 12, 10, 5)
+    in_parts, before = forward_in_parts(network), network.get_weights()
+    expected = value_and_gradients(lambda at: network(at, training=True), images, network.trainable_variables)
+    after = network.get_weights()
+    network.set_weights(before)
+    found = value_and_gradients(
+        lambda at: tf.concat(in_parts([at[:4], at[4:6], at[6:]], True), 0), images, network.trainable_variables
+    )
+    assert_same(found, expected)
+    assert_same(network.get_weights(), after)
+    assert np.abs(after[3] - before[3]).max() > 1e-3  # the moving mean
+    frozen = convolution_and_norm()
+    frozen.trainable = False
+    whole = frozen(images, training=True).numpy()
+    parts = forward_in_parts(frozen)([images[:4], images[4:]], True)
+    np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (13, 10, 3)])
@@ -180,6 +235,12 @@ def unusual() -> dict[str, Any]:
         "two inputs": keras.Model([image, other], keras.layers.Add()([image, other])),
         "a subclass": Subclassed(),
     }
+
+
+def test_any_other_model_sees_the_whole_batch() -> None:
+    network, images = Subclassed(), drawn(5, 8, 8, 1)
+    one, two = forward_in_parts(network)([images[:3], images[3:]], True)
+    np.testing.assert_array_equal(tf.concat([one, two], 0), images + 1)
 
 
 def test_a_model_in_a_model_is_that_of_keras() -> None:

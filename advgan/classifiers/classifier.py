@@ -27,6 +27,7 @@ from advgan.classifiers.pixels import UNSCALED, Pixels
 from advgan.data.batch_parts import side_by_side
 from advgan.data.batches import in_batches
 from advgan.errors import AdvGANError
+from advgan.networks.forward import forward
 from advgan.networks.input_gradients import fast_gradients
 from advgan.perturbation import UNIT, Bounds
 
@@ -243,6 +244,8 @@ def classifier_of(
             call = with_float_input(network)
         except Exception:  # not made of layers: it works, without a gradient
             call = network
+    elif isinstance(network, keras.Model):
+        call = forward(network)
 
     def answer(images: Any) -> Any:
         found = call(images if given is None else tf.nest.pack_sequence_as(given, [images]), training=False)

@@ -1,7 +1,7 @@
 """A batch in parts that are worked on side by side, one for each core.
 
 TensorFlow's operators are too small here to share between cores. So each runs on one thread, and the parts of a batch
-run side by side in one graph. Training averages their gradients: the update of the whole batch, but for rounding.
+run side by side in one graph; the mean of their losses is that of the whole batch, but for rounding.
 """
 
 from __future__ import annotations
@@ -43,11 +43,14 @@ def split_batch(images: Tensor, labels: Tensor, count: int) -> list[Part]:
     return [Part(some, classes, here / size) for some, classes, here in pieces]
 
 
-def mean_over(parts: Sequence[Part], values: Sequence[Tensor]) -> Tensor:
-    """The mean over a batch of what is a mean over each of its parts."""
+def means_over(parts: Sequence[Part], values: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The means over a batch of what are means over each of its parts, by name."""
     if len(parts) == 1:
         return values[0]
-    return tf.add_n([part.share * value for part, value in zip(parts, values, strict=True)])
+    shares = [part.share for part in parts]
+    return {
+        name: tf.add_n([share * each[name] for share, each in zip(shares, values, strict=True)]) for name in values[0]
+    }
 
 
 def side_by_side(function: Callable[[Tensor], Any], image_shape: tuple[int, int, int]) -> Callable[[Tensor], Any]:

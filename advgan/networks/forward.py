@@ -7,8 +7,10 @@ and its input gradients at stride 2 several times longer than a convolution with
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -19,12 +21,22 @@ from advgan.networks.normalization import ADDONS
 
 keras = tf.keras
 Tensor = Any
-Step = tuple[Callable[..., Tensor], list[int], int]
-"""What to call, on which tensors of the model's graph, and which it makes; tensors by their ``id``."""
+Operator = Callable[[list[list[Tensor]], bool], list[Tensor]]
+"""From the inputs of each part and whether this is training to the output of each part."""
 LIBRARIES = ("keras", "tensorflow_addons")
 """Whose layers are taken one by one."""
 FEW_FILTERS = 4
 """Of a convolution that is made of matrix products."""
+
+
+class Step(NamedTuple):
+    """What computes a layer, or two."""
+
+    name: str
+    operator: Operator
+    inputs: list[int]
+    """Tensors of the model's graph, by their ``id``."""
+    output: int
 
 
 def forward(network: Any) -> Callable[..., Tensor]:
@@ -34,19 +46,46 @@ def forward(network: Any) -> Callable[..., Tensor]:
         network: any Keras model. Where it is not simply a graph of Keras's layers from one input to one output, or
             there is a GPU, the function is the model itself.
     """
-    steps = None if has_gpu() else _steps(network)
-    if steps is None:
+    if has_gpu() or _steps(network) is None:
         return network
-    start, end = id(network.inputs[0]), id(network.outputs[0])
+    in_parts = forward_in_parts(network)
 
     @tf.autograph.experimental.do_not_convert  # there is nothing to convert, which takes a second to find out
     def call(images: Tensor, training: bool = False) -> Tensor:
-        made = {start: images}
-        for layer, inputs, output in steps:
-            made[output] = layer(*(made[key] for key in inputs), training=training)
+        return in_parts([images], training)[0]
+
+    return call
+
+
+def forward_in_parts(network: Any) -> Callable[[list[Tensor], bool], list[Tensor]]:
+    """The same function of a batch in parts, which depend on each other in batch normalization alone.
+
+    Returns:
+        From the images of each part, and whether this is training, to what the network makes of each. Where
+        ``forward`` gives the model itself, it is called on the whole batch.
+    """
+    steps = None if has_gpu() else _steps(network)
+    if steps is None:
+        return partial(_whole, network)
+    start, end = id(network.inputs[0]), id(network.outputs[0])
+
+    @tf.autograph.experimental.do_not_convert
+    def call(parts: list[Tensor], training: bool) -> list[Tensor]:
+        made = {start: parts}
+        for step in steps:
+            with tf.name_scope(step.name):
+                inputs = [list(each) for each in zip(*(made[key] for key in step.inputs), strict=True)]
+                made[step.output] = step.operator(inputs, training)
         return made[end]
 
     return call
+
+
+def _whole(network: Any, parts: list[Tensor], training: bool) -> list[Tensor]:
+    if len(parts) == 1:
+        return [network(parts[0], training=training)]
+    made = network(tf.concat(parts, 0), training=training)
+    return tf.split(made, [tf.shape(images)[0] for images in parts])
 
 
 def _steps(network: Any) -> list[Step] | None:
@@ -54,46 +93,77 @@ def _steps(network: Any) -> list[Step] | None:
     try:
         [start], [end] = network.inputs, network.outputs
         layers = [layer for layer in network.layers if not isinstance(layer, keras.layers.InputLayer)]
-        inputs = [tf.nest.flatten(layer.input) for layer in layers]
-        outputs = [layer.output for layer in layers]
+        inputs = [[id(tensor) for tensor in tf.nest.flatten(layer.input)] for layer in layers]
+        outputs = [id(layer.output) for layer in layers]
     except (AttributeError, TypeError, ValueError):  # it has no graph, or a layer that is used twice
         return None
     if not all(type(layer).__module__.split(".")[0] in LIBRARIES for layer in layers):
         return None
     made = {id(start)}
     for taken, output in zip(inputs, outputs, strict=True):
-        if not made.issuperset(id(tensor) for tensor in taken):
+        if not made.issuperset(taken):
             return None
-        made.add(id(output))
+        made.add(output)
     if id(end) not in made:
         return None
-    return [
-        (_operator(layer), [id(tensor) for tensor in taken], id(output))
-        for layer, taken, output in zip(layers, inputs, outputs, strict=True)
-    ]
+    uses = Counter([*(key for taken in inputs for key in taken), id(end)])
+    steps: list[Step] = []
+    joined: Any = None  # a convolution that waits for the normalization after it
+    for place, (layer, taken, output) in enumerate(zip(layers, inputs, outputs, strict=True)):
+        if joined is not None:
+            convolution_inputs, before, joined = inputs[place - 1], joined, None
+            steps.append(Step(layer.name, _normalized(before, layer), convolution_inputs, output))
+            continue
+        following = layers[place + 1] if place + 1 < len(layers) else None
+        if following is not None and inputs[place + 1] == [output] and uses[output] == 1 and _folds(layer, following):
+            joined = layer
+            continue
+        steps.append(Step(layer.name, _operator(layer), taken, output))
+    return steps
 
 
-def _operator(layer: Any) -> Callable[..., Tensor]:
-    """What computes a layer: a faster operator, or itself."""
+def _operator(layer: Any) -> Operator:
+    """What computes a layer: faster operators, or itself."""
+    if _normalizes_batches(layer):
+        return lambda inputs, training: (
+            _each(_itself(layer), inputs, training)
+            if len(inputs) == 1 or not training
+            else _batch_normalized(layer, [images for [images] in inputs])
+        )
+    function = _function(layer) or _itself(layer)
+    return lambda inputs, training: _each(function, inputs, training)
+
+
+def _each(function: Callable[..., Tensor], inputs: list[list[Tensor]], training: bool) -> list[Tensor]:
+    return [function(*tensors, training=training) for tensors in inputs]
+
+
+def _function(layer: Any) -> Callable[..., Tensor] | None:
+    """A faster function than a layer whose parts do not depend on each other."""
     kind = type(layer)
-    if layer.compute_dtype == "float32":
-        if kind is keras.layers.Conv2DTranspose and _plain(layer) and _doubles(layer):
-            return lambda images, **_: _finished(layer, transposed_convolution(images, layer.kernel))
-        if kind is keras.layers.Conv2D and _plain(layer):
-            return lambda images, **_: _finished(layer, convolution(images, layer.kernel, layer.strides, layer.padding))
-        if _normalizes_each_map(layer):
-            return lambda images, **_: instance_normalization(images, layer.gamma, layer.beta, layer.epsilon)
-        if kind is keras.layers.LeakyReLU:
-            slope = layer.negative_slope if hasattr(layer, "negative_slope") else layer.alpha  # in Keras 3, in Keras 2
-            return lambda values, **_: leaky_relu(values, float(slope))
+    if layer.compute_dtype != "float32":
+        return None
+    if kind is keras.layers.Conv2DTranspose and _plain(layer) and _doubles(layer):
+        return lambda images, **_: _finished(layer, transposed_convolution(images, layer.kernel))
+    if kind is keras.layers.Conv2D and _plain(layer):
+        return lambda images, **_: _finished(layer, convolution(images, layer.kernel, layer.strides, layer.padding))
+    if _normalizes_each_map(layer):
+        return lambda images, **_: instance_normalization(images, layer.gamma, layer.beta, layer.epsilon)
+    if kind is keras.layers.LeakyReLU:
+        slope = layer.negative_slope if hasattr(layer, "negative_slope") else layer.alpha  # in Keras 3, in Keras 2
+        return lambda values, **_: leaky_relu(values, float(slope))
+    return None
+
+
+def _itself(layer: Any) -> Callable[..., Tensor]:
     several = isinstance(layer.input, (list, tuple))
     takes_training = "training" in inspect.signature(layer.call).parameters
 
-    def itself(*tensors: Tensor, training: bool) -> Tensor:
+    def call(*tensors: Tensor, training: bool) -> Tensor:
         options = {"training": training} if takes_training else {}
         return layer(list(tensors) if several else tensors[0], **options)
 
-    return itself
+    return call
 
 
 def _plain(layer: Any) -> bool:
@@ -102,7 +172,6 @@ def _plain(layer: Any) -> bool:
         and tuple(layer.dilation_rate) == (1, 1)
         and getattr(layer, "groups", 1) == 1
         and layer.padding in ("same", "valid")
-        and layer.kernel_regularizer is None
     )
 
 
@@ -118,9 +187,112 @@ def _normalizes_each_map(layer: Any) -> bool:
     return layer.groups in (-1, channels) and layer.center and layer.scale and None not in layer.output.shape[1:]
 
 
+def _normalizes_batches(layer: Any) -> bool:
+    return (
+        type(layer) is keras.layers.BatchNormalization
+        and layer.compute_dtype == "float32"
+        and len(layer.output.shape) == 4
+        and layer.axis in (-1, 3, [3], (3,))
+        and layer.center
+        and layer.scale
+        and None not in layer.output.shape[1:]
+    )
+
+
 def _finished(layer: Any, made: Tensor) -> Tensor:
     made = made + tf.convert_to_tensor(layer.bias) if layer.use_bias else made
     return layer.activation(made)
+
+
+# --- Batch normalization -----------------------------------------------------------------------------------------
+
+
+def _folds(layer: Any, following: Any) -> bool:
+    """Whether a layer is a convolution that batch normalization follows, which is a part of it in inference mode."""
+    return (
+        type(layer) is keras.layers.Conv2D
+        and layer.compute_dtype == "float32"
+        and _plain(layer)
+        and layer.activation is keras.activations.linear
+        and _normalizes_batches(following)
+    )
+
+
+def _normalized(layer: Any, norm: Any) -> Operator:
+    """A convolution and its batch normalization: one convolution with other weights, but in training."""
+    in_training = _operator(layer), _operator(norm)
+
+    def call(inputs: list[list[Tensor]], training: bool) -> list[Tensor]:
+        if training and norm.trainable:
+            made = in_training[0](inputs, training)
+            return in_training[1]([[each] for each in made], training)
+        gamma, beta, mean, variance, kernel = (
+            tf.convert_to_tensor(each)
+            for each in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance, layer.kernel)
+        )
+        scale = gamma * tf.math.rsqrt(variance + norm.epsilon)
+        shift = beta - mean * scale + (tf.convert_to_tensor(layer.bias) * scale if layer.use_bias else 0.0)
+        return [convolution(images, kernel * scale, layer.strides, layer.padding) + shift for [images] in inputs]
+
+    return call
+
+
+def _batch_normalized(layer: Any, parts: list[Tensor]) -> list[Tensor]:
+    """Batch normalization in training, over all parts; it moves the layer's statistics as Keras does."""
+    if not layer.trainable:
+        return [layer(images, training=False) for images in parts]
+    *made, mean, variance = batch_normalization(parts, layer.gamma, layer.beta, layer.epsilon)
+    if getattr(layer, "fused", False):  # Keras 2 keeps the unbiased variance
+        count = tf.cast(sum(tf.size(images) for images in parts) // parts[0].shape[-1], tf.float32)
+        variance = variance * count / (count - 1)
+    for kept, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
+        kept.assign(tf.convert_to_tensor(kept) * layer.momentum + value * (1 - layer.momentum))
+    return made
+
+
+def batch_normalization(parts: list[Tensor], gamma: Any, beta: Any, epsilon: float) -> list[Tensor]:
+    """Batch normalization (Ioffe and Szegedy 2015) over parts of a batch, each on rows of pixels as ``_Rows`` has them.
+
+    Args:
+        parts: float32 (n, height, width, channels), n of each its own.
+        gamma, beta: (channels,).
+        epsilon: added to the variance.
+
+    Returns:
+        The parts, normalized; and the mean and the variance of the whole, (channels,), without a gradient.
+    """
+    rows = _Rows(parts[0])
+
+    def total(tensors: list[Tensor]) -> Tensor:
+        return rows.total(tf.add_n([tf.reduce_sum(each, 0, keepdims=True) for each in tensors]))  # (1, channels)
+
+    @tf.custom_gradient
+    def call(gamma: Tensor, beta: Tensor, *parts: Tensor) -> Any:
+        values = tf.cast(sum(tf.shape(images)[0] for images in parts) * rows.pixels, gamma.dtype)
+        wide = [rows.of(images) for images in parts]
+        mean = total(wide) / values
+        centred = [each - rows.spread(mean) for each in wide]
+        variance = total([tf.square(each) for each in centred]) / values
+        inverse = tf.math.rsqrt(variance + epsilon)
+        factor = inverse * gamma
+        made = [each * rows.spread(factor) + rows.spread(beta[tf.newaxis]) for each in centred]
+
+        def gradients(*of_outputs: Tensor) -> list[Tensor]:
+            wide = [rows.of(gradient) for gradient in of_outputs[: len(parts)]]
+            of_beta = total(wide)
+            of_gamma = total([each * here for each, here in zip(wide, centred, strict=True)]) * inverse
+            along, even = rows.spread(factor * inverse * of_gamma / values), rows.spread(factor * of_beta / values)
+            of_parts = [
+                each * rows.spread(factor) - here * along - even for each, here in zip(wide, centred, strict=True)
+            ]
+            return [of_gamma[0], of_beta[0], *(rows.back(each) for each in of_parts)]
+
+        return [*(rows.back(each) for each in made), mean[0], variance[0]], gradients
+
+    return call(tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta), *parts)
+
+
+# --- Operators ---------------------------------------------------------------------------------------------------
 
 
 def convolution(images: Tensor, kernel: Any, strides: Any, padding: str) -> Tensor:
@@ -229,45 +401,67 @@ def leaky_relu(values: Tensor, slope: float) -> Tensor:
     return call(values)
 
 
-def instance_normalization(images: Tensor, gamma: Any, beta: Any, epsilon: float) -> Tensor:
-    """Instance normalization (Ulyanov et al. 2016) whose rows of pixels are the rows of matrices.
+class _Rows:
+    """Images whose rows of pixels are the rows of matrices, so that no operator works along the few channels.
 
     A number for each channel becomes one for each value of a row, and the other way round, by a product with a matrix
-    of zeros and ones; so no operator works along the few channels.
+    of zeros and ones.
+
+    Args:
+        images: of the size that is meant; a shape (any, height, width, channels) with a number type.
+    """
+
+    def __init__(self, images: Tensor) -> None:
+        self.height, self.width, self.channels = images.shape[1:]
+        self.pixels = self.height * self.width
+        of_channel = np.tile(np.eye(self.channels), (self.width, 1))  # (width * channels, channels)
+        self._of_channel = tf.constant(of_channel, images.dtype)
+
+    def of(self, images: Tensor) -> Tensor:
+        """(n, height, width * channels)."""
+        return tf.reshape(images, [-1, self.height, self.width * self.channels])
+
+    def back(self, rows: Tensor) -> Tensor:
+        """The images of these rows."""
+        return tf.reshape(rows, [-1, self.height, self.width, self.channels])
+
+    def total(self, rows: Tensor) -> Tensor:
+        """The sum over each map, (n, channels)."""
+        return tf.reduce_sum(rows, 1) @ self._of_channel
+
+    def spread(self, values: Tensor) -> Tensor:
+        """A value for each map, (n, channels), at each of its pixels: (n, 1, width * channels)."""
+        return tf.matmul(values, self._of_channel, transpose_b=True)[:, None]
+
+
+def instance_normalization(images: Tensor, gamma: Any, beta: Any, epsilon: float) -> Tensor:
+    """Instance normalization (Ulyanov et al. 2016).
 
     Args:
         images: float32 (n, height, width, channels).
         gamma, beta: (channels,).
         epsilon: added to the variance.
     """
-    height, width, channels = images.shape[1:]
-    same_channel = tf.constant(np.tile(np.eye(channels), (width, 1)), images.dtype)  # (width * channels, channels)
-    pixels = height * width
-
-    def total(rows: Tensor) -> Tensor:
-        return tf.reduce_sum(rows, 1) @ same_channel
-
-    def spread(values: Tensor) -> Tensor:
-        return tf.matmul(values, same_channel, transpose_b=True)[:, None]
+    rows = _Rows(images)
 
     @tf.custom_gradient
     def call(images: Tensor, gamma: Tensor, beta: Tensor) -> Any:
-        rows = tf.reshape(images, [-1, height, width * channels])
-        centred = rows - spread(total(rows) / pixels)
-        inverse = tf.math.rsqrt(total(tf.square(centred)) / pixels + epsilon)
-        made = centred * spread(inverse * gamma) + tf.tile(beta, [width])
+        wide = rows.of(images)
+        centred = wide - rows.spread(rows.total(wide) / rows.pixels)
+        inverse = tf.math.rsqrt(rows.total(tf.square(centred)) / rows.pixels + epsilon)
+        factor = inverse * gamma
+        made = centred * rows.spread(factor) + tf.tile(beta, [rows.width])
 
         def gradients(gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            gradient = tf.reshape(gradient, [-1, height, width * channels])
-            of_mean, of_scale = total(gradient), total(gradient * centred) * inverse
-            factor = inverse * gamma
+            wide = rows.of(gradient)
+            of_beta, of_gamma = rows.total(wide), rows.total(wide * centred) * inverse
             of_images = (
-                gradient * spread(factor)
-                - centred * spread(factor * inverse * of_scale / pixels)
-                - spread(factor * of_mean / pixels)
+                wide * rows.spread(factor)
+                - centred * rows.spread(factor * inverse * of_gamma / rows.pixels)
+                - rows.spread(factor * of_beta / rows.pixels)
             )
-            return tf.reshape(of_images, tf.shape(images)), tf.reduce_sum(of_scale, 0), tf.reduce_sum(of_mean, 0)
+            return rows.back(of_images), tf.reduce_sum(of_gamma, 0), tf.reduce_sum(of_beta, 0)
 
-        return tf.reshape(made, tf.shape(images)), gradients
+        return rows.back(made), gradients
 
     return call(images, tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta))

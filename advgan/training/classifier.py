@@ -21,14 +21,15 @@ import tensorflow as tf
 
 from advgan.classifiers.architectures import build_classifier
 from advgan.config.settings import Config
-from advgan.data.batch_parts import mean_over, split_batch
+from advgan.data.batch_parts import means_over, split_batch
 from advgan.data.batches import epoch_batches, gather_batch, steps_per_epoch
 from advgan.data.datasets import Dataset, Split
 from advgan.environment import Environment, code_digest, parts_of
 from advgan.files import read_json, whole_directory, write_json, write_whole
+from advgan.networks.forward import forward_in_parts
 from advgan.networks.keras_file import load_network
 from advgan.training.loop import Trainer, run_steps, several_steps
-from advgan.training.optimizers import adam, update
+from advgan.training.optimizers import adam
 from advgan.training.progress import Progress
 
 keras = tf.keras
@@ -136,20 +137,20 @@ class ClassifierTrainer(Trainer):
     def __init__(self, model: Any, optimizer: Any, images: Split, progress: Progress) -> None:
         self._progress = progress
         pixels, labels = tf.constant(images.images), tf.constant(images.labels)
-        whole = any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)  # of batches
+        answer = forward_in_parts(model)
 
         def step(indices: Any, _number: Any) -> dict[str, Any]:
-            parts = split_batch(*gather_batch(pixels, labels, indices), 1 if whole else parts_of(indices.shape[0]))
-            found, gradients = [], []
-            for part in parts:
-                with tf.GradientTape() as tape:
-                    logits = model(part.images, training=True)
-                    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(part.labels, logits)
-                    loss = tf.reduce_mean(losses) + tf.add_n([*model.losses, tf.constant(0.0)])
-                gradients.append(tape.gradient(loss, model.trainable_variables))
-                found.append(loss)
-            update(model, optimizer, parts, gradients)
-            return {LOSS: mean_over(parts, found)}
+            parts = split_batch(*gather_batch(pixels, labels, indices), parts_of(indices.shape[0]))
+            with tf.GradientTape() as tape:
+                scores = answer([part.images for part in parts], True)
+                found = [
+                    {LOSS: tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(part.labels, logits))}
+                    for part, logits in zip(parts, scores, strict=True)
+                ]
+                loss = means_over(parts, found)[LOSS] + tf.add_n([*model.losses, tf.constant(0.0)])
+            gradients = tape.gradient(loss, model.trainable_variables)
+            optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+            return {LOSS: loss}
 
         self._compiled_steps = several_steps(step)
 

@@ -23,14 +23,14 @@ from advgan.classifiers.architectures import build_classifier
 from advgan.classifiers.query_counter import QueryCounter
 from advgan.config.settings import Config
 from advgan.config.values import WITH_A_CHOICE_OF_NORMALIZATION
-from advgan.data.batch_parts import mean_over, split_batch
+from advgan.data.batch_parts import means_over, split_batch
 from advgan.data.batches import gather_batch
 from advgan.data.datasets import Dataset
 from advgan.environment import parts_of
 from advgan.errors import ConfigurationError
+from advgan.networks.forward import forward_in_parts
 from advgan.training.loop import Trainer, means, run_steps, several_steps
 from advgan.training.metrics_log import MetricsLog
-from advgan.training.optimizers import update
 from advgan.training.progress import Progress
 from advgan.training.queries import Queries
 from advgan.training.query_plan import query_plan
@@ -205,16 +205,20 @@ def distillation_step(network: Any, optimizer: Any, batches: list[tuple[Any, Any
     Returns:
         The loss, a scalar.
     """
-    split = [split_batch(images, answers, parts_of(images.shape[0] or 0)) for images, answers in batches]
-    found, gradients = [], []
-    for terms in zip(*split, strict=True):  # a part of each batch
-        with tf.GradientTape() as tape:
-            answers = [(network(part.images, training=False), part.labels) for part in terms]
-            loss = tf.add_n([losses.distillation_loss(*pair) for pair in answers])
-        gradients.append(tape.gradient(loss, network.trainable_variables))
-        found.append(loss)
-    update(network, optimizer, split[0], gradients)
-    return mean_over(split[0], found)
+    answer, terms = forward_in_parts(network), []
+    with tf.GradientTape() as tape:
+        for images, answers in batches:
+            parts = split_batch(images, answers, parts_of(images.shape[0] or 0))
+            scores = answer([part.images for part in parts], False)
+            found = [
+                {LOSS: losses.distillation_loss(logits, part.labels)}
+                for part, logits in zip(parts, scores, strict=True)
+            ]
+            terms.append(means_over(parts, found)[LOSS])
+        loss = tf.add_n(terms)
+    gradients = tape.gradient(loss, network.trainable_variables)
+    optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
+    return loss
 
 
 def _compiled_steps(state: TrainingState) -> Callable[..., dict[str, np.ndarray]]:

@@ -1,15 +1,13 @@
-"""Adam with a learning-rate schedule, ready to be restored from a checkpoint; and its update from parts of a batch."""
+"""Adam with a learning-rate schedule, ready to be restored from a checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from advgan.config.settings import Config
 from advgan.config.values import Schedule
-from advgan.data.batch_parts import Part, mean_over
 
 keras = tf.keras
 Tensor = Any
@@ -67,16 +65,3 @@ def adam(network: Any, learning_rate: float, schedule: Schedule, steps: int, bet
 def distilled_optimizer(distilled: Any, config: Config) -> Any:
     """Adam for the distilled network; it stays warm over the rounds."""
     return adam(distilled, config.distillation.learning_rate, "constant", steps=1)
-
-
-def update(network: Any, optimizer: Any, parts: Sequence[Part], gradients: Sequence[Sequence[Tensor]]) -> Tensor:
-    """Apply the mean of the parts' gradients to a network, and return its norm.
-
-    Args:
-        network, optimizer: updated in place.
-        parts: of the batch.
-        gradients: for each part, one for each trainable variable, of a mean over the part.
-    """
-    means = [mean_over(parts, of_variable) for of_variable in zip(*gradients, strict=True)]
-    optimizer.apply_gradients(zip(means, network.trainable_variables, strict=True))
-    return tf.linalg.global_norm(means)

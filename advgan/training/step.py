@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,10 +10,9 @@ import tensorflow as tf
 
 from advgan import losses
 from advgan.config.settings import AttackSettings, DiscriminatorSettings, LossSettings
-from advgan.data.batch_parts import Part, mean_over, split_batch
-from advgan.networks.forward import forward
+from advgan.data.batch_parts import means_over, split_batch
+from advgan.networks.forward import forward_in_parts
 from advgan.perturbation import perturb
-from advgan.training.optimizers import update
 
 Tensor = Any
 
@@ -66,76 +65,84 @@ def training_step(
     """
     generator, discriminator, target = networks
     attack, weights, goal = settings.attack, settings.loss, settings.attack.objective
-    generate, judge = forward(generator), forward(discriminator)
+    generate, judge = forward_in_parts(generator), forward_in_parts(discriminator)
     parts = split_batch(images, labels, settings.parts)
-    tapes = [tf.GradientTape() for _ in parts]  # of G: one for each part, which depends on no other
-    perturbations, adversarials = [], []
-    for part, tape in zip(parts, tapes, strict=True):
-        with tape:
-            output = generate(part.images, training=True)
-            perturbation, adversarial = perturb(part.images, output, attack.epsilon, attack.output)
-        perturbations.append(perturbation)
-        adversarials.append(adversarial)
 
-    for repeat in range(settings.discriminator.steps):
-        noise_real, noise_fake = (_noise(images, parts, settings, step, 2 * repeat + draw) for draw in (0, 1))
-        found_d, gradients = [], []
-        for place, part in enumerate(parts):
-            real, fake = noise_real[place](part.images), noise_fake[place](adversarials[place])
-            with tf.GradientTape() as discriminator_tape:
-                on_real, on_fake = _judge_both(judge, real, fake, settings)
-                loss_discriminator = losses.discriminator_loss(on_real, on_fake)
-            gradients.append(discriminator_tape.gradient(loss_discriminator, discriminator.trainable_variables))
-            found_d.append(
-                {
-                    "loss_discriminator": loss_discriminator,
-                    "discriminator_accuracy_real": _share(on_real > 0.5),
-                    "discriminator_accuracy_adversarial": _share(on_fake < 0.5),
-                    "discriminator_gap": tf.reduce_mean(on_real) - tf.reduce_mean(on_fake),
-                }
-            )
-        discriminator_norm = update(discriminator, optimizers.discriminator, parts, gradients)
+    with tf.GradientTape() as generator_tape:
+        outputs = generate([part.images for part in parts], True)
+        perturbed = [
+            perturb(part.images, output, attack.epsilon, attack.output)
+            for part, output in zip(parts, outputs, strict=True)
+        ]
+        perturbations, adversarial = ([pair[place] for pair in perturbed] for place in (0, 1))
 
-    noise = _noise(images, parts, settings, step, 2 * settings.discriminator.steps)
-    temperature = _temperature(weights, step, settings.steps)
-    found_g, gradients = [], []
-    for place, (part, tape) in enumerate(zip(parts, tapes, strict=True)):
-        adversarial = adversarials[place]
-        with tape:
-            logits = target(adversarial)
+        with generator_tape.stop_recording():
+            for repeat in range(settings.discriminator.steps):
+                real = _noisy([part.images for part in parts], settings, step, 2 * repeat)
+                fake = _noisy(adversarial, settings, step, 2 * repeat + 1)
+                with tf.GradientTape() as discriminator_tape:
+                    on_real, on_fake = _judge_both(judge, real, fake, settings)
+                    found = [
+                        {
+                            "loss_discriminator": losses.discriminator_loss(here, there),
+                            "discriminator_accuracy_real": _share(here > 0.5),
+                            "discriminator_accuracy_adversarial": _share(there < 0.5),
+                            "discriminator_gap": tf.reduce_mean(here) - tf.reduce_mean(there),
+                        }
+                        for here, there in zip(on_real, on_fake, strict=True)
+                    ]
+                    of_discriminator = means_over(parts, found)
+                discriminator_norm = _update(
+                    discriminator, optimizers.discriminator, discriminator_tape, of_discriminator["loss_discriminator"]
+                )
+
+        seen = _noisy(adversarial, settings, step, 2 * settings.discriminator.steps)
+        temperature, found = _temperature(weights, step, settings.steps), []
+        for part, images, perturbation, on_fake in zip(
+            parts, adversarial, perturbations, judge(seen, True), strict=True
+        ):
+            logits = target(images)
             if weights.divisor != 1:  # no trace of the option in the compiled step where it is not used
                 logits = logits / weights.divisor
             loss_adv = losses.adversarial_loss(
                 logits, part.labels, goal, weights.kappa, weights.adversarial, temperature
             )
-            loss_gan = losses.gan_loss(judge(noise[place](adversarial), training=True))
-            loss_hinge = losses.hinge_loss(perturbations[place], weights.c)
-            loss_generator = loss_adv + weights.alpha * loss_gan + weights.beta * loss_hinge
-        gradients.append(tape.gradient(loss_generator, generator.trainable_variables))
-        predictions = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        found_g.append(
-            {
-                "loss_adv": loss_adv,
-                "loss_gan": loss_gan,
-                "loss_hinge": loss_hinge,
-                "loss_generator": loss_generator,
-                "batch_success": _share(goal.reached(part.labels, predictions)),
-            }
-        )
-    generator_norm = update(generator, optimizers.generator, parts, gradients)
-    found = [{**of_g, **of_d} for of_g, of_d in zip(found_g, found_d, strict=True)]
+            loss_gan, loss_hinge = losses.gan_loss(on_fake), losses.hinge_loss(perturbation, weights.c)
+            predictions = tf.argmax(logits, axis=-1, output_type=tf.int32)
+            found.append(
+                {
+                    "loss_adv": loss_adv,
+                    "loss_gan": loss_gan,
+                    "loss_hinge": loss_hinge,
+                    "loss_generator": loss_adv + weights.alpha * loss_gan + weights.beta * loss_hinge,
+                    "batch_success": _share(goal.reached(part.labels, predictions)),
+                }
+            )
+        of_generator = means_over(parts, found)
+    generator_norm = _update(generator, optimizers.generator, generator_tape, of_generator["loss_generator"])
     return {
-        **{name: mean_over(parts, [each[name] for each in found]) for name in found[0]},
+        **of_generator,
+        **of_discriminator,
         "gradient_norm_generator": generator_norm,
         "gradient_norm_discriminator": discriminator_norm,
     }
 
 
-def _judge_both(judge: Callable[..., Tensor], real: Tensor, fake: Tensor, settings: StepSettings) -> list[Tensor]:
+def _judge_both(
+    judge: Callable[[list[Tensor], bool], list[Tensor]], real: list[Tensor], fake: list[Tensor], settings: StepSettings
+) -> tuple[list[Tensor], list[Tensor]]:
     """D's scores, in one pass; in two where it normalizes over a batch, which then is either clean or adversarial."""
     if settings.discriminator.normalization == "batch":
-        return [judge(real, training=True), judge(fake, training=True)]
-    return tf.split(judge(tf.concat([real, fake], 0), training=True), 2)
+        return judge(real, True), judge(fake, True)
+    both = judge([tf.concat(pair, 0) for pair in zip(real, fake, strict=True)], True)
+    halves = [tf.split(scores, 2) for scores in both]
+    return [half[0] for half in halves], [half[1] for half in halves]
+
+
+def _update(network: Any, optimizer: Any, tape: tf.GradientTape, loss: Tensor) -> Tensor:
+    gradients = tape.gradient(loss, network.trainable_variables)
+    optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
+    return tf.linalg.global_norm(gradients)
 
 
 def _temperature(weights: LossSettings, step: Tensor, steps: int) -> Tensor | float:
@@ -144,17 +151,15 @@ def _temperature(weights: LossSettings, step: Tensor, steps: int) -> Tensor | fl
     return losses.falling_temperature(weights.temperature, weights.cooling, step, steps)
 
 
-def _noise(
-    batch: Tensor, parts: Sequence[Part], settings: StepSettings, step: Tensor, draw: int
-) -> list[Callable[[Tensor], Tensor]]:
-    """For each part what adds noise to its images; drawn for the whole batch, so that the parts do not matter."""
+def _noisy(parts: list[Tensor], settings: StepSettings, step: Tensor, draw: int) -> list[Tensor]:
+    """With noise that is drawn for the whole batch, so that the parts do not matter."""
     deviation = settings.discriminator.noise
     if deviation == 0:
-        return [lambda images: images] * len(parts)
+        return parts
     seed = tf.stack([tf.constant(settings.seed % 2**31, tf.int32), step * 64 + draw])
-    noise = deviation * tf.random.stateless_normal(tf.shape(batch), seed)
-    pieces = tf.split(noise, [part.images.shape[0] for part in parts]) if len(parts) > 1 else [noise]
-    return [lambda images, piece=piece: images + piece for piece in pieces]  # type: ignore[misc]
+    sizes = [images.shape[0] for images in parts]
+    noise = deviation * tf.random.stateless_normal([sum(sizes), *parts[0].shape[1:]], seed)
+    return [images + here for images, here in zip(parts, tf.split(noise, sizes), strict=True)]
 
 
 def _share(condition: Tensor) -> Tensor:

@@ -183,8 +183,7 @@ class GeneratorTrainer(Trainer):
 
 def step_settings(config: Config, steps: int) -> StepSettings:
     """What the step needs to know of a configuration, in a run of so many steps."""
-    normalizes_batches = "batch" in (config.generator.normalization, config.discriminator.normalization)
-    parts = 1 if normalizes_batches else parts_of(config.training.batch_size)  # it needs the statistics of the whole
+    parts = parts_of(config.training.batch_size)
     return StepSettings(config.attack, config.loss, config.discriminator, config.seed, steps, parts)
 
 
