@@ -158,7 +158,8 @@ def test_threads_are_chosen_before_tensorflow_starts_and_left_to_the_user() -> N
         "from advgan.config.settings import TrainingSettings\n"
         "environment._cores = lambda: 4\n"
         "found = environment.prepare_environment(TrainingSettings())\n"
-        "print(found['intra_op_threads'], found['inter_op_threads'], environment.parts_of(128), environment.parts_of(16))"
+        "threads = found['intra_op_threads'], found['inter_op_threads']\n"
+        "print(*threads, environment.parts_of(128), environment.parts_of(16))"
     )
     clean = {name: value for name, value in os.environ.items() if name not in environment.THREADS}
     answers = [
