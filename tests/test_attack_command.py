@@ -314,7 +314,7 @@ def test_a_classifier_of_ones_own_and_a_run_without_one(
     here: Path, digits: tuple[np.ndarray, np.ndarray], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run against a served black box is not allowed to send a query."""
-    change = ("output: {directory", "oracle: {black_box: 'http://127.0.0.1:9/v1/models/m:predict'}\noutput: {directory")
+    change = ("black_box: null", "black_box: 'http://127.0.0.1:9/v1/models/m:predict'")
     run = altered_run(here / "run", change, files=("generator",))
     write_digits(here / "in", digits[0][:3])
     code, out, _ = call(capsys, "in", "--run", run, "--output", "out")
