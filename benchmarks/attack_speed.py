@@ -3,10 +3,9 @@
     python benchmarks/attack_speed.py checkpoints/mnist/0
 
 One process, the run's own target, its first 1,000 test images in one batch, NumPy arrays in and out, in turns after a
-warm-up. FGSM and PGD-40 (steps of epsilon / 30) are Foolbox's, ART's and CleverHans's;
-ratios are of medians, against the fastest of the three. Memory is what the process takes beyond the arrays that go in
-and come out, at its peak; it is read from /proc, so on Linux only. Needs ART and
-CleverHans (they are in the ``dev`` extra).
+warm-up. FGSM and PGD-40 (steps of epsilon / 30) are Foolbox's, ART's and CleverHans's; ratios are of medians, against
+the fastest of the three. Memory is what the process takes beyond the arrays that go in and come out, at its peak; it is
+read from /proc, so on Linux only. Needs ART and CleverHans (they are in the ``dev`` extra).
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from foolbox.models.tensorflow import TensorFlowModel
 
 from advgan.classifiers.classifier import Classifier
 from advgan.data.batches import in_batches
+from advgan.environment import has_gpu
 from advgan.goals import Goal, Targeted
 from advgan.perturbation import measure
 
@@ -98,7 +99,7 @@ def pgd_attack(goal: Goal, epsilon: float) -> Attack:
 
 def foolbox_model(classifier: Classifier) -> Any:
     """The classifier as Foolbox takes it; pixels in [0, 1]."""
-    device = "/GPU:0" if tf.config.list_physical_devices("GPU") else "/CPU:0"  # Foolbox's own question is deprecated
+    device = "/GPU:0" if has_gpu() else "/CPU:0"  # Foolbox's own question is deprecated
     return TensorFlowModel(classifier.logits, bounds=(0, 1), device=device)
 
 

@@ -107,18 +107,17 @@ def _steps(network: Any) -> list[Step] | None:
     if id(end) not in made:
         return None
     uses = Counter([*(key for taken in inputs for key in taken), id(end)])
+    takers = {key: layer for layer, taken in zip(layers, inputs, strict=True) for key in taken}
     steps: list[Step] = []
-    joined: Any = None  # a convolution that waits for the normalization after it
-    for place, (layer, taken, output) in enumerate(zip(layers, inputs, outputs, strict=True)):
-        if joined is not None:
-            convolution_inputs, before, joined = inputs[place - 1], joined, None
-            steps.append(Step(layer.name, _normalized(before, layer), convolution_inputs, output))
-            continue
-        following = layers[place + 1] if place + 1 < len(layers) else None
-        if following is not None and inputs[place + 1] == [output] and uses[output] == 1 and _folds(layer, following):
-            joined = layer
-            continue
-        steps.append(Step(layer.name, _operator(layer), taken, output))
+    folded: dict[int, tuple[Any, list[int]]] = {}  # convolutions that the normalization after them includes
+    for layer, taken, output in zip(layers, inputs, outputs, strict=True):
+        if uses[output] == 1 and _folds(layer, takers.get(output)):
+            folded[output] = layer, taken
+        elif taken[0] in folded:
+            before, of_convolution = folded[taken[0]]
+            steps.append(Step(layer.name, _normalized(before, layer), of_convolution, output))
+        else:
+            steps.append(Step(layer.name, _operator(layer), taken, output))
     return steps
 
 
@@ -304,9 +303,9 @@ def convolution(images: Tensor, kernel: Any, strides: Any, padding: str) -> Tens
         strides: down and across.
         padding: ``valid`` or ``same``.
     """
-    strides = tuple(strides)
-    if few_filters(tf.convert_to_tensor(kernel), strides, padding):
-        return _convolution_with_few_filters(images, tf.convert_to_tensor(kernel))
+    strides, kernel = tuple(strides), tf.convert_to_tensor(kernel)
+    if few_filters(kernel, strides, padding):
+        return _convolution_with_few_filters(images, kernel)
     size, options = images.shape[1:3], {"strides": [1, *strides, 1], "padding": padding.upper()}
 
     @tf.custom_gradient
@@ -323,7 +322,7 @@ def convolution(images: Tensor, kernel: Any, strides: Any, padding: str) -> Tens
 
         return tf.nn.conv2d(images, kernel, strides, padding.upper()), gradients
 
-    return call(images, tf.convert_to_tensor(kernel))
+    return call(images, kernel)
 
 
 def _convolution_with_few_filters(images: Tensor, kernel: Tensor) -> Tensor:

@@ -25,8 +25,6 @@ from advgan.training.validation import Validation, discriminator_health
 
 BeforeEpoch = Callable[[Callable[[], bool], Callable[[], None]], None]
 """Takes a function that says whether a stop was requested, and one that saves the state."""
-
-
 VALIDATIONS_IN_FIRST_EPOCH = 4
 
 
