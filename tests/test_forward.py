@@ -188,8 +188,10 @@ def test_batch_normalization_of_parts_is_that_of_the_batch() -> None:
     np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(28, 28, 1), (13, 10, 3)])
-@pytest.mark.parametrize("kind", ["instance", "batch", "layer", "group", "none"])
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [("instance", (28, 28, 1)), *((kind, (13, 10, 3)) for kind in ("instance", "batch", "layer", "group", "none"))],
+)
 def test_generators_and_discriminators_are_those_of_keras(shape: tuple[int, int, int], kind: Any) -> None:
     keras.utils.set_random_seed(0)
     generator = GeneratorSettings(widths=(4, 8, 8), residual_blocks=1, normalization=kind)

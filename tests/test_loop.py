@@ -138,9 +138,8 @@ def test_a_step_that_xla_cannot_compile_runs_without_it(caplog: pytest.LogCaptur
 
     batches = np.arange(3, dtype=np.float32)
     np.testing.assert_array_equal(several_steps(step, "auto")(batches, 9)["length"], [1, 3, 4])
-    assert [record.message.split(":")[0] for record in caplog.records] == [
-        "XLA cannot compile the step, which runs without it"
-    ]
+    ours = [record.message.split(":")[0] for record in caplog.records if record.name.startswith("advgan")]
+    assert ours == ["XLA cannot compile the step, which runs without it"]
     with pytest.raises(tf.errors.OpError):
         several_steps(step, True)(batches, 9)
 

@@ -165,6 +165,4 @@ def _draw_results(attack: AdvGANAttack, dataset: Dataset, run: RunFolder) -> Non
     sample = one_of_each_class(dataset.test, attack.classify(scaled(dataset.test.images)))
     figure = sample_grid(attack, sample, title)
     save_figure(figure, run.result_picture)
-    rows = read_rows(run.metrics)
-    kinds = {kind: [row for row in rows if row["kind"] == kind] for kind in ("steps", "epoch")}
-    save_figure(training_curves(kinds["steps"], kinds["epoch"]), run.curves)
+    save_figure(training_curves(read_rows(run.metrics)), run.curves)

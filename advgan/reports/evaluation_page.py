@@ -309,9 +309,8 @@ def write_page(folder: Path, evaluation: Evaluation, rows: MetricsRows) -> None:
         figures.append(("Success against queries", caption, (folder / QUERIES).read_bytes()))
     matrices = confusion(np.array(evaluation.confusion_clean), np.array(evaluation.confusion_under_attack))
     figures.append(("Answers before and under attack", "Images by true class and answer.", as_png(matrices)))
-    kinds = {kind: [row for row in rows if row["kind"] == kind] for kind in ("steps", "epoch")}
-    if kinds["steps"]:
-        curves = training_curves(kinds["steps"], kinds["epoch"])
+    if any(row["kind"] == "steps" for row in rows):
+        curves = training_curves(rows)
         figures.append(("Training", "Losses, success and what the discriminator gets right.", as_png(curves)))
     write_text(folder / PAGE, page(evaluation, figures))
 

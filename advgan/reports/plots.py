@@ -70,13 +70,14 @@ def sample_grid(attack: AdvGANAttack, sample: Split, title: str) -> Figure:
     return image_grid(clean, adversarial, attack.epsilon, title, answers, colours)
 
 
-def training_curves(rows: list[dict[str, float]], epochs: list[dict[str, float]]) -> Figure:
+def training_curves(rows: Sequence[dict[str, Any]]) -> Figure:
     """Draw the losses, the success rates and what the discriminator gets right, over the steps of a run.
 
     Args:
-        rows: the ``steps`` rows of ``metrics.jsonl``.
-        epochs: its ``epoch`` rows.
+        rows: of ``metrics.jsonl``; the validations within the first epoch are shown as those after each.
     """
+    validations = [row for row in rows if "validation_success" in row]
+    rows = [row for row in rows if row["kind"] == "steps"]
     figure = Figure(figsize=(11, 3.2), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     losses, success, discriminator = figure.subplots(1, 3)
@@ -92,7 +93,10 @@ def training_curves(rows: list[dict[str, float]], epochs: list[dict[str, float]]
     losses.set_title("Losses", fontsize=10)
     line(success, "batch_success", "training batches")
     success.plot(
-        [row["step"] for row in epochs], [row["validation_success"] for row in epochs], "o-", label="validation images"
+        [row["step"] for row in validations],
+        [row["validation_success"] for row in validations],
+        "o-",
+        label="validation images",
     )
     success.set_title("Success rate of the attack", fontsize=10)
     line(discriminator, "discriminator_accuracy_real", "right on clean images")
