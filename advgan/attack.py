@@ -27,6 +27,7 @@ EXAMPLES = """examples:
   python -m advgan.attack photo.jpg --run checkpoints/mnist/0 --output adversarial/ --resize
   python -m advgan.attack images.npz --run checkpoints/mnist/0 --output adversarial/
   python -m advgan.attack my_digits/ --run checkpoints/mnist/0 --output adversarial/ --target other.keras
+  python -m advgan.attack my_digits/ --run checkpoints/mnist_every_class/0 --output adversarial/ --to 7
 
 INPUT is a picture (PNG, JPEG, BMP, WebP, GIF), a folder of pictures, an .npy file, or an .npz file that holds x, or
 x_test, and perhaps y, or y_test. Sub-folders of a folder name the classes; without labels, success means that the
@@ -52,6 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--resize", action="store_true", help="convert pictures of another size, and coloured ones for a grey run"
     )
+    parser.add_argument(
+        "--to", metavar="CLASS", help="of a generator for several classes: the one that is wanted, by number or name"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace what another attack wrote")
     options = parse(parser, arguments)
     if options.run is not None and options.config is not None:
@@ -74,7 +78,9 @@ def _attack(options: argparse.Namespace) -> int:
 
     images = open_images(options.input)
     run = options.run if config is None else run_of(config)
-    request = AttackRequest(run, images, options.output, options.target, reading, options.resize, options.overwrite)
+    request = AttackRequest(
+        run, images, options.output, options.target, reading, options.to, options.resize, options.overwrite
+    )
     with continued_by(SAME_COMMAND, options.output):
         record = attack_files(request, options.command)
         print("\n".join(attack_results(record, request.output)))

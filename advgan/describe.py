@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _describe(options: argparse.Namespace) -> int:
     config = load_config(find_config(options.config), options.overrides)
     import_tensorflow()  # takes seconds, so after the configuration was checked
-    from advgan.data.datasets import load_dataset
+    from advgan.data.loading import load_dataset
     from advgan.experiments.console import layer_table, not_shown
     from advgan.experiments.plan import build_networks
     from advgan.networks.description import describe
@@ -86,7 +86,7 @@ def _describe_classifier(options: argparse.Namespace) -> int:
         raise ConfigurationError("--set", others[0], "describes neither the classifier nor the data; leave it out")
     data = override_config({"data": {"dataset": options.data or "mnist"}}, left).data
     import_tensorflow()  # takes seconds, so after the options were checked
-    from advgan.data.datasets import load_dataset
+    from advgan.data.loading import load_dataset
     from advgan.experiments.describe_classifier import describe_classifier, description_lines
 
     dataset = None if options.data is None else load_dataset(data)

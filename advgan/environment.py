@@ -78,9 +78,9 @@ def prepare_environment(settings: TrainingSettings) -> Environment:
         if gpus
         else _processor(),
         "deterministic": bool(deterministic),
-        "cores": _cores(),
-        "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads() or _cores(),
-        "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads() or _cores(),
+        "cores": cores(),
+        "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads() or cores(),
+        "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads() or cores(),
         "variables": {name: os.environ[name] for name in DECISIVE_VARIABLES if name in os.environ},
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
@@ -93,22 +93,22 @@ def prepare_environment(settings: TrainingSettings) -> Environment:
 
 def _choose_threads(batch_size: int) -> None:
     """Give TensorFlow the usual threads, unless the user chose otherwise."""
-    threading, cores = tf.config.threading, _cores()
+    threading = tf.config.threading
     chosen = threading.get_intra_op_parallelism_threads() or threading.get_inter_op_parallelism_threads()
     if not chosen and not any(name in os.environ for name in THREADS):
-        of_an_operator, operators = usual_threads(cores, batch_size)
+        of_an_operator, operators = usual_threads(cores(), batch_size)
         with suppress(RuntimeError):  # TensorFlow has started in this process: it keeps the threads that it has
             threading.set_intra_op_parallelism_threads(of_an_operator)
             threading.set_inter_op_parallelism_threads(operators)
 
 
-def usual_threads(cores: int, batch_size: int) -> tuple[int, int]:
-    """The threads of an operator, and the operators at a time: as many as a batch has parts.
+def usual_threads(count: int, batch_size: int) -> tuple[int, int]:
+    """The threads of an operator, and the operators at a time on so many cores: as many as a batch has parts.
 
     A rule, not a measurement: a run that is resumed has to come to the same.
     """
-    parts = max(1, min(cores, batch_size // FEWEST_IN_A_PART))
-    return cores // parts, parts
+    parts = max(1, min(count, batch_size // FEWEST_IN_A_PART))
+    return count // parts, parts
 
 
 def has_gpu() -> bool:
@@ -129,11 +129,11 @@ def parts_of(size: int) -> int:
     One where an operator may use several cores itself, or there is a GPU.
     """
     threading = tf.config.threading
-    each = threading.get_intra_op_parallelism_threads() or int(os.environ.get(THREADS[0]) or 0) or _cores()
-    side_by_side = threading.get_inter_op_parallelism_threads() or int(os.environ.get(THREADS[1]) or 0) or _cores()
+    each = threading.get_intra_op_parallelism_threads() or int(os.environ.get(THREADS[0]) or 0) or cores()
+    side_by_side = threading.get_inter_op_parallelism_threads() or int(os.environ.get(THREADS[1]) or 0) or cores()
     if has_gpu():
         return 1
-    return max(1, min(_cores() // each, side_by_side, size // FEWEST_IN_A_PART))
+    return max(1, min(cores() // each, side_by_side, size // FEWEST_IN_A_PART))
 
 
 def changes_between(before: Environment, now: Environment) -> list[str]:
@@ -191,7 +191,8 @@ def peak_memory() -> int | None:
     return usage if platform.system() == "Darwin" else usage * 1024
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Of the processor, as many as this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -41,6 +41,7 @@ EXAMPLES = """examples:
   python -m advgan.evaluate --run checkpoints/mnist_blackbox/0 --square-queries 5000
   python -m advgan.evaluate --run checkpoints/mnist/0 --target mine:logits --output mine/
   python -m advgan.evaluate --run checkpoints/mnist/0 --retrain 0.1 0.15 0.2
+  python -m advgan.evaluate --run checkpoints/mnist_every_class/0 --to 7
   python -m advgan.evaluate --compare checkpoints/mnist/0 checkpoints/mnist/1
 
 A CLASSIFIER is a .keras or .h5 file, the folder of a SavedModel, or module:function (a function of images, or one
@@ -107,6 +108,9 @@ def main(arguments: list[str] | None = None) -> int:
         default=[],
         help="train the run again at these, to score success there",
     )
+    parser.add_argument(
+        "--to", metavar="CLASS", help="of a generator for several classes: the one that is wanted, by number or name"
+    )
     options = parse(parser, arguments)
     if [options.run, options.config, options.compare].count(None) < 2:
         parser.error("give only one of --run RUN, --config FILE and --compare RUN RUN")
@@ -158,6 +162,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         tuple(options.transfer),
         tuple(options.retrain),
         reading,
+        options.to,
         check_accuracy,
     )
     with continued_by(SAME_COMMAND, request.folder):
@@ -171,7 +176,7 @@ def _compare(options: argparse.Namespace) -> int:
     if options.square_queries is not None:
         problem = "--compare takes evaluations as they are; evaluate the run with it first"
         raise ConfigurationError("--square-queries", options.square_queries, problem)
-    for name in ("target", "transfer", "retrain"):
+    for name in ("target", "transfer", "retrain", "to"):
         if given := getattr(options, name):
             raise ConfigurationError(f"--{name}", given, "--compare takes runs against their own targets only")
     import_tensorflow()  # takes seconds, so after the options were checked

@@ -37,9 +37,9 @@ class Untargeted:
 
 @dataclass(frozen=True)
 class Targeted:
-    """The classifier should answer ``target_class``, a class index from 0."""
+    """The classifier should answer ``target_class``, a class index from 0; or another one for each image, (n,)."""
 
-    target_class: int
+    target_class: int | Array
     margin_sign = 1.0
 
     def eligible(self, labels: Array, clean_predictions: Array) -> Array:
@@ -51,7 +51,7 @@ class Targeted:
         return predictions == self.target_class
 
     def margin_class(self, labels: Array) -> Array:
-        """The class whose score the loss pushes up: the target class, for every image."""
+        """The class whose score the loss pushes up: the target class."""
         return labels * 0 + self.target_class
 
     def __str__(self) -> str:

@@ -38,7 +38,8 @@ from advgan.classifiers.architectures import build_classifier  # noqa: E402
 from advgan.classifiers.classifier import Classifier, classifier_of  # noqa: E402
 from advgan.config.loading import find_config, load_config  # noqa: E402
 from advgan.config.settings import Config  # noqa: E402
-from advgan.data.datasets import load_dataset, scaled  # noqa: E402
+from advgan.data.datasets import scaled  # noqa: E402
+from advgan.data.loading import load_dataset  # noqa: E402
 from advgan.environment import parts_of, prepare_environment  # noqa: E402
 from advgan.networks.description import describe  # noqa: E402
 from advgan.training.loop import STEPS_PER_CALL, several_steps  # noqa: E402

@@ -35,7 +35,8 @@ from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient
 from advgan import AdvGANAttack  # noqa: E402
 from advgan.attacks.art_adapter import art_classifier  # noqa: E402
 from advgan.attacks.foolbox_adapter import foolbox_model  # noqa: E402
-from advgan.data.datasets import load_dataset, scaled  # noqa: E402
+from advgan.data.datasets import scaled  # noqa: E402
+from advgan.data.loading import load_dataset  # noqa: E402
 from advgan.files import write_json  # noqa: E402
 from advgan.run_folder import load_run_config  # noqa: E402
 

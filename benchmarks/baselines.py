@@ -26,7 +26,8 @@ from advgan.attacks.foolbox_adapter import foolbox_model  # noqa: E402
 from advgan.classifiers.run_target import run_target  # noqa: E402
 from advgan.config.settings import Config  # noqa: E402
 from advgan.data.batches import slices  # noqa: E402
-from advgan.data.datasets import Split, load_dataset, scaled  # noqa: E402
+from advgan.data.datasets import Split, scaled  # noqa: E402
+from advgan.data.loading import load_dataset  # noqa: E402
 from advgan.files import write_json  # noqa: E402
 from advgan.goals import Targeted  # noqa: E402
 from advgan.metrics import Rate  # noqa: E402

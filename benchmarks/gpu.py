@@ -37,7 +37,8 @@ from advgan.classifiers.classifier import classifier_of  # noqa: E402
 from advgan.config.loading import find_config, load_config  # noqa: E402
 from advgan.config.settings import Config  # noqa: E402
 from advgan.data.batches import gather_batch  # noqa: E402
-from advgan.data.datasets import Dataset, load_dataset, scaled  # noqa: E402
+from advgan.data.datasets import Dataset, scaled  # noqa: E402
+from advgan.data.loading import load_dataset  # noqa: E402
 from advgan.environment import prepare_environment  # noqa: E402
 from advgan.training.loop import STEPS_PER_CALL, several_steps  # noqa: E402
 from advgan.training.state import TrainingState, build_state  # noqa: E402
@@ -71,7 +72,7 @@ class Step:
             network = build_classifier(dataset.image_shape, dataset.number_of_classes, config.target)
             target = classifier_of(network, dataset.image_shape, "target")
             self.state: TrainingState = build_state(dataset.image_shape, target.logits, config, 1000)
-            images, labels = tf.constant(dataset.training.images), tf.constant(dataset.training.labels)
+            images, labels = tf.constant(dataset.training.loaded().images), tf.constant(dataset.training.labels)
         settings = step_settings(config, 1000)
         self.count = len(dataset.training)
 
@@ -192,7 +193,7 @@ def main() -> int:
     step = Step(config, dataset, device)
     together, alone = step.seconds(options.steps), step.seconds(options.steps, at_a_time=1)
     print(f"\n{STEPS_PER_CALL} steps in a call: {together * 1e3:.2f} ms each; one by one: {alone * 1e3:.2f} ms (128)")
-    images = scaled(dataset.training.images[:GENERATED])
+    images = scaled(dataset.training.first(GENERATED).loaded().images)
     attack = AdvGANAttack(step.state.networks.generator, None, config.attack)
     attack.generate(images)
     times = []

@@ -30,11 +30,12 @@ from advgan.classifiers.classifier import Classifier, classifier_of  # noqa: E40
 from advgan.config.loading import find_config, load_config  # noqa: E402
 from advgan.config.settings import Config  # noqa: E402
 from advgan.data.batches import epoch_order, gather_batch  # noqa: E402
-from advgan.data.datasets import Dataset, load_dataset, scaled  # noqa: E402
+from advgan.data.datasets import Dataset, scaled  # noqa: E402
+from advgan.data.loading import load_dataset  # noqa: E402
 from advgan.environment import peak_memory, prepare_environment  # noqa: E402
+from advgan.progress import Progress  # noqa: E402
 from advgan.training.checkpoints import Checkpoints  # noqa: E402
 from advgan.training.metrics_log import MetricsLog  # noqa: E402
-from advgan.training.progress import Progress  # noqa: E402
 from advgan.training.state import build_state  # noqa: E402
 from advgan.training.step import training_step  # noqa: E402
 from advgan.training.trainer import GeneratorTrainer, step_settings, total_steps  # noqa: E402
@@ -64,7 +65,8 @@ def bare_step(config: Config, dataset: Dataset, target: Classifier) -> Callable[
     state = build_state(dataset.image_shape, target.logits, config, 1000)
     settings = step_settings(config, 1000)
     size = config.training.batch_size
-    images, labels = tf.constant(scaled(dataset.training.images[:size])), tf.constant(dataset.training.labels[:size])
+    first = dataset.training.first(size).loaded()
+    images, labels = tf.constant(scaled(first.images)), tf.constant(first.labels)
 
     @tf.function(autograph=False)
     def step_on(images: Any, labels: Any, step: Any) -> dict[str, Any]:
@@ -83,7 +85,7 @@ def bare_step(config: Config, dataset: Dataset, target: Classifier) -> Callable[
 
 def input_pipeline(config: Config, dataset: Dataset) -> float:
     """Seconds per batch of drawing the order, gathering and scaling."""
-    images, labels = tf.constant(dataset.training.images), tf.constant(dataset.training.labels)
+    images, labels = tf.constant(dataset.training.loaded().images), tf.constant(dataset.training.labels)
     size = config.training.batch_size
 
     @tf.function

@@ -69,7 +69,8 @@ def _train_network(options: argparse.Namespace) -> int:
     import_tensorflow()  # takes seconds, so after the options were checked
     import tensorflow as tf
 
-    from advgan.data.datasets import Split, load_dataset
+    from advgan.data.datasets import Split
+    from advgan.data.loading import load_dataset
 
     def pixels(split: Split) -> Any:
         return split.images[..., 0] / 255.0  # uint8, shape (n, 28, 28, 1)
@@ -87,7 +88,7 @@ def _train_network(options: argparse.Namespace) -> int:
         ]
     )
     network.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-    network.fit(pixels(dataset.training), dataset.training.labels, epochs=EPOCHS_OF_THE_NETWORK, verbose=0)
+    network.fit(pixels(dataset.training.loaded()), dataset.training.labels, epochs=EPOCHS_OF_THE_NETWORK, verbose=0)
     accuracy = network.evaluate(pixels(dataset.test), dataset.test.labels, verbose=0)[1]
     path = Path(options.output, f"{NAME}.keras")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,8 @@ from advgan import AdvGANAttack
 from advgan.attacks.art_adapter import ARTAttack, art_classifier
 from advgan.attacks.foolbox_adapter import foolbox_model
 from advgan.config.settings import DataSettings
-from advgan.data.datasets import load_dataset, scaled
+from advgan.data.datasets import scaled
+from advgan.data.loading import load_dataset
 from advgan.errors import AdvGANError
 
 keras = tf.keras

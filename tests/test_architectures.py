@@ -14,7 +14,7 @@ from advgan.classifiers.architectures import build_classifier
 from advgan.classifiers.resnet import MEAN, STD, build_resnet
 from advgan.config.loading import parse_config
 from advgan.config.settings import TargetSettings
-from advgan.data.datasets import load_dataset
+from advgan.data.loading import load_dataset
 from advgan.environment import prepare_environment
 from advgan.errors import ConfigurationError
 from advgan.networks.description import describe as describe_network

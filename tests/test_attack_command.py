@@ -23,8 +23,8 @@ from PIL import Image
 from advgan import attack, reference_run
 from advgan.config.settings import GeneratorSettings
 from advgan.data import batches
-from advgan.data.datasets import MNIST_FILE
 from advgan.data.image_files import ImageArray, open_images
+from advgan.data.sources import MNIST_FILE
 from advgan.experiments import attack as attack_experiment
 from advgan.experiments.attack import AttackRequest, attack_files
 from advgan.experiments.attack_folder import AttackFolder

@@ -20,7 +20,8 @@ from advgan import AdvGANAttack
 from advgan.config.loading import dump_config, parse_config
 from advgan.config.settings import AttackSettings, DataSettings
 from advgan.data.batches import MOST_AT_ONCE as BATCH_SIZE
-from advgan.data.datasets import Split, load_dataset, scaled
+from advgan.data.datasets import Split, scaled
+from advgan.data.loading import load_dataset
 from advgan.errors import AdvGANError
 
 keras = tf.keras

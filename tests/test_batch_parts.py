@@ -17,10 +17,10 @@ from advgan.config.settings import TargetSettings
 from advgan.data import batch_parts
 from advgan.data.batch_parts import means_over, side_by_side, split_batch
 from advgan.data.datasets import Split
+from advgan.progress import Progress
 from advgan.training import classifier, distillation
 from advgan.training.classifier import ClassifierTrainer
 from advgan.training.optimizers import adam
-from advgan.training.progress import Progress
 from advgan.training.state import build_state
 from advgan.training.step import StepSettings, training_step
 
@@ -155,7 +155,7 @@ def test_threads_are_chosen_before_tensorflow_starts_and_left_to_the_user() -> N
         "from advgan.startup import import_tensorflow; import_tensorflow()\n"
         "from advgan import environment\n"
         "from advgan.config.settings import TrainingSettings\n"
-        "environment._cores = lambda: 4\n"
+        "environment.cores = lambda: 4\n"
         "found = environment.prepare_environment(TrainingSettings())\n"
         "threads = found['intra_op_threads'], found['inter_op_threads']\n"
         "print(*threads, environment.parts_of(128), environment.parts_of(16))"

@@ -22,7 +22,8 @@ from advgan.classifiers import query_counter
 from advgan.classifiers.query_counter import QueryCounter
 from advgan.config.loading import dump_config, parse_config
 from advgan.config.settings import Config
-from advgan.data.datasets import load_dataset, scaled
+from advgan.data.datasets import scaled
+from advgan.data.loading import load_dataset
 from advgan.errors import AdvGANError, BlackBoxUnavailable, ConfigurationError, Interrupted
 from advgan.experiments.plan import check
 from advgan.experiments.train import train_and_evaluate

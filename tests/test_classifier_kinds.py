@@ -16,7 +16,8 @@ from advgan.classifiers.checks import check_answers
 from advgan.classifiers.loading import load_classifier
 from advgan.config.loading import parse_config
 from advgan.config.settings import AttackSettings, DataSettings
-from advgan.data.datasets import load_dataset, scaled
+from advgan.data.datasets import scaled
+from advgan.data.loading import load_dataset
 from advgan.errors import AdvGANError
 from advgan.experiments.train import train_and_evaluate
 from advgan.files import read_json

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from advgan.config.settings import DataSettings
-from advgan.data import datasets
+from advgan.data import sources
 from advgan.data.batches import epoch_batches, epoch_order, slices, steps_per_epoch
-from advgan.data.datasets import Dataset, load_dataset, scaled
+from advgan.data.datasets import Dataset, scaled
+from advgan.data.loading import load_dataset
 from advgan.errors import AdvGANError, ConfigurationError
 
 Arrays = dict[str, np.ndarray]
@@ -61,8 +62,8 @@ def test_a_damaged_mnist_is_refused_in_one_line(
     damage: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = tmp_path / "mnist.npz"
-    shutil.copy(datasets.MNIST_FILE, copy)
-    monkeypatch.setattr(datasets, "MNIST_FILE", copy)
+    shutil.copy(sources.MNIST_FILE, copy)
+    monkeypatch.setattr(sources, "MNIST_FILE", copy)
     assert load_dataset(DataSettings(training_images=1, test_images=1)).number_of_classes == 10
     damage(copy)
     with pytest.raises(AdvGANError, match=r"missing or damaged.*install the package again") as refusal:
@@ -435,7 +436,7 @@ def test_a_pickle_in_an_archive_is_never_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["nothing.npz", "."])
 def test_a_file_that_does_not_exist_is_refused(tmp_path: Path, name: str) -> None:
-    refused(tmp_path / name, "is neither mnist nor an .npz file that exists")
+    refused(tmp_path / name, "is not there; it should be mnist, fashion_mnist|holds no picture")
 
 
 def test_scaled_maps_bytes_onto_the_unit_interval() -> None:

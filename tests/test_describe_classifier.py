@@ -12,7 +12,8 @@ import tensorflow as tf
 from advgan import describe, train
 from advgan.config.loading import load_config
 from advgan.config.settings import DataSettings
-from advgan.data.datasets import load_dataset, scaled
+from advgan.data.datasets import scaled
+from advgan.data.loading import load_dataset
 
 keras = tf.keras
 

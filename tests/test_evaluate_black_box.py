@@ -88,7 +88,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
 
 def load_data() -> Any:
     from advgan.config.settings import DataSettings
-    from advgan.data.datasets import load_dataset
+    from advgan.data.loading import load_dataset
 
     return load_dataset(DataSettings(training_images=1000, validation_images=100, test_images=COUNT))
 

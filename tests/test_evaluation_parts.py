@@ -24,7 +24,8 @@ from advgan.attacks.baselines import (
 )
 from advgan.classifiers.classifier import Classifier
 from advgan.config.settings import DataSettings
-from advgan.data.datasets import load_dataset, scaled
+from advgan.data.datasets import scaled
+from advgan.data.loading import load_dataset
 from advgan.errors import AdvGANError
 from advgan.evaluation.black_box_subject import survival
 from advgan.evaluation.cache import ResultCache

@@ -17,7 +17,8 @@ import tensorflow as tf
 
 from advgan import AdvGANAttack, export
 from advgan.config.settings import AttackSettings, GeneratorSettings
-from advgan.data.datasets import load_dataset, scaled
+from advgan.data.datasets import scaled
+from advgan.data.loading import load_dataset
 from advgan.errors import AdvGANError
 from advgan.experiments import export as export_experiment
 from advgan.experiments.export import FORMATS, adversarial_model, compare

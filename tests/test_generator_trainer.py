@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from advgan.config.loading import parse_config
 from advgan.data.datasets import Split
+from advgan.progress import Progress
 from advgan.training.checkpoints import Checkpoints
 from advgan.training.metrics_log import MetricsLog, read_rows
-from advgan.training.progress import Progress
 from advgan.training.state import build_state
 from advgan.training.trainer import EpochReport, GeneratorTrainer, total_steps
 

@@ -12,7 +12,8 @@ import tensorflow as tf
 from advgan.attacks.foolbox_adapter import foolbox_model
 from advgan.attacks.gradient_attacks import fgsm, pgd
 from advgan.config.settings import DataSettings
-from advgan.data.datasets import load_dataset, scaled
+from advgan.data.datasets import scaled
+from advgan.data.loading import load_dataset
 
 keras = tf.keras
 COUNT = 1000

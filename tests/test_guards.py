@@ -17,7 +17,8 @@ from advgan.attacks.baselines import Baseline, baselines, pgd_attack, run_baseli
 from advgan.classifiers import checks as classifier_checks
 from advgan.classifiers.classifier import Classifier
 from advgan.config.settings import DataSettings
-from advgan.data.datasets import Split, load_dataset, scaled
+from advgan.data.datasets import Split, scaled
+from advgan.data.loading import load_dataset
 from advgan.errors import AdvGANError
 from advgan.evaluation import checks
 from advgan.evaluation.curve import curve_answers, epsilons_of_curve, success_curve

@@ -15,7 +15,8 @@ from advgan.config.settings import (
     LossSettings,
     TargetSettings,
 )
-from advgan.data.datasets import load_dataset, scaled
+from advgan.data.datasets import scaled
+from advgan.data.loading import load_dataset
 from advgan.goals import Goal, Targeted, Untargeted
 from advgan.losses import (
     adversarial_loss,

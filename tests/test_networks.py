@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from advgan.classifiers.architectures import build_classifier
 from advgan.config.settings import DataSettings, DiscriminatorSettings, GeneratorSettings, TargetSettings
-from advgan.data.datasets import load_dataset, scaled
+from advgan.data.datasets import scaled
+from advgan.data.loading import load_dataset
 from advgan.errors import ConfigurationError
 from advgan.networks.discriminator import build_discriminator
 from advgan.networks.generator import build_generator

@@ -16,7 +16,8 @@ from processes import one_line_error
 
 from advgan import AdvGANAttack, train
 from advgan.config.settings import DataSettings
-from advgan.data.datasets import load_dataset, scaled
+from advgan.data.datasets import scaled
+from advgan.data.loading import load_dataset
 from advgan.files import read_json
 
 keras = tf.keras

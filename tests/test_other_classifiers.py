@@ -13,7 +13,8 @@ import tensorflow as tf
 from advgan import evaluate
 from advgan.classifiers.loading import load_classifier
 from advgan.config.settings import DataSettings
-from advgan.data.datasets import load_dataset, scaled
+from advgan.data.datasets import scaled
+from advgan.data.loading import load_dataset
 from advgan.errors import AdvGANError
 from advgan.files import read_json
 

@@ -16,7 +16,8 @@ from log_lines import logged
 from advgan import AdvGANAttack, describe, train
 from advgan.config.loading import parse_config
 from advgan.config.settings import DataSettings
-from advgan.data.datasets import load_dataset, scaled
+from advgan.data.datasets import scaled
+from advgan.data.loading import load_dataset
 from advgan.errors import AdvGANError
 from advgan.experiments.train import train_and_evaluate
 from advgan.files import read_json

@@ -15,7 +15,8 @@ from advgan.classifiers.margin_scale import USUAL_MARGIN, margin_scale
 from advgan.classifiers.pixel_search import RANGES, USUAL_OF_COLOUR, USUAL_OF_GREY, find_pixels, pixels_taken
 from advgan.classifiers.pixels import Pixels
 from advgan.config.settings import DataSettings
-from advgan.data.datasets import Split, load_dataset
+from advgan.data.datasets import Split
+from advgan.data.loading import load_dataset
 
 keras = tf.keras
 COLOUR = (4, 4, 3)

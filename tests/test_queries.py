@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.classifiers.classifier import Classifier
 from advgan.classifiers.query_counter import QueryCounter
 from advgan.config.loading import parse_config
-from advgan.config.settings import Config
-from advgan.data.datasets import Dataset, Split
+from advgan.config.settings import Config, DataSettings
+from advgan.data.datasets import Split
+from advgan.data.loading import load_dataset
 from advgan.goals import Targeted, Untargeted
 from advgan.training.distillation import Distillation, _batches
 from advgan.training.metrics_log import MetricsLog, read_rows
@@ -125,7 +127,9 @@ def test_each_round_is_distilled_once_before_its_first_epoch_for_as_long_as_it_s
     round_ = Round(tmp_path, rounds=2)
     state = build_state((8, 8, 1), round_.distilled, round_.config, 10, distilled=round_.distilled)
     log = MetricsLog(tmp_path, 0)
-    dataset = Dataset(IMAGES, IMAGES, IMAGES, 3, "0")
+    dataset = replace(
+        load_dataset(DataSettings()), training=IMAGES, validation=IMAGES, test=IMAGES, number_of_classes=3
+    )
     distil = Distillation(state, round_.counter, round_.attack, dataset, round_.config, tmp_path / "rounds", log)
     done = []
     for epoch in range(4):  # two in each round

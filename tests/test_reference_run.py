@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from advgan import AdvGANAttack, evaluate, reference_run
-from advgan.data.datasets import load_dataset, scaled
+from advgan.data.datasets import scaled
+from advgan.data.loading import load_dataset
 from advgan.errors import AdvGANError
 from advgan.run_folder import load_run_config
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from advgan import evaluate, train
-from advgan.data.datasets import load_dataset
+from advgan.data.loading import load_dataset
 from advgan.environment import changes_between
 from advgan.files import read_json
 from advgan.run_folder import load_run_config

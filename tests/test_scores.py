@@ -13,7 +13,8 @@ from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.classifiers.classifier import classifier_of
 from advgan.config.settings import AttackSettings, DataSettings
 from advgan.data import batches
-from advgan.data.datasets import Dataset, Split, load_dataset
+from advgan.data.datasets import Dataset, Split
+from advgan.data.loading import load_dataset
 from advgan.evaluation.scores import AttackScore, accuracy, score_attack
 from advgan.metrics import Rate
 

@@ -23,7 +23,8 @@ from advgan.classifiers.served import check_served, served_black_box
 from advgan.classifiers.source import BlackBoxReading
 from advgan.config.loading import dump_config, parse_config
 from advgan.config.settings import DataSettings
-from advgan.data.datasets import load_dataset, scaled
+from advgan.data.datasets import scaled
+from advgan.data.loading import load_dataset
 from advgan.errors import AdvGANError, BlackBoxUnavailable, ConfigurationError
 from advgan.files import read_json
 

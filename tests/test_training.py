@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import advgan
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.classifiers.architectures import build_classifier
 from advgan.config.loading import dump_config, parse_config
-from advgan.config.settings import Config
-from advgan.data.datasets import Dataset, Split, load_dataset, scaled
+from advgan.config.settings import Config, DataSettings
+from advgan.data.datasets import Split, scaled
+from advgan.data.loading import load_dataset
 from advgan.environment import prepare_environment
 from advgan.errors import NonFiniteError
 from advgan.experiments import plan
@@ -320,7 +322,7 @@ def test_a_target_is_trained_as_keras_trains_it(schedule: str, batch_normalizati
     )
     random = np.random.default_rng(0)
     images = Split(random.integers(0, 256, (14, 12, 12, 1), np.uint8), random.integers(0, 3, 14).astype(np.int32))
-    trained = train_classifier(config, Dataset(images, images, images, 3, "0"))
+    trained = train_classifier(config, replace(load_dataset(DataSettings()), training=images, number_of_classes=3))
 
     keras.utils.set_random_seed(5)
     reference = build_classifier((12, 12, 1), 3, config.target)

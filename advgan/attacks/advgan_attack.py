@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +46,8 @@ class AdvGANAttack:
     the bounds are 0 and 255. They come back as float32 in the same units.
 
     Args:
-        generator: a Keras model from images in [0, 1] to tanh outputs in [-1, 1] of the same shape.
+        generator: a Keras model from images in [0, 1] to tanh outputs in [-1, 1] of the same shape; one that is told
+            which class is wanted takes that as one-hot rows too.
         target: the classifier: a Keras model, which is called in inference mode, or any function, from float32 images
             within the bounds to scores (n, classes), logits or probabilities; or a ``Classifier``, which has bounds of
             its own; None where no success is asked for.
@@ -74,15 +76,50 @@ class AdvGANAttack:
         self._given = target
         self._classes = None if self.classifier is None else self.classifier.number_of_classes
         low, high = self.bounds
-        generate = forward(generator)
+        generate, told = forward(generator), told_classes(generator)
+        others = [] if told is None else [tf.TensorSpec([told], tf.float32)]
 
-        @tf.function(input_signature=[tf.TensorSpec([None, *self.image_shape], tf.float32)])
-        def perturbed(images: Any) -> tuple[Any, Any]:
-            output = generate((images - low) / (high - low), training=False)
+        @tf.function(input_signature=[tf.TensorSpec([None, *self.image_shape], tf.float32), *others])
+        def perturbed(images: Any, *wanted: Any) -> tuple[Any, Any]:
+            inputs = (images - low) / (high - low)
+            if wanted:
+                inputs = [inputs, tf.tile(wanted[0][tf.newaxis], [tf.shape(images)[0], 1])]
+            output = generate(inputs, training=False)
             perturbation, adversarial = perturb(images, output, self.epsilon, settings.output, self.bounds)
             return images + perturbation, adversarial
 
-        self._perturbed = side_by_side(perturbed, self.image_shape)
+        self._settings, self._told = settings, told
+        self._compiled = side_by_side(perturbed, self.image_shape, others)
+
+    def _perturbed(self, images: Any) -> tuple[Any, Any]:
+        if self._told is None:
+            return self._compiled(images)
+        return self._compiled(images, tf.one_hot(self._settings.target_class, self._told))
+
+    def towards(self, wanted: int) -> AdvGANAttack:
+        """The same attack towards another of the classes that the generator is for; nothing is compiled again.
+
+        Raises:
+            AdvGANError: the generator is not told which class is wanted, or does not know this one.
+        """
+        if self._told is None or not 0 <= wanted < self._told:
+            known = "its generator is for one goal" if self._told is None else f"it knows classes 0 to {self._told - 1}"
+            raise AdvGANError(f"the attack cannot be led towards class {wanted}: {known}")
+        other = copy(self)
+        other._settings = self._settings.model_copy(update={"target_class": wanted})
+        other.goal = other._settings.objective
+        return other
+
+    @property
+    def number_of_classes(self) -> int:
+        """Of the classifier.
+
+        Raises:
+            AdvGANError: there is none.
+        """
+        if self._classes is None:
+            raise AdvGANError("the attack has no target, so it knows of no classes; load it with target=")
+        return self._classes
 
     @property
     def target(self) -> Any:
@@ -110,7 +147,8 @@ class AdvGANAttack:
             bounds: pixel values of the images and of this target, 0 and 1 by default; a run's own target knows what
                 it takes.
             epsilon, goal, target_class, output: for a bare generator, as in the configuration's section ``attack``;
-                epsilon is needed, and is a share of the pixel range: 0.3, 8/255 or "8/255".
+                epsilon is needed, and is a share of the pixel range: 0.3, 8/255 or "8/255". A run whose generator is
+                for several classes takes a target_class too; ``towards`` changes it.
 
         Raises:
             AdvGANError: nothing usable is there, or the arguments do not go with it.
@@ -133,6 +171,8 @@ class AdvGANAttack:
 
         run, config = RunFolder(path), load_run_config(path)
         settings = config.attack
+        if settings.wanted_classes is not None:
+            settings = settings.towards(int(given.pop("target_class", settings.wanted_classes[0])))
         if given:
             raise AdvGANError(f"{next(iter(given))} is set in {run.config}; for another load {run.generator}")
         run.require(run.generator)
@@ -202,13 +242,18 @@ class AdvGANAttack:
         return images, None if y is None else class_indices(y, len(images), self._classes)
 
 
+def told_classes(generator: Any) -> int | None:
+    """How many classes a generator tells apart that is told which is wanted; None for any other."""
+    return int(generator.inputs[1].shape[-1]) if len(generator.inputs) > 1 else None
+
+
 def image_shape_of(generator: Any) -> Shape:
     """The shape of the images that a generator takes and makes.
 
     Raises:
         AdvGANError: it makes others than it takes, or has no size of its own.
     """
-    taken, made = tuple(generator.input_shape), tuple(generator.output_shape)
+    taken, made = tuple(generator.inputs[0].shape), tuple(generator.output_shape)
     if taken != made or len(taken) != 4 or None in taken[1:]:
         raise AdvGANError(f"the generator maps {taken} to {made}; it should map images of one size to the same shape")
     return (taken[1], taken[2], taken[3])

@@ -16,7 +16,10 @@ from advgan.config.values import (
     BlackBoxName,
     Channels,
     ClassifierName,
+    ClassNames,
+    DatasetName,
     HeaderTexts,
+    ImageSize,
     Kernel,
     LearningRate,
     ModuleName,
@@ -30,6 +33,7 @@ from advgan.config.values import (
     PositiveInt,
     Schedule,
     Seed,
+    TargetClass,
     Widths,
 )
 from advgan.errors import ConfigurationError
@@ -47,31 +51,45 @@ class Settings(BaseModel):
 class DataSettings(Settings):
     """The images."""
 
-    dataset: PathText = "mnist"
-    """``mnist`` (ships with the package) or the path of an .npz file with x_train, y_train, x_test and y_test."""
-    validation_images: PositiveInt = 5000
-    """Images of the training set that are never trained on; they choose the best generator."""
+    dataset: DatasetName = "mnist"
+    """``mnist`` (ships with the package), ``fashion_mnist``, ``cifar10``, ``cifar100`` (downloaded by Keras), the path
+    of an .npz file or of a folder of pictures, or ``tfds:NAME``."""
+    image_size: ImageSize | None = None
+    """Height and width to which images are resized, by bicubic interpolation; as they are by default."""
+    class_names: ClassNames | None = None
+    """A name for each class, for pictures, tables and reports; those of the data set by default."""
+    memory: Annotated[Number, Field(gt=0, le=1e6)] = 4.0
+    """GiB: arrays of images that take more stay on the disk, and training images are read batch by batch. Folders of
+    pictures always are."""
+    validation_images: PositiveInt | None = None
+    """Images that are never trained on; they choose the best generator. By default 5,000, or a tenth of the training
+    images where that is less. Of validation images that a data set has of its own the most that are used."""
     validation_split: Literal["last", "by_class"] = "last"
-    """Which: the last ones, or as large a share of each class, drawn at random, the training images then being in a
-    random order. Where it is left out, last for mnist and by_class for data of one's own."""
+    """Which training images validate, where no others do: the last ones; or as large a share of each class, drawn
+    at random, the training images then being in a random order. By default last for mnist, else by_class."""
     split_seed: Seed = 0
-    """Of the draw by class. It is not the run's seed, so that runs of several seeds have the same validation images."""
+    """Of the draws by class. It is not the run's seed, so that runs of several seeds have equal validation images."""
     training_images: PositiveInt | None = None
     """Use only the first so many of the remaining training images; all by default."""
     test_images: PositiveInt | None = None
-    """Use only the first so many test images; all by default."""
+    """Use only the first so many test images; all by default. Where a data set has none, so many are drawn by class
+    from all its images; by default a tenth, 10,000 at most."""
 
     @model_validator(mode="before")
     @classmethod
     def _own_data_are_split_by_class(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("validation_split") is None:
-            shipped = values.get("dataset", "mnist") == "mnist"
-            return {**values, "validation_split": "last" if shipped else "by_class"}
+        if not isinstance(values, dict):
+            return values
+        shipped = values.get("dataset", "mnist") == "mnist"
+        if values.get("validation_split") is None:
+            values = {**values, "validation_split": "last" if shipped else "by_class"}
+        if shipped and values.get("validation_images") is None:
+            values = {**values, "validation_images": 5000}
         return values
 
     @model_validator(mode="after")
     def _seed_is_used(self) -> DataSettings:
-        if self.split_seed and self.validation_split == "last":
+        if self.split_seed and self.validation_split == "last" and self.dataset == "mnist":
             raise ConfigurationError(
                 "data.split_seed", self.split_seed, "is for data.validation_split: by_class; leave it out"
             )
@@ -107,6 +125,8 @@ class TargetSettings(Settings):
     batch_size: PositiveInt = 128
     learning_rate: LearningRate = 1e-3
     schedule: Schedule = "constant"
+    augmentation: Literal["none", "flip_and_shift"] = "none"
+    """flip_and_shift: training images are mirrored left to right or not, and shifted by up to an eighth."""
     weight_decay: NonNegative = 0.0
     """L2: this times the sum of the squared kernel weights is part of the loss; for the architectures built here."""
     batch_normalization: bool = False
@@ -175,8 +195,8 @@ class AttackSettings(Settings):
     """The threat model."""
 
     goal: Literal["untargeted", "targeted"] = "untargeted"
-    target_class: Annotated[StrictInt, Field(ge=0)] | None = None
-    """The class a targeted attack wants, from 0."""
+    target_class: TargetClass | None = None
+    """The class a targeted attack wants, from 0; or ``all`` or a list: one generator, which is told the wanted one."""
     epsilon: Annotated[Number, Field(gt=0, le=1)] = 0.3
     """The largest change of a pixel (L_inf), pixels being in [0, 1]."""
     output: Literal["tanh", "clipped"] = "tanh"
@@ -185,7 +205,8 @@ class AttackSettings(Settings):
     @model_validator(mode="after")
     def _class_and_goal_agree(self) -> AttackSettings:
         if self.goal == "targeted" and self.target_class is None:
-            raise ConfigurationError("attack.target_class", None, "a targeted attack needs a class index, 0 or above")
+            needed = "a targeted attack needs a class index, 0 or above, or a list of them, or all"
+            raise ConfigurationError("attack.target_class", None, needed)
         if self.goal == "untargeted" and self.target_class is not None:
             raise ConfigurationError(
                 "attack.target_class", self.target_class, "only for attack.goal: targeted; remove it or set the goal"
@@ -193,9 +214,54 @@ class AttackSettings(Settings):
         return self
 
     @property
+    def wanted_classes(self) -> tuple[int, ...] | None:
+        """The classes that one generator is for; None where there is one goal for every image.
+
+        ``all`` becomes a list once the data are known.
+        """
+        return self.target_class if isinstance(self.target_class, tuple) else None
+
+    @property
+    def goal_class(self) -> int | None:
+        """The class that is wanted of every image; None for an untargeted attack, and where there are several."""
+        return self.target_class if isinstance(self.target_class, int) else None
+
+    @property
     def objective(self) -> Goal:
-        """The goal as an object that says what counts as success."""
-        return Untargeted() if self.target_class is None else Targeted(self.target_class)
+        """The goal as an object that says what counts as success.
+
+        Raises:
+            ConfigurationError: there are several; ``towards`` chooses.
+        """
+        if self.target_class is None:
+            return Untargeted()
+        if not isinstance(self.target_class, int):
+            raise ConfigurationError("attack.target_class", self.target_class, "are several; say which one is wanted")
+        return Targeted(self.target_class)
+
+    @property
+    def goal_in_words(self) -> str:
+        """Untargeted, or towards which class or classes."""
+        if self.wanted_classes is None:
+            return str(self.objective)
+        return f"targeted (any of the classes {', '.join(map(str, self.wanted_classes))}: one generator)"
+
+    @property
+    def one_goal(self) -> AttackSettings:
+        """The same with the first of several classes as its only goal; itself where there is one goal."""
+        return self if self.wanted_classes is None else self.towards(self.wanted_classes[0])
+
+    def towards(self, wanted: int | str) -> AttackSettings:
+        """The same with one of the classes as its only goal.
+
+        Raises:
+            ConfigurationError: the generator is not for it.
+        """
+        if self.wanted_classes is None or wanted not in self.wanted_classes:
+            classes = self.target_class if self.wanted_classes is None else list(self.wanted_classes)
+            problem = f"is no class that this generator is told: attack.target_class is {classes}"
+            raise ConfigurationError("--to", wanted, problem)
+        return self.model_copy(update={"target_class": wanted})
 
 
 class BlackBoxSettings(Settings):
@@ -328,6 +394,12 @@ class GeneratorSettings(_NetworkSettings):
     residual_blocks: Annotated[StrictInt, Field(ge=0, le=1000)] = 4
     upsampling: Literal["transposed", "resize"] = "transposed"
     """Transposed convolution, or nearest-neighbour resize and convolution (no checkerboard)."""
+    skips: bool = False
+    """After each upsampling, the map of the same size before the downsampling is put beside it, and a convolution makes
+    one of both (a U-Net, Ronneberger et al. 2015)."""
+    condition: Literal["channels", "normalization"] = "normalization"
+    """Where one generator is for several target classes, how the wanted one enters: as maps of 0 and 1 beside the
+    image's channels; or by the scale and shift after each normalization, learnt for each class."""
     learning_rate: LearningRate = 3e-3
     schedule: Schedule = "cosine"
 
@@ -426,6 +498,19 @@ class Config(Settings):
         elif self.target.file is not None:
             raise ConfigurationError(
                 "target.file", self.target.file, "is for semi-white-box attacks; give the file as oracle.black_box"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_goal_for_a_black_box(self) -> Config:
+        several = self.attack.target_class is not None and not isinstance(self.attack.target_class, int)
+        if several and self.is_black_box:
+            raise ConfigurationError(
+                "attack.target_class", self.attack.target_class, "a black-box attack is towards one class; give one"
+            )
+        if several and self.generator.condition == "normalization" and self.generator.normalization == "none":
+            raise ConfigurationError(
+                "generator.condition", "normalization", "needs a generator.normalization; or use channels"
             )
         return self
 

@@ -28,6 +28,9 @@ ARCHITECTURES = ("lenet", "model_a", "model_b", "model_c", "madrylab", "resnet20
 """The architectures that are built here; every other is one of ``keras.applications``."""
 WITH_A_CHOICE_OF_NORMALIZATION = ARCHITECTURES[:5]
 """Those that are built with batch normalization or without; the others are as they are."""
+KERAS_DATASETS = ("fashion_mnist", "cifar10", "cifar100")
+"""Those that Keras downloads."""
+TFDS_PREFIX = "tfds:"
 _SET_BY_THE_REQUEST = ("content-type", "content-length", "host", "transfer-encoding")
 FUNCTION = r"[\w.]+:\w*"
 ARCHITECTURE_KINDS = f"{', '.join(ARCHITECTURES)}, or a network of keras.applications such as MobileNetV2"
@@ -71,6 +74,41 @@ def _path(value: str) -> str:
         return str(Path(value).expanduser())
     except RuntimeError:
         raise ValueError("should be a path; there is no such user") from None
+
+
+def _dataset(value: str) -> str:
+    """What can name a data set; whether it is there is seen later."""
+    return value if value.startswith(TFDS_PREFIX) else _path(value)
+
+
+def _image_size(value: object) -> object:
+    """Height and width, or one number for both."""
+    problem = ValueError("should be a number of pixels, or height and width, such as [224, 224] (allowed: 8 to 4096)")
+    sizes = value if isinstance(value, list | tuple) else [value, value]
+    if len(sizes) != 2 or not all(type(size) is int and 8 <= size <= 4096 for size in sizes):
+        raise problem
+    return tuple(sizes)
+
+
+def _target_class(value: object) -> object:
+    """A class index, ``all``, or a list of two indices or more."""
+    listed = value if isinstance(value, list | tuple) else [value]
+    numbers = all(type(item) is int and item >= 0 for item in listed)
+    if value == "all" or (numbers and (not isinstance(value, list | tuple) or len(set(value)) == len(value) > 1)):
+        return tuple(value) if isinstance(value, list | tuple) else value
+    raise ValueError("should be a class index from 0, or all, or a list of different ones, such as [0, 3, 8]")
+
+
+def _class_names(value: object) -> object:
+    """Two names or more, all different."""
+    names = value if isinstance(value, list | tuple) else []
+    if (
+        len(names) < 2
+        or len(set(map(str, names))) < len(names)
+        or not all(isinstance(name, str | int) for name in names)
+    ):
+        raise ValueError("should be a list of different names, one for each class, such as [cat, dog]")
+    return tuple(str(name) for name in names)
 
 
 def _classifier(value: str) -> str:
@@ -201,6 +239,10 @@ def _headers(value: object) -> object:
 
 Number = Annotated[float, BeforeValidator(number_from_text), Field(allow_inf_nan=False)]
 PathText = Annotated[str, Field(min_length=1), AfterValidator(_path)]
+DatasetName = Annotated[str, Field(min_length=1), AfterValidator(_dataset)]
+ImageSize = Annotated[tuple[int, int], BeforeValidator(_image_size)]
+ClassNames = Annotated[tuple[str, ...], BeforeValidator(_class_names)]
+TargetClass = Annotated[int | tuple[int, ...] | Literal["all"], BeforeValidator(_target_class)]
 ClassifierName = Annotated[str, Field(min_length=1), AfterValidator(_classifier)]
 BlackBoxName = Annotated[str, AfterValidator(_black_box)]
 PixelRange = Annotated[tuple[float, float] | Literal["auto"], BeforeValidator(_bounds)]
@@ -213,7 +255,7 @@ PositiveInt = Annotated[StrictInt, Field(ge=1, le=1_000_000_000)]
 Seed = Annotated[StrictInt, Field(ge=0, le=2**32 - 1)]
 NonNegative = Annotated[Number, Field(ge=0)]
 LearningRate = Annotated[Number, Field(gt=0, le=1)]
-Schedule = Literal["constant", "cosine", "linear"]
+Schedule = Literal["constant", "cosine", "linear", "one_cycle"]
 Normalization = Literal["instance", "batch", "layer", "group", "none"]
 Architecture = Annotated[str, AfterValidator(_architecture)]
 Width = Annotated[StrictInt, Field(ge=1, le=4096)]

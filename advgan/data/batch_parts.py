@@ -53,26 +53,30 @@ def means_over(parts: Sequence[Part], values: Sequence[dict[str, Tensor]]) -> di
     }
 
 
-def side_by_side(function: Callable[[Tensor], Any], image_shape: tuple[int, int, int]) -> Callable[[Tensor], Any]:
+def side_by_side(
+    function: Callable[..., Any], image_shape: tuple[int, int, int], others: Sequence[tf.TensorSpec] = ()
+) -> Callable[..., Any]:
     """The same function, which works on the parts of a large batch at the same time where it is called from Python.
 
     Args:
-        function: a ``tf.function`` from any number of images to one tensor, or several, with as many rows.
+        function: a ``tf.function`` from any number of images, and what else is the same for each part, to one tensor,
+            or several, with as many rows.
         image_shape: height, width, channels.
+        others: what else it is given.
     """
     count = parts_of(MANY)
     if count == 1:
         return function
 
-    @tf.function(input_signature=[tf.TensorSpec([None, *image_shape], tf.float32)], autograph=False)
-    def in_parts(images: Tensor) -> Any:
+    @tf.function(input_signature=[tf.TensorSpec([None, *image_shape], tf.float32), *others], autograph=False)
+    def in_parts(images: Tensor, *others: Tensor) -> Any:
         size = tf.shape(images)[0]
         ends = [size * place // count for place in range(count + 1)]
-        made = [function(images[start:end]) for start, end in pairwise(ends)]
+        made = [function(images[start:end], *others) for start, end in pairwise(ends)]
         return tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *made)
 
-    def call(images: Tensor) -> Any:
+    def call(images: Tensor, *others: Tensor) -> Any:
         large = tf.executing_eagerly() and len(images) >= count * FEWEST_IN_A_PART
-        return in_parts(images) if large else function(images)
+        return in_parts(images, *others) if large else function(images, *others)
 
     return call

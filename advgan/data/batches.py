@@ -70,9 +70,12 @@ def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> np.ndar
 
 def gather_batch(images: Any, labels: Any, indices: Any) -> tuple[Any, Any]:
     """The images at these indices as float32 in [0, 1], and their labels; all are tensors."""
-    batch = tf.gather(images, indices)
-    batch = tf.cast(batch, tf.float32) / 255.0 if batch.dtype == tf.uint8 else batch
-    return batch, tf.gather(labels, indices)
+    return unit_range(tf.gather(images, indices)), tf.gather(labels, indices)
+
+
+def unit_range(images: Any) -> Any:
+    """A tensor of uint8 pixels as float32 in [0, 1]; one of floats is that already."""
+    return tf.cast(images, tf.float32) / 255.0 if images.dtype == tf.uint8 else images
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:

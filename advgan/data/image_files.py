@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import override
 
-from advgan.data.datasets import checked_labels, checked_pixels
+from advgan.data.arrays import checked_labels, checked_pixels
 from advgan.data.image_source import Advance, Batch, ImageSource, Labels
 from advgan.data.pictures import (
     FORMATS,

@@ -125,7 +125,7 @@ def read_fitted(source: Path | BinaryIO, shape: Shape, resize: bool) -> np.ndarr
     elif picture.shape[2] > channels and (picture == picture[..., :1]).all():
         picture = picture[..., :1]
     if picture.shape != shape and resize:
-        picture = _resized(picture, shape)
+        picture = resized(picture, shape)
     if picture.shape != shape:
         raise _unlike(picture.shape, shape)
     return picture
@@ -178,12 +178,25 @@ def _decoded(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def _resized(picture: np.ndarray, shape: Shape) -> np.ndarray:
-    image = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture)
-    if shape[2] == 1:
-        image = image.convert("L")
+def resized(picture: np.ndarray, shape: Shape) -> np.ndarray:
+    """A picture of another size, by bicubic interpolation; its proportions are not kept.
+
+    Args:
+        picture: uint8, or floats in [0, 1], shape (height, width, channels).
+        shape: height, width, channels; 1 channel makes a coloured picture grey.
+    """
     height, width, channels = shape
-    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC)).reshape(height, width, channels)
+    if picture.dtype == np.uint8 and picture.shape[2] in (1, 3):
+        image = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture)
+        image = image.convert("L") if channels == 1 else image
+        return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC)).reshape(height, width, channels)
+    made = [
+        np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BICUBIC))
+        for values in np.moveaxis(picture.astype(np.float32), -1, 0)
+    ]
+    if picture.dtype == np.uint8:
+        return np.clip(np.rint(np.stack(made, -1)), 0, 255).astype(np.uint8)
+    return np.clip(np.stack(made, -1), 0, 1)
 
 
 def write_png(picture: np.ndarray, path: Path) -> None:

@@ -6,13 +6,13 @@ training mode, images beyond epsilon, training images among the scored ones. Wha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from advgan.classifiers.checks import marked_if
 from advgan.classifiers.query_counter import Purpose
-from advgan.data.datasets import Split, images_in_common
+from advgan.data.datasets import AnySplit, Split, images_in_common
 from advgan.errors import AdvGANError
 from advgan.metrics import Rate
 from advgan.perturbation import FLOAT_TOLERANCE
@@ -117,7 +117,7 @@ def check_bounds(attack: str, linf: np.ndarray, lowest: np.ndarray, highest: np.
     return Finding(f"bounds of {attack}", PASS, f"the largest change is {change:.7f}, pixels in [{low:g}, {high:g}]")
 
 
-def check_held_out(scored: Split, used: list[Split], stop: bool = True) -> Finding:
+def check_held_out(scored: Split, used: Sequence[AnySplit], stop: bool = True) -> Finding:
     """Stop an evaluation on images that a network was trained or chosen on.
 
     Args:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
-from advgan.attacks.advgan_attack import AdvGANAttack
+from advgan.attacks.advgan_attack import AdvGANAttack, image_shape_of
 from advgan.classifiers import checks as classifier_checks
 from advgan.classifiers.black_box import run_black_box
 from advgan.classifiers.classifier import Classifier
@@ -15,7 +16,8 @@ from advgan.classifiers.query_counter import QueryCounter, queries_in
 from advgan.classifiers.run_target import kept_target, run_target
 from advgan.classifiers.source import AS_IT_IS
 from advgan.config.settings import Config
-from advgan.data.datasets import Dataset, Split, load_dataset, scaled
+from advgan.data.datasets import Dataset, Split, scaled
+from advgan.data.loading import load_dataset
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation import checks
 from advgan.evaluation.black_box_subject import BlackBoxSubject
@@ -47,6 +49,7 @@ def check_request(request: EvaluationRequest) -> tuple[Config, Dataset]:
     if request.check_accuracy is not None:
         target = config.target.model_copy(update={"check_accuracy": request.check_accuracy})
         config = config.model_copy(update={"target": target})
+    config = led_towards(config, run, request.to)
     dataset = load_dataset(config.data, config.images_of_black_box)
     processes = read_processes(run.processes)
     if processes and processes[0].data_sha256 != dataset.digest:
@@ -61,6 +64,32 @@ def check_request(request: EvaluationRequest) -> tuple[Config, Dataset]:
         )
     check_writable("--output", request.folder)
     return config, dataset
+
+
+def led_towards(config: Config, run: RunFolder, to: str | None) -> Config:
+    """The configuration of a run with the wanted class as its goal, where its generator is told which one is wanted.
+
+    Args:
+        config: the run's.
+        run: its folder.
+        to: the class, by number or name; None where the generator has one goal.
+
+    Raises:
+        ConfigurationError: it is missing, or is none of the generator's, or the generator has one goal.
+    """
+    classes = config.attack.wanted_classes
+    if to is None and classes is None:
+        return config
+    card = Summary.read(run.summary).data if run.summary.exists() else None
+    names = (card.class_names if card is not None else None) or ()
+    if to is None or classes is None:
+        listed = ", ".join(f"{each} ({names[each]})" if names else str(each) for each in classes or ())
+        problem = f"the generator of {run.path} " + (
+            "has one goal; leave it out" if classes is None else f"is for several classes; choose one of {listed}"
+        )
+        raise ConfigurationError("--to", to, problem)
+    number = names.index(to) if to in names else int(to) if re.fullmatch("[0-9]{1,9}", to) else to
+    return config.model_copy(update={"attack": config.attack.towards(number)})
 
 
 def load_subject(request: EvaluationRequest, config: Config, dataset: Dataset) -> Subject:
@@ -153,9 +182,9 @@ def load_generator(run: Path, shape: tuple[int, int, int]) -> Any:
         AdvGANError: it cannot be loaded, or does not take images of the shape.
     """
     generator = load_network(RunFolder(run).generator, RUN_OF_THIS_KERAS)
-    if tuple(generator.input_shape[1:]) != shape:
+    if image_shape_of(generator) != shape:
         raise AdvGANError(
-            f"{RunFolder(run).generator} takes images of {tuple(generator.input_shape[1:])}, the data's are "
+            f"{RunFolder(run).generator} takes images of {image_shape_of(generator)}, the data's are "
             f"{shape}; put the run's own generator back"
         )
     return generator

@@ -63,7 +63,7 @@ def evaluation_record(
     record = Evaluation(
         **dict(head),
         goal=subject.config.attack.goal,
-        target_class=subject.config.attack.target_class,
+        target_class=subject.config.attack.goal_class,
         epsilon=subject.epsilon,
         data=_data(subject),
         generator=GeneratorFile(file=generator.name, sha256=file_digest(generator)),
@@ -119,4 +119,5 @@ def _data(subject: Subject) -> ScoredData:
         of=len(subject.dataset.test),
         all_test_images=len(subject.test) == len(subject.dataset.test),
         images_sha256=scored.hexdigest(),
+        card=subject.dataset.card,
     )

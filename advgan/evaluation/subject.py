@@ -63,6 +63,8 @@ class EvaluationRequest:
     """The epsilons at which the run is trained again, to measure success there."""
     reading: TargetSettings = AS_IT_IS
     """How ``target`` is to be read: its bounds, mean, std, output; module and trust are for ``transfer`` too."""
+    to: str | None = None
+    """The class that is wanted, by number or name, where the run's generator is told which one."""
     check_accuracy: bool | None = None
     """Whether to stop at a clean accuracy no better than chance; None for what the run's configuration says."""
 
@@ -87,6 +89,8 @@ class EvaluationRequest:
         name = "evaluation"
         if self.target is not None:
             name += f"-{re.sub(r'[^0-9A-Za-z_]+', '-', Path(self.target).stem).strip('-')}"
+        if self.to is not None:
+            name += f"-to-{re.sub(r'[^0-9A-Za-z_]+', '-', self.to).strip('-')}"
         if self.images is not None:
             name += f"-first-{self.images}"
         if is_reference_run(self.run):  # kept as it ships

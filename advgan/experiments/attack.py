@@ -25,17 +25,20 @@ from advgan.classifiers.run_target import has_target, kept_target, run_target
 from advgan.classifiers.source import AS_IT_IS
 from advgan.config.settings import Config, TargetSettings
 from advgan.data.batches import images_at_once, slices
-from advgan.data.datasets import load_dataset, scaled
+from advgan.data.datasets import scaled
 from advgan.data.image_source import ImageSource, Labels
+from advgan.data.loading import load_dataset
 from advgan.data.pictures import Shape, printable, shape_text
 from advgan.environment import Environment, code_commit, prepare_environment
 from advgan.errors import AdvGANError, ConfigurationError
+from advgan.evaluation.loading import led_towards
 from advgan.experiments.attack_folder import PICTURE, RECORD, TABLE, AttackFolder
 from advgan.experiments.threat_models import threat_model_of
 from advgan.files import check_writable, digest_of, file_digest, locked
 from advgan.metrics import Rate
 from advgan.networks.keras_file import load_network
 from advgan.perturbation import FLOAT_TOLERANCE, measure, to_8_bits
+from advgan.progress import Progress
 from advgan.records.attack import (
     AttackClassifier,
     AttackFiles,
@@ -51,7 +54,6 @@ from advgan.reports.image_grid import rows_grid
 from advgan.reports.plots import save_figure
 from advgan.reports.terminal import pixel_lines
 from advgan.run_folder import RUN_OF_THIS_KERAS, RunFolder, load_run_config
-from advgan.training.progress import Progress
 
 logger = logging.getLogger(__name__)
 MOST_SHOWN = 16
@@ -72,6 +74,8 @@ class AttackRequest:
     """The classifier that is shown the images, as ``load_classifier`` takes it; the run's own by default."""
     reading: TargetSettings = AS_IT_IS
     """How ``target`` is to be read."""
+    to: str | None = None
+    """The class that is wanted, by number or name, where the run's generator is told which one."""
     resize: bool = False
     """Whether pictures of another size, and coloured ones for a grey run, are converted."""
     overwrite: bool = False
@@ -151,7 +155,8 @@ def _check_output(request: AttackRequest) -> None:
 
 
 def _load(request: AttackRequest) -> tuple[_Attacker, Environment]:
-    run, config = RunFolder(request.run), load_run_config(request.run)
+    run = RunFolder(request.run)
+    config = led_towards(load_run_config(request.run), run, request.to)
     environment = prepare_environment(config.training)  # before the first network starts the device
     kept = kept_target(config, run)
     run.require(run.generator, *([] if config.is_black_box or kept is None else [kept]))
@@ -201,7 +206,7 @@ def _head(
         environment={**environment, "pillow": PIL.__version__},
         threat_model=threat_model_of(attacker.config).describe(attacker.other_target),
         goal=attacker.config.attack.goal,
-        target_class=attacker.config.attack.target_class,
+        target_class=attacker.config.attack.goal_class,
         epsilon=attacker.attack.epsilon,
         generator_sha256=generator,
         classifier=None if classifier is None else AttackClassifier(name=classifier.name, sha256=classifier.digest),
@@ -340,7 +345,7 @@ def _what_counts(attacker: _Attacker, labels: Labels | None) -> str:
     """Which images the success rate is over, and what success means, in words."""
     if attacker.classifier is None:
         return "the run has no classifier file, so nothing is counted; --target CLASSIFIER names one"
-    target = attacker.config.attack.target_class
+    target = attacker.config.attack.goal_class
     if labels is None:
         means = "the classifier's answer changed"
         if target is not None:

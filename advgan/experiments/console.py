@@ -99,6 +99,7 @@ def introduction(plan: Plan, run_directory: Path) -> list[str]:
         f"Data           {config.data.dataset}: {len(dataset.training):,} training, {len(dataset.validation):,} "
         f"validation, {len(dataset.test):,} test images of {height}x{width}x{channels}, "
         f"{dataset.classes_in_words}",
+        f"               {dataset.card.split}" + (f"; resized {resized}" if (resized := dataset.card.resized) else ""),
         f"Threat model   {plan.threat_model.describe()}",
         f"Generator      {plan.networks.generator.count_params():,} parameters: {', '.join(names)}",
         f"Discriminator  {plan.networks.discriminator.count_params():,} parameters: "

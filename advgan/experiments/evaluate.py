@@ -16,6 +16,7 @@ from advgan.classifiers.source import AS_IT_IS
 from advgan.config.settings import Config, TargetSettings
 from advgan.data.datasets import Dataset
 from advgan.environment import Environment, code_commit, code_digest, prepare_environment
+from advgan.errors import ConfigurationError
 from advgan.evaluation.attack_stages import Results, attack_all, retrained_success
 from advgan.evaluation.cache import ResultCache
 from advgan.evaluation.loading import (
@@ -33,6 +34,7 @@ from advgan.experiments.retrain import Retraining, plan_retraining, retrain
 from advgan.experiments.threat_models import threat_model_of
 from advgan.files import digest_of, file_digest, locked
 from advgan.metrics import Rate
+from advgan.progress import Progress
 from advgan.records.evaluation import Evaluation, EvaluationHead, RetrainedPoint
 from advgan.records.finding import Finding
 from advgan.records.summary import Summary
@@ -41,7 +43,6 @@ from advgan.reports.evaluation_page import QUERIES, draw_curve, draw_grid, draw_
 from advgan.reports.terminal import pixel_lines
 from advgan.run_folder import RunFolder
 from advgan.training.metrics_log import read_rows
-from advgan.training.progress import Progress
 
 logger = logging.getLogger(__name__)
 EVALUATION = "evaluation.json"
@@ -64,6 +65,8 @@ def evaluate_run(request: EvaluationRequest, command: str = "") -> Evaluation:
         BlackBoxUnavailable: the black box does not answer; a call with the same arguments goes on.
     """
     config, dataset = check_request(request)
+    if request.to is not None and request.retrain:
+        raise ConfigurationError("--retrain", list(request.retrain), "is for generators with one goal; leave out --to")
     planned = plan_retraining(request.run, config, request.retrain) if request.retrain else []
     environment = prepare_environment(config.training)  # before the first network starts the device
     with ExitStack() as held:
@@ -87,7 +90,9 @@ def evaluate_run(request: EvaluationRequest, command: str = "") -> Evaluation:
         results = attack_all(request, subject, stages)
         files = write_images(request.folder, subject, results.made)
         attack = AdvGANAttack(subject.generator, subject.classifier, config.attack)
-        grid = draw_grid(request.folder, attack, subject.test, results.made["clean_predictions"])
+        grid = draw_grid(
+            request.folder, attack, subject.test, results.made["clean_predictions"], subject.dataset.class_names
+        )
         drawn = {"grid": grid, "queries": QUERIES} if subject.classifier.is_black_box else {"grid": grid}
         files = files.model_copy(update=drawn)
         saved = read_back(request.folder, subject, stages, files)

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from advgan.attacks.advgan_attack import AdvGANAttack
+from advgan.attacks.advgan_attack import AdvGANAttack, image_shape_of, told_classes
 from advgan.config.settings import AttackSettings
-from advgan.data.datasets import load_dataset, scaled
+from advgan.data.datasets import scaled
+from advgan.data.loading import load_dataset
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.files import check_writable, whole_directory, write_whole
 from advgan.networks.keras_file import load_network
@@ -27,11 +28,13 @@ from advgan.run_folder import RUN_OF_THIS_KERAS, RunFolder, load_run_config
 from advgan.startup import without_chatter
 
 keras = tf.keras
-Attack = Callable[[np.ndarray], np.ndarray]
-"""From float32 images in [0, 1], shape (n, height, width, channels), to adversarial ones of the same shape."""
+Attack = Callable[..., np.ndarray]
+"""From float32 images in [0, 1], shape (n, height, width, channels), and perhaps the class that is wanted of each,
+int32 of shape (n,), to adversarial images of the same shape."""
 TOLERANCE = 1e-4
 """How far a pixel of an exported file may be from the run's own, in [0, 1] units."""
 CHECKED_IMAGES = 1000
+INPUTS = ("image", "wanted")
 BATCH_SIZES = (1, 2, 7, 64, 256)
 """The files are run on batches of these sizes, in turn."""
 SAVED_MODEL_PARTS = {"saved_model.pb", "fingerprint.pb", "keras_metadata.pb", "variables", "assets"}
@@ -89,11 +92,17 @@ def adversarial_model(generator: Any, settings: AttackSettings) -> Any:
 
     Returns:
         A Keras model from images x, float32 in [0, 1], shape (n, height, width, channels), n being any, to x_A, as
-        ``advgan.perturbation.perturb`` makes it.
+        ``advgan.perturbation.perturb`` makes it. Where the generator is told which class is wanted, from a second
+        input too: its index, int32 of shape (n,).
     """
-    epsilon = settings.epsilon
-    image = keras.Input(generator.input_shape[1:], name="image")
-    p = generator(image, training=False)
+    epsilon, told = settings.epsilon, told_classes(generator)
+    image = given = keras.Input(image_shape_of(generator), name="image")
+    inputs = image
+    if told is not None:
+        wanted = keras.Input((), dtype="int32", name="wanted")
+        one_hot = keras.layers.Embedding(told, told, embeddings_initializer="identity", trainable=False, name="one_hot")
+        given, inputs = [image, one_hot(wanted)], [image, wanted]
+    p = generator(given, training=False)
     if settings.output == "tanh":
         p = keras.layers.Rescaling(epsilon, dtype="float32", name="perturbation")(p)
     else:  # clip(p, -epsilon, epsilon): a ReLU with a ceiling clips to [0, 2 epsilon]
@@ -101,7 +110,9 @@ def adversarial_model(generator: Any, settings: AttackSettings) -> Any:
         p = keras.layers.ReLU(max_value=2 * epsilon, dtype="float32", name="clipped")(p)
         p = keras.layers.Rescaling(1.0, offset=-epsilon, dtype="float32", name="perturbation")(p)
     raw = keras.layers.Add(dtype="float32", name="raw")([image, p])
-    return keras.Model(image, keras.layers.ReLU(max_value=1.0, dtype="float32", name="adversarial")(raw), name="advgan")
+    return keras.Model(
+        inputs, keras.layers.ReLU(max_value=1.0, dtype="float32", name="adversarial")(raw), name="advgan"
+    )
 
 
 def export_run(
@@ -133,13 +144,18 @@ def export_run(
         )
     attack = AdvGANAttack.load(run)
     images = scaled(load_dataset(config.data).test.images[:CHECKED_IMAGES])
-    expected = attack.generate(images)
+    given, expected = [images], attack.generate(images)
+    if (classes := config.attack.wanted_classes) is not None:
+        wanted = np.resize(np.array(classes, np.int32), len(images))
+        given = [images, wanted]
+        for each in classes:
+            expected[wanted == each] = attack.towards(each).generate(images[wanted == each])
     generator = load_network(RunFolder(run).generator, RUN_OF_THIS_KERAS)
     model = adversarial_model(generator, config.attack)
     found = {}
     for name, path in outputs.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        found[path] = _export(model, name, path, images, expected, config.attack.epsilon)
+        found[path] = _export(model, name, path, given, expected, config.attack.epsilon)
     return found
 
 
@@ -171,7 +187,9 @@ def _replaceable(path: Path, form: Format) -> bool:
     return path.is_dir() and {part.name for part in path.iterdir()} <= SAVED_MODEL_PARTS
 
 
-def _export(model: Any, name: str, path: Path, images: np.ndarray, expected: np.ndarray, epsilon: float) -> Difference:
+def _export(
+    model: Any, name: str, path: Path, given: list[np.ndarray], expected: np.ndarray, epsilon: float
+) -> Difference:
     form = FORMATS[name]
     found: list[Difference] = []
 
@@ -179,8 +197,8 @@ def _export(model: Any, name: str, path: Path, images: np.ndarray, expected: np.
         with _plainly(f"{path} cannot be written as {name}"):
             form.write(model, temporary)
         with _plainly(f"{path} was written as {name}, but does not run, so it was not kept"):
-            made = _in_batches(form.open(temporary), images)
-        found.append(compare(made, expected, images, epsilon, str(path)))
+            made = _in_batches(form.open(temporary), given)
+        found.append(compare(made, expected, given[0], epsilon, str(path)))
 
     if form.is_folder:
         with whole_directory(path, replace=True) as temporary:
@@ -216,13 +234,13 @@ def compare(
     return Difference(len(images), largest, linf, epsilon)
 
 
-def _in_batches(attack: Attack, images: np.ndarray) -> np.ndarray:
+def _in_batches(attack: Attack, given: list[np.ndarray]) -> np.ndarray:
     made: list[np.ndarray] = []
     start = 0
     for size in cycle(BATCH_SIZES):
-        if start >= len(images):
+        if start >= len(given[0]):
             return np.concatenate(made)
-        made.append(attack(images[start : start + size]))
+        made.append(attack(*(values[start : start + size] for values in given)))
         start += size
     raise AssertionError("a cycle has no end")
 
@@ -247,7 +265,7 @@ def _write_keras(model: Any, path: Path) -> None:
 
 def _open_keras(path: Path) -> Attack:
     model = keras.models.load_model(path, compile=False)
-    return lambda images: np.asarray(model(images, training=False))
+    return lambda *given: np.asarray(model(given[0] if len(given) == 1 else list(given), training=False))
 
 
 def _write_saved_model(model: Any, path: Path) -> None:
@@ -256,7 +274,8 @@ def _write_saved_model(model: Any, path: Path) -> None:
 
 def _open_saved_model(path: Path) -> Attack:
     served = tf.saved_model.load(str(path)).signatures["serving_default"]
-    return lambda images: _only(served(tf.constant(images))).numpy()
+    names = _names({name: spec.dtype.is_floating for name, spec in served.structured_input_signature[1].items()})
+    return lambda *given: _only(served(**dict(zip(names, map(tf.constant, given), strict=True)))).numpy()
 
 
 def _write_tflite(model: Any, path: Path) -> None:
@@ -267,23 +286,31 @@ def _write_tflite(model: Any, path: Path) -> None:
 
 def _open_tflite(path: Path) -> Attack:
     runner = tf.lite.Interpreter(str(path)).get_signature_runner()
-    [name] = runner.get_input_details()
-    return lambda images: _only(runner(**{name: images}))
+    details = runner.get_input_details()
+    names = _names({name: np.issubdtype(each["dtype"], np.floating) for name, each in details.items()})
+    return lambda *given: _only(runner(**dict(zip(names, given, strict=True))))
 
 
 def _write_onnx(model: Any, path: Path) -> None:
     convert = importlib.import_module("tf2onnx.convert")
-    image = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name="image")
+    signature = [
+        tf.TensorSpec(tensor.shape, tensor.dtype, name=name) for name, tensor in zip(INPUTS, model.inputs, strict=False)
+    ]
 
-    def adversarial(image: Any) -> dict[str, Any]:
-        return {"adversarial": model(image, training=False)}
+    def adversarial(*given: Any) -> dict[str, Any]:
+        return {"adversarial": model(given[0] if len(given) == 1 else list(given), training=False)}
 
-    convert.from_function(tf.function(adversarial), [image], output_path=str(path))
+    convert.from_function(tf.function(adversarial), signature, output_path=str(path))
 
 
 def _open_onnx(path: Path) -> Attack:
     session = importlib.import_module("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda images: session.run(None, {"image": images})[0]
+    return lambda *given: session.run(None, dict(zip(INPUTS, given, strict=False)))[0]
+
+
+def _names(floating: dict[str, bool]) -> list[str]:
+    """The names of a file's inputs, that of the image first, by which of them take floats."""
+    return sorted(floating, key=floating.__getitem__, reverse=True)
 
 
 def _only(outputs: dict[str, Any]) -> Any:

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from advgan.config.settings import Config
 from advgan.config.values import ARCHITECTURES
-from advgan.data.datasets import Dataset, load_dataset
+from advgan.data.datasets import Dataset
+from advgan.data.loading import load_dataset
 from advgan.environment import Environment, prepare_environment
 from advgan.errors import ConfigurationError
 from advgan.evaluation.checks import check_held_out
@@ -79,8 +80,9 @@ def build_networks(image_shape: tuple[int, int, int], number_of_classes: int, co
     """
     keras.backend.set_image_data_format("channels_last")
     dtype, threat_model = config.training.compute_dtype, threat_model_of(config)
+    told = None if config.attack.wanted_classes is None else number_of_classes
     return UntrainedNetworks(
-        build_generator(image_shape, config.generator, dtype),
+        build_generator(image_shape, config.generator, dtype, told),
         build_discriminator(image_shape, config.discriminator, dtype),
         threat_model.target_network(image_shape, number_of_classes),
         threat_model.distilled_network(image_shape, number_of_classes),
@@ -97,12 +99,10 @@ def check(config: Config) -> Plan:
         AdvGANError: every validation image is of the target class.
     """
     dataset = load_dataset(config.data, config.images_of_black_box)
-    classes, wanted = dataset.number_of_classes, config.attack.target_class
-    if wanted is not None and wanted >= classes:
-        raise ConfigurationError(
-            "attack.target_class", wanted, f"the data has {classes} classes (allowed: 0 to {classes - 1})"
-        )
-    check_some_count(config.attack.objective, dataset.validation.labels, dataset.validation.labels)
+    classes, given = dataset.number_of_classes, config
+    config = _with_classes(config, classes)
+    if config.attack.wanted_classes is None:
+        check_some_count(config.attack.objective, dataset.validation.labels, dataset.validation.labels)
     threat_model = threat_model_of(config)
     owner, dataset = threat_model.divide(dataset)
     batches = [("training", config.training.batch_size, len(dataset.training)), *threat_model.batches(owner, dataset)]
@@ -115,9 +115,26 @@ def check(config: Config) -> Plan:
     check_writable("output.directory", directory / config.name, given=directory)
     environment = prepare_environment(config.training)  # before the first network starts the device
     networks = build_networks(dataset.image_shape, classes, config)
-    given, (config, pixels) = config, threat_model.check_classifier(networks.target, dataset)
+    config, pixels = threat_model.check_classifier(networks.target, dataset)
     held_out = check_held_out(dataset.test, [owner.training, dataset.training, dataset.validation], stop=False)
     steps = total_steps(len(dataset.training), config)
     return Plan(
         config, threat_model_of(config), dataset, owner, environment, networks, steps, (held_out,), given, pixels
     )
+
+
+def _with_classes(config: Config, classes: int) -> Config:
+    """The configuration with ``all`` target classes as a list.
+
+    Raises:
+        ConfigurationError: the data have no such class.
+    """
+    wanted = config.attack.target_class
+    if wanted == "all":
+        attack = config.attack.model_copy(update={"target_class": tuple(range(classes))})
+        return config.model_copy(update={"attack": attack})
+    for each in wanted if isinstance(wanted, tuple) else [] if wanted is None else [wanted]:
+        if each >= classes:
+            problem = f"the data has {classes} classes (allowed: 0 to {classes - 1})"
+            raise ConfigurationError("attack.target_class", each, problem)
+    return config

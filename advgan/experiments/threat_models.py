@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from advgan.classifiers.architectures import build_classifier
@@ -19,7 +20,7 @@ from advgan.classifiers.loading import black_box_source, load_classifier
 from advgan.classifiers.margin_scale import margin_scale
 from advgan.classifiers.pixel_search import with_found_pixels
 from advgan.config.settings import Config
-from advgan.data.datasets import Dataset, divided, images_in_common, scaled
+from advgan.data.datasets import GIB, Dataset, StreamedSplit, divided, images_in_common, scaled
 from advgan.environment import Environment
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation.scores import accuracy
@@ -64,7 +65,7 @@ class ThreatModel(ABC):
         attack, knowledge = self.config.attack, self.knowledge
         if other_target:
             knowledge = "transfer: the generator was trained against another classifier and attacks this one alone"
-        return f"{attack.objective}, {knowledge}; L_inf, epsilon = {attack.epsilon:.4g}, pixels in [0, 1]"
+        return f"{attack.goal_in_words}, {knowledge}; L_inf, epsilon = {attack.epsilon:.4g}, pixels in [0, 1]"
 
     @property
     @abstractmethod
@@ -246,7 +247,11 @@ class BlackBox(ThreatModel):
                 f"leaves one side without images; there are {len(dataset.training)} training images (allowed: {least} "
                 f"to {len(dataset.training) - 1})",
             )
-        owner, attacker = divided(dataset, count)
+        if isinstance(dataset.training, StreamedSplit) and dataset.training.nbytes > self.config.data.memory * GIB:
+            size = f"{dataset.training.nbytes / GIB:.1f} GiB"
+            problem = f"a black-box attack holds the training images in memory, {size}; set data.training_images"
+            raise ConfigurationError("data.memory", self.config.data.memory, problem)
+        owner, attacker = divided(replace(dataset, training=dataset.training.loaded()), count)
         shared = images_in_common(attacker.training, [owner.training])
         if shared > MOST_SHARED_IMAGES * len(attacker.training):
             raise ConfigurationError(

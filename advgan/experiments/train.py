@@ -10,27 +10,36 @@ from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.config.loading import dump_config
 from advgan.config.settings import Config
 from advgan.data.datasets import Dataset, scaled
+from advgan.data.pictures import printable
 from advgan.environment import changes_between, code_commit, peak_memory
 from advgan.errors import AdvGANError
-from advgan.evaluation.scores import score_attack
+from advgan.evaluation.scores import score_attack, score_each_class
 from advgan.experiments import console
 from advgan.experiments.plan import Plan, check
 from advgan.experiments.victims import Victim
 from advgan.files import locked, write_text, write_whole
 from advgan.networks.keras_file import weights_digest
+from advgan.progress import Progress
 from advgan.records.summary import (
     Process,
     Seconds,
     Summary,
+    TowardsClass,
     read_processes,
     write_processes,
 )
-from advgan.reports.plots import one_of_each_class, sample_grid, save_figure, training_curves
+from advgan.reports.plots import (
+    one_of_each_class,
+    sample_grid,
+    save_figure,
+    towards_grid,
+    towards_matrix,
+    training_curves,
+)
 from advgan.reports.terminal import warnings
 from advgan.run_folder import RunFolder, load_run_config, located
 from advgan.training.checkpoints import Checkpoints
 from advgan.training.metrics_log import MetricsLog, read_rows
-from advgan.training.progress import Progress
 from advgan.training.state import TrainingState, build_state
 from advgan.training.trainer import EpochReport, GeneratorTrainer
 
@@ -82,7 +91,8 @@ def _run(plan: Plan, run: RunFolder, command: str) -> Summary:
         logger.warning(line)
 
     victim = plan.threat_model.open_victim(run, plan.owner, dataset, plan.environment)
-    state = build_state(dataset.image_shape, victim.attacked.logits, config, plan.steps, victim.distilled)
+    told = None if config.attack.wanted_classes is None else dataset.number_of_classes
+    state = build_state(dataset.image_shape, victim.attacked.logits, config, plan.steps, victim.distilled, told)
     checkpoints = Checkpoints(run.checkpoints, config.output.keep_checkpoints)
     if checkpoints.restore_latest(state):
         position = state.position
@@ -90,14 +100,23 @@ def _run(plan: Plan, run: RunFolder, command: str) -> Summary:
     if not state.position.finished:
         _train_generator(state, plan, checkpoints, run, victim)
 
-    best = AdvGANAttack(state.best_generator, victim.scored, config.attack)
-    score = score_attack(best, dataset.test)
+    best, classes = (
+        AdvGANAttack(state.best_generator, victim.scored, config.attack.one_goal),
+        config.attack.wanted_classes,
+    )
+    towards = None
+    if classes is None:
+        score = score_attack(best, dataset.test)
+    else:
+        score, towards = score_each_class(best, classes, dataset.test)
     findings = [*plan.findings, victim.judge(score.clean_accuracy)]
     write_whole(run.generator, state.best_generator.save)
     write_whole(run.last_generator, state.networks.generator.save)
     write_whole(run.discriminator, state.networks.discriminator.save)
-    _draw_results(best, dataset, run)
+    _draw_results(best, dataset, run, towards)
     of_victim = victim.finish(state)  # last: a black box counts every query until here
+    if towards is not None:
+        of_victim["towards"] = towards
     position = state.position
     summary = Summary(
         version=Summary.newest,
@@ -107,6 +126,7 @@ def _run(plan: Plan, run: RunFolder, command: str) -> Summary:
         steps=position.step,
         best_epoch=position.best_epoch + 1,
         validation_success=position.best_success,
+        data=dataset.card,
         test=score,
         checks=tuple(findings),
         generator_weights_sha256=weights_digest(state.best_generator),
@@ -122,19 +142,36 @@ def _run(plan: Plan, run: RunFolder, command: str) -> Summary:
 def _start_process(plan: Plan, run: RunFolder, command: str) -> None:
     """Add this process to the run's list; other data raise, another environment is a warning."""
     processes = read_processes(run.processes)
-    if processes and processes[0].data_sha256 != plan.dataset.digest:
-        raise AdvGANError(f"{plan.config.data.dataset} has changed since {run.path} was started; start a new run")
+    dataset = plan.dataset
+    if processes and processes[0].data_sha256 != dataset.digest:
+        where = f"{plan.config.data.dataset} has changed since {run.path} was started"
+        raise AdvGANError(f"{where}{_first_change(run, dataset)}; start a new run")
+    if dataset.listing is not None and not run.pictures.exists():
+        write_text(run.pictures, dataset.listing())
     if processes and (changed := changes_between(processes[0].environment, plan.environment)):
         logger.warning("resumed elsewhere, so not bit for bit the same as without a stop: %s", "; ".join(changed))
     here = Process(command=command, commit=code_commit(), data_sha256=plan.dataset.digest, environment=plan.environment)
     write_processes(run.processes, [*processes, here])
 
 
+def _first_change(run: RunFolder, dataset: Dataset) -> str:
+    """The first picture that is another than when the run began, or is gone, or is new."""
+    if dataset.listing is None or not run.pictures.exists():
+        return ""
+    before, now = (
+        dict(line.split("  ", 1)[::-1] for line in text.splitlines())
+        for text in (run.pictures.read_text(encoding="utf-8", errors="surrogateescape"), dataset.listing())
+    )
+    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    what = "is gone" if changed[0] not in now else "is new" if changed[0] not in before else "is another"
+    return f": {printable(changed[0])} {what}"
+
+
 def _train_generator(
     state: TrainingState, plan: Plan, checkpoints: Checkpoints, run: RunFolder, victim: Victim
 ) -> None:
     config, validation = plan.config, plan.dataset.validation
-    attack = AdvGANAttack(state.networks.generator, victim.attacked, config.attack)
+    attack = AdvGANAttack(state.networks.generator, victim.attacked, config.attack.one_goal)
     sample = one_of_each_class(validation, victim.classes_shown(attack, validation))
     run.samples.mkdir(exist_ok=True)
     log = MetricsLog(run.path, state.position.step, state.position.round)
@@ -142,7 +179,8 @@ def _train_generator(
 
     def on_epoch(epoch: EpochReport) -> None:
         success = f"{epoch.values['validation_success']:.2%}{victim.note}"
-        figure = sample_grid(attack, sample, f"Validation images after epoch {epoch.epoch}: success {success}")
+        title = f"Validation images after epoch {epoch.epoch}: success {success}"
+        figure = sample_grid(attack, sample, title, plan.dataset.class_names)
         picture = run.samples / f"epoch-{epoch.epoch:03d}.png"
         save_figure(figure, picture)
         log.add_image("samples", epoch.step, picture)
@@ -160,9 +198,15 @@ def _train_generator(
         log.close()
 
 
-def _draw_results(attack: AdvGANAttack, dataset: Dataset, run: RunFolder) -> None:
-    title = f"Test images, epsilon {attack.epsilon:.3g}, {attack.goal}"
+def _draw_results(
+    attack: AdvGANAttack, dataset: Dataset, run: RunFolder, towards: tuple[TowardsClass, ...] | None
+) -> None:
+    title = f"Test images, epsilon {attack.epsilon:.3g}, {attack.goal if towards is None else 'one generator'}"
     sample = one_of_each_class(dataset.test, attack.classify(scaled(dataset.test.images)))
-    figure = sample_grid(attack, sample, title)
+    if towards is None:
+        figure = sample_grid(attack, sample, title, dataset.class_names)
+    else:
+        figure = towards_grid(attack, [each.wanted for each in towards], sample, title, dataset.class_names)
+        save_figure(towards_matrix(towards, dataset.class_names), run.matrix)
     save_figure(figure, run.result_picture)
     save_figure(training_curves(read_rows(run.metrics)), run.curves)

@@ -35,7 +35,13 @@ from advgan.training.metrics_log import MetricsLog
 from advgan.training.query_plan import query_plan
 from advgan.training.state import Position, TrainingState
 from advgan.training.trainer import BeforeEpoch
-from advgan.training.validation import BlackBoxValidation, DistilledValidation, TargetValidation, Validation
+from advgan.training.validation import (
+    BlackBoxValidation,
+    DistilledValidation,
+    EachClassValidation,
+    TargetValidation,
+    Validation,
+)
 
 logger = logging.getLogger(__name__)
 SAME_ANSWERS = 1e-3
@@ -171,6 +177,8 @@ class FrozenVictim(Victim):
 
     def validation(self, attack: AdvGANAttack) -> Validation:
         """Success on the target."""
+        if (classes := self.config.attack.wanted_classes) is not None:
+            return EachClassValidation(attack, classes, self.attacker.validation)
         return TargetValidation(attack, self.attacker.validation)
 
     def finish(self, state: TrainingState) -> dict[str, Any]:  # noqa: ARG002

@@ -73,14 +73,14 @@ def describe(network: Any) -> NetworkDescription:
     their hyperparameters.
 
     Args:
-        network: a Keras model with one input, made of the layers that advgan's networks are made of.
+        network: a Keras model made of the layers that advgan's networks are made of; its first input is the image.
 
     Raises:
         ShapeError: Keras built something else than was worked out (a mistake of advgan), or a layer's kind is unknown
             here.
     """
-    [image] = network.inputs
-    shapes: dict[int, Shape] = {id(image): _without_batch(image)}
+    image = network.inputs[0]
+    shapes: dict[int, Shape] = {id(tensor): _without_batch(tensor) for tensor in network.inputs}
     layers = []
     for layer in network.layers:
         if type(layer).__name__ == "InputLayer":
@@ -112,9 +112,7 @@ def _describe_layer(layer: Any, inputs: list[Shape]) -> LayerDescription:
     kind = type(layer).__name__
     if kind not in _KINDS:
         raise ShapeError(f"layers of type {kind} are not known here; known: {', '.join(_KINDS)}")
-    if any(shape != inputs[0] for shape in inputs):
-        raise ShapeError(f"inputs of different shapes: {', '.join(map(str, inputs))}")
-    worked = _KINDS[kind](layer, inputs[0])
+    worked = _KINDS[kind](layer, *inputs)
     bytes_per_value = 2 if layer.compute_dtype in ("bfloat16", "float16") else convolution.FLOAT32_BYTES
     return LayerDescription(
         layer.name,
@@ -219,8 +217,9 @@ def _dense(layer: Any, shape: Shape) -> _Worked:
     )
 
 
-def _batch_normalization(layer: Any, shape: Shape) -> _Worked:  # noqa: ARG001
+def _batch_normalization(layer: Any, shape: Shape) -> _Worked:
     trained, kept = convolution.batch_normalization_parameters(shape[-1])
+    trained = trained if layer.scale else 0
     operations = convolution.batch_normalization_operations(*shape)
     return _Worked("batch normalization", shape, trained, kept, operations)
 
@@ -231,13 +230,12 @@ def _group_normalization(layer: Any, shape: Shape) -> _Worked:
     if layer.groups in (-1, channels):
         return _instance_normalization(layer, shape)
     kind = "layer normalization" if layer.groups == 1 else f"group normalization, {layer.groups} groups"
-    return _Worked(
-        kind, shape, convolution.group_normalization_parameters(channels, layer.groups), operations=operations
-    )
+    trained = convolution.group_normalization_parameters(channels, layer.groups) if layer.scale else 0
+    return _Worked(kind, shape, trained, operations=operations)
 
 
-def _instance_normalization(layer: Any, shape: Shape) -> _Worked:  # noqa: ARG001
-    trained = convolution.instance_normalization_parameters(shape[-1])
+def _instance_normalization(layer: Any, shape: Shape) -> _Worked:
+    trained = convolution.instance_normalization_parameters(shape[-1]) if layer.scale else 0
     return _Worked(
         "instance normalization", shape, trained, operations=convolution.measured_normalization_operations(*shape)
     )
@@ -274,8 +272,26 @@ def _dropout(layer: Any, shape: Shape) -> _Worked:
     return _Worked(f"dropout {layer.rate:g} (in training)", shape)
 
 
-def _addition(layer: Any, shape: Shape) -> _Worked:  # noqa: ARG001
-    return _Worked("addition", shape, operations=math.prod(shape))
+def _elementwise(layer: Any, *shapes: Shape) -> _Worked:
+    """A sum or a product; a map of one pixel is spread over the others' maps."""
+    shape = max(shapes, key=math.prod)
+    if any(each not in (shape, (1, 1, shape[-1])) for each in shapes):
+        raise ShapeError(f"inputs of different shapes: {', '.join(map(str, shapes))}")
+    kind = "addition" if type(layer).__name__ == "Add" else "multiplication"
+    return _Worked(kind, shape, operations=math.prod(shape))
+
+
+def _joining(layer: Any, *shapes: Shape) -> _Worked:  # noqa: ARG001
+    height, width, _ = shapes[0]
+    if any(each[:2] != (height, width) for each in shapes):
+        raise ShapeError(f"maps of different sizes: {', '.join(map(str, shapes))}")
+    return _Worked("joining of channels", (height, width, sum(each[2] for each in shapes)))
+
+
+def _reshaping(layer: Any, shape: Shape) -> _Worked:
+    if math.prod(layer.target_shape) != math.prod(shape):
+        raise ShapeError(f"{shape} cannot take the shape {layer.target_shape}")
+    return _Worked("reshaping", tuple(layer.target_shape))
 
 
 def _activation(layer: Any, shape: Shape) -> _Worked:
@@ -285,7 +301,7 @@ def _activation(layer: Any, shape: Shape) -> _Worked:
     return _Worked(name, shape, operations=math.prod(shape))
 
 
-_KINDS: dict[str, Callable[[Any, Shape], _Worked]] = {
+_KINDS: dict[str, Callable[..., _Worked]] = {
     "Conv2D": _convolution,
     "Conv2DTranspose": _transposed_convolution,
     "MaxPooling2D": _max_pooling,
@@ -300,7 +316,10 @@ _KINDS: dict[str, Callable[[Any, Shape], _Worked]] = {
     "Rescaling": _rescaling,
     "Flatten": _flatten,
     "Dropout": _dropout,
-    "Add": _addition,
+    "Add": _elementwise,
+    "Multiply": _elementwise,
+    "Concatenate": _joining,
+    "Reshape": _reshaping,
     "ReLU": _activation,
     "LeakyReLU": _activation,
     "Activation": _activation,

@@ -43,8 +43,8 @@ def forward(network: Any) -> Callable[..., Tensor]:
     """The function ``network(images, training=False)``, to be called inside a ``tf.function``.
 
     Args:
-        network: any Keras model. Where it is not simply a graph of Keras's layers from one input to one output, or
-            there is a GPU, the function is the model itself.
+        network: any Keras model; of several inputs it takes a list. Where it is not simply a graph of Keras's layers
+            to one output, or there is a GPU, the function is the model itself.
     """
     if has_gpu() or _steps(network) is None:
         return network
@@ -57,41 +57,43 @@ def forward(network: Any) -> Callable[..., Tensor]:
     return call
 
 
-def forward_in_parts(network: Any) -> Callable[[list[Tensor], bool], list[Tensor]]:
+def forward_in_parts(network: Any) -> Callable[[list[Any], bool], list[Tensor]]:
     """The same function of a batch in parts, which depend on each other in batch normalization alone.
 
     Returns:
-        From the images of each part, and whether this is training, to what the network makes of each. Where
+        From the images of each part (or a list of its inputs), and whether this is training, to what the network makes
+        of each. Where
         ``forward`` gives the model itself, it is called on the whole batch.
     """
     steps = None if has_gpu() else _steps(network)
     if steps is None:
         return partial(_whole, network)
-    start, end = id(network.inputs[0]), id(network.outputs[0])
+    starts, end = [id(tensor) for tensor in network.inputs], id(network.outputs[0])
 
     @tf.autograph.experimental.do_not_convert
-    def call(parts: list[Tensor], training: bool) -> list[Tensor]:
-        made = {start: parts}
+    def call(parts: list[Any], training: bool) -> list[Tensor]:
+        inputs = list(zip(*([part] if tf.is_tensor(part) else part for part in parts), strict=True))
+        made = {start: list(each) for start, each in zip(starts, inputs, strict=True)}
         for step in steps:
             with tf.name_scope(step.name):
-                inputs = [list(each) for each in zip(*(made[key] for key in step.inputs), strict=True)]
-                made[step.output] = step.operator(inputs, training)
+                of_step = [list(each) for each in zip(*(made[key] for key in step.inputs), strict=True)]
+                made[step.output] = step.operator(of_step, training)
         return made[end]
 
     return call
 
 
-def _whole(network: Any, parts: list[Tensor], training: bool) -> list[Tensor]:
+def _whole(network: Any, parts: list[Any], training: bool) -> list[Tensor]:
     if len(parts) == 1:
         return [network(parts[0], training=training)]
-    made = network(tf.concat(parts, 0), training=training)
-    return tf.split(made, [tf.shape(images)[0] for images in parts])
+    made = network(tf.nest.map_structure(lambda *tensors: tf.concat(tensors, 0), *parts), training=training)
+    return tf.split(made, [tf.shape(tf.nest.flatten(part)[0])[0] for part in parts])
 
 
 def _steps(network: Any) -> list[Step] | None:
     """The layers in their order; None where this order and their tensors are not all that the network is."""
     try:
-        [start], [end] = network.inputs, network.outputs
+        [end] = network.outputs
         layers = [layer for layer in network.layers if not isinstance(layer, keras.layers.InputLayer)]
         inputs = [[id(tensor) for tensor in tf.nest.flatten(layer.input)] for layer in layers]
         outputs = [id(layer.output) for layer in layers]
@@ -99,7 +101,7 @@ def _steps(network: Any) -> list[Step] | None:
         return None
     if not all(type(layer).__module__.split(".")[0] in LIBRARIES for layer in layers):
         return None
-    made = {id(start)}
+    made = {id(tensor) for tensor in network.inputs}
     for taken, output in zip(inputs, outputs, strict=True):
         if not made.issuperset(taken):
             return None
@@ -147,7 +149,7 @@ def _function(layer: Any) -> Callable[..., Tensor] | None:
     if kind is keras.layers.Conv2D and _plain(layer):
         return lambda images, **_: _finished(layer, convolution(images, layer.kernel, layer.strides, layer.padding))
     if _normalizes_each_map(layer):
-        return lambda images, **_: instance_normalization(images, layer.gamma, layer.beta, layer.epsilon)
+        return lambda images, **_: instance_normalization(images, *_affine(layer, images), layer.epsilon)
     if kind is keras.layers.LeakyReLU:
         slope = layer.negative_slope if hasattr(layer, "negative_slope") else layer.alpha  # in Keras 3, in Keras 2
         return lambda values, **_: leaky_relu(values, float(slope))
@@ -183,7 +185,7 @@ def _normalizes_each_map(layer: Any) -> bool:
     if type(layer) not in kinds or layer.axis not in (-1, 3) or len(layer.output.shape) != 4:
         return False
     channels = layer.output.shape[-1]
-    return layer.groups in (-1, channels) and layer.center and layer.scale and None not in layer.output.shape[1:]
+    return layer.groups in (-1, channels) and layer.center == layer.scale and None not in layer.output.shape[1:]
 
 
 def _normalizes_batches(layer: Any) -> bool:
@@ -192,10 +194,16 @@ def _normalizes_batches(layer: Any) -> bool:
         and layer.compute_dtype == "float32"
         and len(layer.output.shape) == 4
         and layer.axis in (-1, 3, [3], (3,))
-        and layer.center
-        and layer.scale
+        and layer.center == layer.scale
         and None not in layer.output.shape[1:]
     )
+
+
+def _affine(layer: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The scale and the shift of a normalization; 1 and 0 where it learns none."""
+    if layer.scale:
+        return layer.gamma, layer.beta
+    return tf.ones(images.shape[-1], images.dtype), tf.zeros(images.shape[-1], images.dtype)
 
 
 def _finished(layer: Any, made: Tensor) -> Tensor:
@@ -227,7 +235,7 @@ def _normalized(layer: Any, norm: Any) -> Operator:
             return in_training[1]([[each] for each in made], training)
         gamma, beta, mean, variance, kernel = (
             tf.convert_to_tensor(each)
-            for each in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance, layer.kernel)
+            for each in (*_affine(norm, norm.moving_mean), norm.moving_mean, norm.moving_variance, layer.kernel)
         )
         scale = gamma * tf.math.rsqrt(variance + norm.epsilon)
         shift = beta - mean * scale + (tf.convert_to_tensor(layer.bias) * scale if layer.use_bias else 0.0)
@@ -240,7 +248,7 @@ def _batch_normalized(layer: Any, parts: list[Tensor]) -> list[Tensor]:
     """Batch normalization in training, over all parts; it moves the layer's statistics as Keras does."""
     if not layer.trainable:
         return [layer(images, training=False) for images in parts]
-    *made, mean, variance = batch_normalization(parts, layer.gamma, layer.beta, layer.epsilon)
+    *made, mean, variance = batch_normalization(parts, *_affine(layer, parts[0]), layer.epsilon)
     if getattr(layer, "fused", False):  # Keras 2 keeps the unbiased variance
         count = tf.cast(sum(tf.size(images) for images in parts) // parts[0].shape[-1], tf.float32)
         variance = variance * count / (count - 1)

@@ -16,21 +16,28 @@ SMALLEST_IMAGE = 8
 
 
 def build_generator(
-    image_shape: tuple[int, int, int], settings: GeneratorSettings, compute_dtype: str = "float32"
+    image_shape: tuple[int, int, int],
+    settings: GeneratorSettings,
+    compute_dtype: str = "float32",
+    classes: int | None = None,
 ) -> Any:
     """Build ``c3s1-8, d16, d32, r32 x 4, u16, u8, c3s1-C`` (the default): norm and ReLU after each but the last.
+
+    With ``skips``, each u is followed by the map of its size from before the d, put beside its own, and a convolution.
 
     The image is padded with zeros to a size that the stride-2 layers divide, and the output is cropped back, so any
     size from 8x8 up comes out as it went in.
 
     Args:
         image_shape: height, width, channels.
-        settings: widths, kernel, residual blocks, normalization, upsampling.
+        settings: widths, kernel, residual blocks, normalization, upsampling, skips.
+        classes: for a generator that is told which class is wanted: how many there are.
         compute_dtype: ``float32``, or ``bfloat16`` for the convolutions; the tanh at the end is float32 always.
 
     Returns:
         A Keras model from images in [0, 1], shape (n, height, width, channels), to tanh outputs of the same shape,
-        in [-1, 1]; ``advgan.perturbation.perturb`` turns those into a perturbation.
+        in [-1, 1]; ``advgan.perturbation.perturb`` turns those into a perturbation. With ``classes`` it takes the
+        wanted class of each image too, as one-hot rows (n, classes).
 
     Raises:
         ConfigurationError: the image is too small.
@@ -48,13 +55,20 @@ def build_generator(
         smallest = [(size + sum(pad)) // multiple for size, pad in zip((height, width), padding, strict=True)]
         with fitting(image_shape, "generator.widths", list(settings.widths), f"d{len(settings.widths) - 1}"):
             require_normalizable_map(*smallest)
-    layers = _Layers(settings, "float32" if compute_dtype == "float32" else f"mixed_{compute_dtype}")
+    wanted = None if classes is None else keras.Input((classes,), name="wanted")
+    layers = _Layers(settings, "float32" if compute_dtype == "float32" else f"mixed_{compute_dtype}", wanted)
 
     image = keras.Input(image_shape, name="image")
     x = keras.layers.ZeroPadding2D(padding, name="pad")(image)
+    if wanted is not None and settings.condition == "channels":
+        maps = keras.layers.Reshape((1, 1, classes), name="wanted_pixel")(wanted)
+        maps = keras.layers.UpSampling2D(x.shape[1:3], name="wanted_maps")(maps)
+        x = keras.layers.Concatenate(name="wanted_join")([x, maps])
     x = layers.block(x, "c0", layers.convolution("c0", settings.widths[0]))
+    before = [x]
     for index, filters in enumerate(settings.widths[1:], start=1):
         x = layers.block(x, f"d{index}", layers.convolution(f"d{index}", filters, strides=2))
+        before.append(x)
     for index in range(1, settings.residual_blocks + 1):
         y = layers.block(x, f"r{index}a", layers.convolution(f"r{index}a", settings.widths[-1]))
         y = layers.block(y, f"r{index}b", layers.convolution(f"r{index}b", settings.widths[-1]), activate=False)
@@ -64,18 +78,22 @@ def build_generator(
         if settings.upsampling == "resize":
             x = keras.layers.UpSampling2D(2, interpolation="nearest", name=f"u{index}_resize")(x)
         x = layers.block(x, f"u{index}", layers.upsampling(f"u{index}", filters))
+        if settings.skips:
+            x = keras.layers.Concatenate(dtype="float32", name=f"s{index}_join")([x, before[-1 - index]])
+            x = layers.block(x, f"s{index}", layers.convolution(f"s{index}", filters))
     x = keras.layers.Conv2D(channels, settings.kernel, padding="same", dtype=layers.dtype, name="c1")(x)
     x = keras.layers.Cropping2D(padding, name="crop")(x)
     x = keras.layers.Activation("tanh", dtype="float32", name="tanh")(x)
-    return keras.Model(image, x, name="generator")
+    return keras.Model(image if wanted is None else [image, wanted], x, name="generator")
 
 
 class _Layers:
     """The layers that G repeats. A convolution before a normalization needs no bias: the mean would cancel it."""
 
-    def __init__(self, settings: GeneratorSettings, dtype: str) -> None:
+    def __init__(self, settings: GeneratorSettings, dtype: str, wanted: Any) -> None:
         self.settings = settings
         self.dtype = dtype
+        self.wanted = wanted if settings.condition == "normalization" else None
         self.use_bias = settings.normalization == "none"
 
     def convolution(self, name: str, filters: int, strides: int = 1) -> Any:
@@ -104,6 +122,16 @@ class _Layers:
 
     def block(self, x: Any, name: str, layer: Any, activate: bool = True) -> Any:
         x = layer(x)
-        norm = normalization(self.settings.normalization, self.settings.groups, f"{name}_norm")
+        affine = self.wanted is None
+        norm = normalization(self.settings.normalization, self.settings.groups, f"{name}_norm", affine)
         x = x if norm is None else norm(in_float32(x, name))
+        if not affine:
+            x = keras.layers.Multiply(name=f"{name}_scaled")([x, self.of_wanted(x, f"{name}_scale", "ones")])
+            x = keras.layers.Add(name=f"{name}_shifted")([x, self.of_wanted(x, f"{name}_shift", "zeros")])
         return keras.layers.ReLU(dtype="float32", name=f"{name}_relu")(x) if activate else x
+
+    def of_wanted(self, x: Any, name: str, start: str) -> Any:
+        """A number for each channel of x, learnt for each wanted class."""
+        filters = x.shape[-1]
+        layer = keras.layers.Dense(filters, use_bias=False, kernel_initializer=start, dtype="float32", name=name)
+        return keras.layers.Reshape((1, 1, filters), name=f"{name}_pixel")(layer(self.wanted))

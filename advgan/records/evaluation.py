@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from advgan.metrics import Rate
+from advgan.records.data_card import DataCard
 from advgan.records.finding import Finding, Status
 from advgan.records.record import Part, Record
 
@@ -38,6 +39,13 @@ class ScoredData(Part):
     all_test_images: bool
     images_sha256: str
     """Of the scored images and their labels."""
+    card: DataCard | None = None
+    """Release 0.1 wrote none."""
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The name of each class, where they have names."""
+        return None if self.card is None else self.card.class_names
 
 
 class GeneratorFile(Part):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from advgan.files import read_json, write_json
 from advgan.metrics import Rate
+from advgan.records.data_card import DataCard
 from advgan.records.finding import Finding
 from advgan.records.pixel_search import PixelSearch
 from advgan.records.record import Part, Record, checked
@@ -37,6 +39,16 @@ class AttackScore:
     """Over all images, in pixel units, measured in float64."""
     mean_l2: float
     """Over the images that the goal counts, in pixel units."""
+
+
+class TowardsClass(Part):
+    """How a generator does that is told which class is wanted, towards one of them."""
+
+    wanted: int
+    success: Rate
+    success_8_bit: Rate
+    by_source: tuple[Rate, ...]
+    """On the images of each true class; n is 0 for the wanted one."""
 
 
 class DistilledScore(Part):
@@ -101,7 +113,12 @@ class Summary(Record):
     best_epoch: int
     """Counted from 1."""
     validation_success: float
+    data: DataCard | None = None
+    """Release 0.1 wrote none."""
     test: AttackScore
+    """Of a generator that is told which class is wanted: over all pairs of an image and a class wanted of it."""
+    towards: tuple[TowardsClass, ...] | None = None
+    """Of such a generator."""
     target_remarks: tuple[str, ...] = ()
     """What had to be done to the target's inputs and outputs."""
     pixels: PixelSearch | None = None
@@ -115,6 +132,11 @@ class Summary(Record):
     generator_last_weights_sha256: str
     seconds: Seconds
     peak_memory_bytes: int | None
+
+
+def mean_success(towards: Sequence[TowardsClass]) -> float:
+    """The mean of the success rates over the classes that are wanted, each of which counts the same."""
+    return sum(each.success.rate for each in towards) / len(towards)
 
 
 def read_processes(path: Path) -> list[Process]:

@@ -11,11 +11,13 @@ import numpy as np
 
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.data.datasets import Split
+from advgan.data.pictures import shape_text
 from advgan.files import write_text
 from advgan.records.evaluation import CardLine, ComparedAttack, Distortion, Evaluation, Queries, QueryPoint
 from advgan.records.finding import NOT_CHECKED, PASS, WARN, Status
 from advgan.reports.html import Cell, decimal, document, figure, interval, number, rate_row, rate_table, table
 from advgan.reports.plots import (
+    ClassNames,
     as_png,
     confusion,
     one_of_each_class,
@@ -58,7 +60,8 @@ def page(evaluation: Evaluation, figures: Sequence[tuple[str, str, bytes]]) -> s
         ),
         "<h2>Threat model</h2>",
         f"<p>{escape(evaluation.threat_model)}.</p>",
-        table(["", ""], [("target", (target, "long")), ("data", (_data(evaluation), "long"))]),
+        table(["", ""], [("target", (target, "long")), ("scored", (_data(evaluation), "long"))]),
+        *_data_card(evaluation),
         "<h2>Success</h2>",
         rate_table(_success_rows(evaluation)),
         *_black_box(evaluation),
@@ -71,7 +74,7 @@ def page(evaluation: Evaluation, figures: Sequence[tuple[str, str, bytes]]) -> s
         *_retrained(evaluation),
         *(part for each in figures for part in figure(*each)),
         "<h2>By class</h2>",
-        rate_table([rate_row(str(row.label), row.success) for row in evaluation.by_class], "true class"),
+        rate_table([rate_row(_class(row.label, evaluation), row.success) for row in evaluation.by_class], "true class"),
         "<h2>Guards against a wrong evaluation</h2>",
         table(
             ["guard", "", "found"],
@@ -142,6 +145,33 @@ def _data(evaluation: Evaluation) -> str:
     data = evaluation.data
     which = "all" if data.all_test_images else "the first"
     return f"{data.dataset}, {which} {data.images:,} of {data.of:,} test images, SHA-256 {data.sha256}"
+
+
+def _data_card(evaluation: Evaluation) -> Iterable[str]:
+    """What the data set is and how it was divided."""
+    card = evaluation.data.card
+    if card is None:
+        return
+    resized = "" if card.resized is None else f", resized {card.resized}"
+    names = "" if card.class_names is None else f": {', '.join(card.class_names)}"
+    streamed = ", read from the disk batch by batch" if card.streamed else ""
+    yield "<h2>Data</h2>"
+    yield table(
+        ["", ""],
+        [
+            ("source", (f"{card.source}: {card.kind}", "long")),
+            ("SHA-256", (card.sha256, "long")),
+            ("images", f"{shape_text(card.image_shape)}{resized}"),
+            ("training, validation, test", f"{card.training:,}{streamed}; {card.validation:,}; {card.test:,}"),
+            ("how they were divided", card.split),
+            ("classes", (f"{card.classes}{names}{card.empty_classes and '; '}{card.empty_classes}", "long")),
+        ],
+    )
+
+
+def _class(label: int, evaluation: Evaluation) -> str:
+    names = evaluation.data.class_names
+    return str(label) if names is None else f"{label} {names[label]}"
 
 
 def _success_rows(evaluation: Evaluation) -> Iterable[Sequence[Cell]]:
@@ -247,13 +277,15 @@ def _status(status: Status) -> Cell:
     return SIGNS[status], f"status {CLASSES[status]}"
 
 
-def draw_grid(folder: Path, attack: AdvGANAttack, test: Split, clean_predictions: np.ndarray) -> str | None:
+def draw_grid(
+    folder: Path, attack: AdvGANAttack, test: Split, clean_predictions: np.ndarray, names: ClassNames = None
+) -> str | None:
     """Draw one image of each class, clean and adversarial; the file's name, None where no image is classified right."""
     sample = one_of_each_class(test, clean_predictions)
     if not len(sample):
         return None
     title = f"Test images, epsilon {attack.epsilon:.3g}, {attack.goal}"
-    save_figure(sample_grid(attack, sample, title), folder / GRID)
+    save_figure(sample_grid(attack, sample, title, names), folder / GRID)
     return GRID
 
 
@@ -307,7 +339,9 @@ def write_page(folder: Path, evaluation: Evaluation, rows: MetricsRows) -> None:
             "count once."
         )
         figures.append(("Success against queries", caption, (folder / QUERIES).read_bytes()))
-    matrices = confusion(np.array(evaluation.confusion_clean), np.array(evaluation.confusion_under_attack))
+    matrices = confusion(
+        np.array(evaluation.confusion_clean), np.array(evaluation.confusion_under_attack), evaluation.data.class_names
+    )
     figures.append(("Answers before and under attack", "Images by true class and answer.", as_png(matrices)))
     if any(row["kind"] == "steps" for row in rows):
         curves = training_curves(rows)

@@ -80,13 +80,13 @@ def image_grid(
     axes = figure.subplots(3, columns, squeeze=False)
     signed = None
     for column in range(columns):
-        _show(axes[0, column], clean[column])
+        show_image(axes[0, column], clean[column])
         if change.shape[-1] == 1:
             limits = {"vmin": -epsilon, "vmax": epsilon}
             signed = axes[1, column].imshow(change[column, ..., 0], cmap="RdBu_r", **limits)
         else:
             axes[1, column].imshow(np.clip(0.5 + change[column, ..., :3] / (2 * epsilon), 0, 1))
-        _show(axes[2, column], adversarial[column])
+        show_image(axes[2, column], adversarial[column])
         if answers is not None and colours is not None:
             axes[0, column].set_title(answers[0][column], fontsize=10)
             axes[2, column].set_title(answers[1][column], fontsize=10, color=colours[column], fontweight="bold")
@@ -105,6 +105,7 @@ def image_grid(
     return figure
 
 
-def _show(axis: object, image: np.ndarray) -> None:
+def show_image(axis: object, image: np.ndarray) -> None:
+    """Draw an image on an axis: grey where it has one channel or two, else its first three as colours."""
     picture = image[..., 0] if image.shape[-1] in (1, 2) else image[..., :3]
     axis.imshow(picture, cmap="gray", vmin=0, vmax=1)  # type: ignore[attr-defined]

@@ -17,10 +17,16 @@ from advgan.data.datasets import Split, scaled
 from advgan.files import write_whole
 from advgan.metrics import Rate
 from advgan.records.evaluation import CurvePoint, Evaluation, Queries, QueryCurve, QueryPoint, RetrainedPoint
-from advgan.reports.image_grid import MISSED, REACHED, UNCOUNTED, image_grid
+from advgan.records.summary import TowardsClass, mean_success
+from advgan.reports.image_grid import MISSED, REACHED, UNCOUNTED, image_grid, show_image
 
 Row = dict[str, Any]
 MOST_CLASSES_IN_NUMBERS = 20
+MOST_SHOWN = 10
+"""Wanted classes on a picture."""
+MOST_LETTERS = 12
+"""Of a class's name on a picture."""
+ClassNames = Sequence[str] | None
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,14 @@ class AttackPoint:
     name: str
     queries_per_image: float
     success: Rate
+
+
+def class_name(number: int, names: ClassNames) -> str:
+    """The name of a class as far as there is room for it; its number where it has none."""
+    if names is None or number >= len(names):
+        return str(number)
+    name = names[number]
+    return name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…"
 
 
 def one_of_each_class(split: Split, predictions: np.ndarray, most: int = 10) -> Split:
@@ -47,7 +61,7 @@ def one_of_each_class(split: Split, predictions: np.ndarray, most: int = 10) -> 
     return Split(split.images[first], split.labels[first])
 
 
-def sample_grid(attack: AdvGANAttack, sample: Split, title: str) -> Figure:
+def sample_grid(attack: AdvGANAttack, sample: Split, title: str, names: ClassNames = None) -> Figure:
     """Draw each image clean, its signed perturbation (grey is none) and adversarial, with the predictions.
 
     A prediction is green where the attack succeeded, red where it failed, grey where the image does not count.
@@ -56,6 +70,7 @@ def sample_grid(attack: AdvGANAttack, sample: Split, title: str) -> Figure:
         attack: the generator against its classifier, with its goal and epsilon.
         sample: a few images, one column each.
         title: above the grid.
+        names: of the classes; their numbers without.
     """
     clean = scaled(sample.images)
     adversarial = attack.generate(clean)
@@ -66,8 +81,73 @@ def sample_grid(attack: AdvGANAttack, sample: Split, title: str) -> Figure:
         UNCOUNTED if not counts else REACHED if fooled else MISSED
         for counts, fooled in zip(eligible, reached, strict=True)
     ]
-    answers = ([str(answer) for answer in clean_predictions], [str(answer) for answer in predictions])
-    return image_grid(clean, adversarial, attack.epsilon, title, answers, colours)
+    before, after = ([class_name(answer, names) for answer in found] for found in (clean_predictions, predictions))
+    return image_grid(clean, adversarial, attack.epsilon, title, (before, after), colours)
+
+
+def towards_matrix(towards: Sequence[TowardsClass], names: ClassNames = None) -> Figure:
+    """Draw how often images of each class are turned into each wanted class, as colour and in percent.
+
+    Args:
+        towards: what each wanted class comes to.
+        names: of the classes; their numbers without.
+    """
+    rates = np.array([[source.rate if source.n else np.nan for source in each.by_source] for each in towards]).T
+    size = max(4.0, 0.42 * max(rates.shape) + 1.8)
+    figure = Figure(figsize=(size, size), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    axis.imshow(rates, cmap="Blues", vmin=0, vmax=1)
+    axis.set_xlabel("wanted class", fontsize=9)
+    axis.set_ylabel("true class", fontsize=9)
+    axis.set_title(f"Success in percent; mean over the wanted classes {mean_success(towards):.2%}", fontsize=10)
+    axis.tick_params(labelsize=8)
+    if max(rates.shape) <= MOST_CLASSES_IN_NUMBERS:
+        wanted = [class_name(each.wanted, names) for each in towards]
+        axis.set_xticks(range(len(wanted)), wanted, rotation=90 if names else 0)
+        axis.set_yticks(range(len(rates)), [class_name(number, names) for number in range(len(rates))])
+        for row, column in zip(*np.nonzero(~np.isnan(rates)), strict=True):
+            colour = "white" if rates[row, column] > 0.5 else "black"
+            number = f"{100 * rates[row, column]:.1f}"
+            axis.text(column, row, number, ha="center", va="center", fontsize=7, color=colour)
+    return figure
+
+
+def towards_grid(attack: AdvGANAttack, classes: Sequence[int], sample: Split, title: str, names: ClassNames) -> Figure:
+    """Draw each image as it is, and led towards each of at most ten classes, with the classifier's answers.
+
+    An answer is green where it is the wanted class, red where it is not, grey where the image does not count.
+
+    Args:
+        attack: of a generator that is told which class is wanted, against its classifier.
+        classes: those that are wanted.
+        sample: a few images, one row each.
+        title: above the grid.
+        names: of the classes; their numbers without.
+    """
+    clean = scaled(sample.images)
+    before, classes = attack.classify(clean), list(classes)[:MOST_SHOWN]
+    figure = Figure(figsize=(0.9 * (len(classes) + 1) + 0.4, 1.05 * len(clean) + 0.6), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=11)
+    axes = figure.subplots(len(clean), len(classes) + 1, squeeze=False)
+    for row, image in enumerate(clean):
+        show_image(axes[row, 0], image)
+        axes[row, 0].set_title(class_name(before[row], names), fontsize=8)
+    for column, wanted in enumerate(classes, start=1):
+        led = attack.towards(wanted)
+        adversarial = led.generate(clean)
+        after, counts = led.classify(adversarial), led.goal.eligible(sample.labels, before)
+        for row, image in enumerate(adversarial):
+            colour = UNCOUNTED if not counts[row] else REACHED if after[row] == wanted else MISSED
+            show_image(axes[row, column], image)
+            axes[row, column].set_title(class_name(after[row], names), fontsize=8, color=colour, fontweight="bold")
+        axes[-1, column].set_xlabel(f"to {class_name(wanted, names)}", fontsize=8)
+    axes[-1, 0].set_xlabel("clean", fontsize=8)
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    return figure
 
 
 def training_curves(rows: Sequence[dict[str, Any]]) -> Figure:
@@ -302,11 +382,12 @@ def _epsilon_axes(axis: Any) -> None:
     axis.legend(fontsize=8, loc="lower right")
 
 
-def confusion(clean: np.ndarray, attacked: np.ndarray) -> Figure:
+def confusion(clean: np.ndarray, attacked: np.ndarray, names: ClassNames = None) -> Figure:
     """Draw which answers each true class gets, before and under attack; colour is the share of the class's images.
 
     Args:
         clean, attacked: counts by true class (row) and answer (column), shape (classes, classes).
+        names: of the classes; their numbers without.
     """
     figure = Figure(figsize=(10.5, 5), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
@@ -319,8 +400,9 @@ def confusion(clean: np.ndarray, attacked: np.ndarray) -> Figure:
         axis.set_ylabel("true class", fontsize=9)
         axis.tick_params(labelsize=8)
         if len(counts) <= MOST_CLASSES_IN_NUMBERS:
-            axis.set_xticks(range(len(counts)))
-            axis.set_yticks(range(len(counts)))
+            labels = [class_name(number, names) for number in range(len(counts))]
+            axis.set_xticks(range(len(counts)), labels, rotation=90 if names else 0)
+            axis.set_yticks(range(len(counts)), labels)
             for row, column in zip(*np.nonzero(counts), strict=True):
                 colour = "white" if shares[row, column] > 0.5 else "black"
                 number = str(counts[row, column])

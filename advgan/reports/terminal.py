@@ -13,7 +13,7 @@ from advgan.records.comparison import ComparisonRecord
 from advgan.records.evaluation import Evaluation, Transfer
 from advgan.records.finding import WARN, Finding
 from advgan.records.pixel_search import PixelSearch
-from advgan.records.summary import Summary
+from advgan.records.summary import Summary, TowardsClass, mean_success
 from advgan.reports.comparison import goal_in_short, target_in_short
 
 Line = tuple[str, str]
@@ -84,6 +84,7 @@ def run_results(summary: Summary, run_directory: Path) -> list[str]:
         "",
         f"On the test images, {generator}, Wilson 95 % intervals:",
         *_lines(
+            *_towards(summary.towards),
             ("attack success rate", _rate(test.success)),
             ("  after rounding to 8 bits", _rate(test.success_8_bit)),
             ("clean accuracy of the target", _rate(test.clean_accuracy)),
@@ -100,6 +101,15 @@ def run_results(summary: Summary, run_directory: Path) -> list[str]:
         own_pictures(run_directory),
         f"Next: {command_for('evaluate', '--run', run_directory)}   # other attacks, a report",
     ]
+
+
+def _towards(towards: Sequence[TowardsClass] | None) -> Iterable[Line]:
+    """The mean over the classes that are wanted, and the hardest of them."""
+    if towards is None:
+        return
+    hardest = min(towards, key=lambda each: each.success.rate)
+    yield f"mean over {len(towards)} wanted classes", f"{mean_success(towards):>8.2%}"
+    yield f"  the hardest, class {hardest.wanted}", _rate(hardest.success)
 
 
 def _cost_of_black_box(summary: Summary) -> Iterable[Line]:

@@ -21,25 +21,29 @@ import tensorflow as tf
 
 from advgan.classifiers.architectures import build_classifier
 from advgan.config.settings import Config
+from advgan.data.augmentation import flipped_and_shifted
 from advgan.data.batch_parts import means_over, split_batch
-from advgan.data.batches import epoch_batches, gather_batch, steps_per_epoch
-from advgan.data.datasets import Dataset, Split
+from advgan.data.batches import epoch_batches, steps_per_epoch
+from advgan.data.datasets import AnySplit, Dataset
+from advgan.data.streams import batches_of
 from advgan.environment import Environment, code_digest, parts_of
 from advgan.files import read_json, whole_directory, write_json, write_whole
 from advgan.networks.forward import forward_in_parts
 from advgan.networks.keras_file import load_network
+from advgan.progress import Progress
 from advgan.training.loop import Trainer, run_steps, several_steps
 from advgan.training.optimizers import adam
-from advgan.training.progress import Progress
 
 keras = tf.keras
 LOSS = "the target's loss"
+DIVIDED_BY = {"validation_split", "split_seed", "image_size"}
 TRAINED_BY = (
     "classifiers/architectures.py",
     "classifiers/resnet.py",
     "training/classifier.py",
     "training/loop.py",
     "training/optimizers.py",
+    "data/augmentation.py",
     "data/batches.py",
 )
 """The files that decide a target's weights: a target that other code trained is not found in the cache."""
@@ -63,7 +67,7 @@ def target_digest(config: Config, dataset: Dataset, environment: Environment) ->
         "seed": config.target_seed,
         "data": dataset.digest,
         "images": [len(dataset.training), len(dataset.validation)],
-        "split": [config.data.validation_split, config.data.split_seed],
+        "split": [len(dataset.test), *config.data.model_dump(mode="json", include=DIVIDED_BY).values()],
         "environment": environment,
         "code": code_digest(*TRAINED_BY),
     }
@@ -117,8 +121,8 @@ def train_classifier(config: Config, dataset: Dataset) -> Any:
     optimizer = adam(model, settings.learning_rate, settings.schedule, total)
     epochs = [epoch_batches(count, settings.batch_size, seed, epoch) for epoch in range(settings.epochs)]
     with closing(Progress("target", total)) as progress:
-        trainer = ClassifierTrainer(model, optimizer, dataset.training, progress)
-        run_steps(trainer, 1, np.concatenate(epochs))
+        trainer = ClassifierTrainer(model, optimizer, dataset.training, progress, settings.augmentation, seed)
+        trainer.train(np.concatenate(epochs))
     return model
 
 
@@ -130,17 +134,30 @@ class ClassifierTrainer(Trainer):
         optimizer: built on its variables.
         images: the training images.
         progress: what the user sees.
+        augmentation: a ``TargetSettings.augmentation``.
+        seed: of what is drawn for it.
     """
 
     setting_at_fault = "target.learning_rate"
 
-    def __init__(self, model: Any, optimizer: Any, images: Split, progress: Progress) -> None:
+    def __init__(
+        self,
+        model: Any,
+        optimizer: Any,
+        images: AnySplit,
+        progress: Progress,
+        augmentation: str = "none",
+        seed: int = 0,
+    ) -> None:
         self._progress = progress
-        pixels, labels = tf.constant(images.images), tf.constant(images.labels)
+        batches = self._batches = batches_of(images)
         answer = forward_in_parts(model)
 
-        def step(indices: Any, _number: Any) -> dict[str, Any]:
-            parts = split_batch(*gather_batch(pixels, labels, indices), parts_of(indices.shape[0]))
+        def step(given: Any, number: Any) -> dict[str, Any]:
+            batch, classes = batches.batch(given)
+            if augmentation == "flip_and_shift":
+                batch = flipped_and_shifted(batch, seed, number)
+            parts = split_batch(batch, classes, parts_of(batch.shape[0]))
             with tf.GradientTape() as tape:
                 scores = answer([part.images for part in parts], True)
                 found = [
@@ -154,9 +171,14 @@ class ClassifierTrainer(Trainer):
 
         self._compiled_steps = several_steps(step)
 
+    def train(self, batches: np.ndarray) -> None:
+        """An update on each batch of images with these indices."""
+        self._batches.start(batches)
+        run_steps(self, 1, batches)
+
     def steps(self, first: int, batches: np.ndarray) -> dict[str, np.ndarray]:
         """Updates on the images with these indices."""
-        return self._compiled_steps(batches, first)
+        return self._compiled_steps(self._batches.take(batches), first)
 
     def report(self, rows: list[dict[str, float]]) -> None:
         """Show the last loss."""

@@ -29,9 +29,9 @@ from advgan.data.datasets import Dataset
 from advgan.environment import parts_of
 from advgan.errors import ConfigurationError
 from advgan.networks.forward import forward_in_parts
+from advgan.progress import Progress
 from advgan.training.loop import Trainer, means, run_steps, several_steps
 from advgan.training.metrics_log import MetricsLog
-from advgan.training.progress import Progress
 from advgan.training.queries import Queries
 from advgan.training.query_plan import query_plan
 from advgan.training.state import Stopwatch, TrainingState
@@ -88,7 +88,7 @@ class Distillation:
     ) -> None:
         self._state, self._counter, self._config, self._log = state, counter, config, log
         self.plan = query_plan(config, len(dataset.training), len(dataset.validation))
-        self._queries = Queries(counter, attack, dataset.training, config, self.plan, folder)
+        self._queries = Queries(counter, attack, dataset.training.loaded(), config, self.plan, folder)
         self._steps_per_epoch = max(1, len(dataset.training) // config.distillation.batch_size)
         self._compiled_steps = _compiled_steps(state)
 

@@ -76,7 +76,7 @@ def run_steps(
         Interrupted: a stop was requested; a checkpoint was written.
     """
     unreported: list[dict[str, float]] = []
-    done, most = 0, STEPS_PER_CALL
+    done, most = 0, 1  # how long one takes is not known yet
     while done < len(batches):
         number, count = first + done, 0  # the number of the call's last step
         saving = reporting = False
@@ -111,7 +111,8 @@ def several_steps(
         xla: compile the step by XLA; ``auto``: if XLA can, else a warning says that it cannot.
 
     Returns:
-        A function of batches, the number of the first step, and the same else; with an array of values for each name.
+        A function of batches (an array, or several, with an item for each step), the number of the first step, and the
+        same else; with an array of values for each name.
     """
     names: list[str] = []
 
@@ -121,7 +122,7 @@ def several_steps(
         @tf.function(autograph=False, reduce_retracing=True)
         def call(batches: Tensor, first: Tensor, count: Tensor, *others: Any) -> Tensor:
             def one(place: Tensor) -> Tensor:
-                values = one_step(batches[place], first + place, *others)
+                values = one_step(tf.nest.map_structure(lambda each: each[place], batches), first + place, *others)
                 names[:] = values
                 return tf.stack(list(values.values()))
 
@@ -131,11 +132,10 @@ def several_steps(
 
     call, trying = compiled(bool(xla)), xla == "auto"
 
-    def steps(batches: np.ndarray, first: int, *others: Any) -> dict[str, np.ndarray]:
+    def steps(batches: Any, first: int, *others: Any) -> dict[str, np.ndarray]:
         nonlocal call, trying
-        filled = np.zeros([STEPS_PER_CALL, *batches.shape[1:]], batches.dtype)  # of one shape, for one graph
-        filled[: len(batches)] = batches
-        given = tf.constant(filled), tf.constant(first), tf.constant(len(batches)), *others
+        count = len(tf.nest.flatten(batches)[0])
+        given = tf.nest.map_structure(_filled, batches), tf.constant(first), tf.constant(count), *others
         try:
             values = call(*given).numpy()
         except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
@@ -148,6 +148,13 @@ def several_steps(
         return dict(zip(names, values.T, strict=True))
 
     return steps
+
+
+def _filled(batches: np.ndarray) -> Tensor:
+    """Of one shape, for one graph."""
+    filled = np.zeros([STEPS_PER_CALL, *batches.shape[1:]], batches.dtype)
+    filled[: len(batches)] = batches
+    return tf.constant(filled)
 
 
 def means(rows: list[dict[str, float]]) -> dict[str, float]:

@@ -47,15 +47,20 @@ def adam(network: Any, learning_rate: float, schedule: Schedule, steps: int, bet
 
     Args:
         network: the Keras model that it updates.
-        learning_rate: at the first step.
-        schedule: ``constant``, or a ``cosine`` or ``linear`` decay that reaches 0 after ``steps`` updates.
+        learning_rate: at the first step; with ``one_cycle`` the highest.
+        schedule: ``constant``, or a ``cosine`` or ``linear`` decay that reaches 0 after ``steps`` updates; or
+            ``one_cycle``, which rises from 0 over a quarter of them and then falls as a cosine does.
         steps: updates in the whole run.
         beta_1: Adam's first decay rate.
     """
+    rising = max(1, steps // 4)
     schedules: dict[Schedule, Any] = {
         "constant": lambda: learning_rate,
         "cosine": lambda: keras.optimizers.schedules.CosineDecay(learning_rate, steps),
         "linear": lambda: keras.optimizers.schedules.PolynomialDecay(learning_rate, steps, end_learning_rate=0.0),
+        "one_cycle": lambda: keras.optimizers.schedules.CosineDecay(
+            0.0, max(1, steps - rising), warmup_target=learning_rate, warmup_steps=rising
+        ),
     }
     optimizer = Adam(schedules[schedule](), beta_1=beta_1)
     optimizer.build(network.trainable_variables)  # so that a checkpoint finds its slots

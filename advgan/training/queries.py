@@ -18,7 +18,7 @@ from advgan.data.datasets import Split, scaled
 from advgan.errors import Interrupted
 from advgan.files import write_whole
 from advgan.perturbation import to_8_bits
-from advgan.training.progress import Progress
+from advgan.progress import Progress
 from advgan.training.query_plan import QueryPlan
 from advgan.training.validation import judge_black_box
 

@@ -86,7 +86,12 @@ class TrainingState:
 
 
 def build_state(
-    image_shape: tuple[int, int, int], target: Callable[[Any], Any], config: Config, steps: int, distilled: Any = None
+    image_shape: tuple[int, int, int],
+    target: Callable[[Any], Any],
+    config: Config,
+    steps: int,
+    distilled: Any = None,
+    told: int | None = None,
 ) -> TrainingState:
     """Build G, D and their optimizers, initialized from the seed alone.
 
@@ -96,12 +101,13 @@ def build_state(
         config: the run's settings.
         steps: optimizer steps in the whole run, for the schedules.
         distilled: the network that the target is, where it learns too.
+        told: for a generator that is told which class is wanted: how many classes there are.
     """
     dtype = config.training.compute_dtype
     keras.utils.set_random_seed(config.seed)
-    generator = build_generator(image_shape, config.generator, dtype)
+    generator = build_generator(image_shape, config.generator, dtype, told)
     discriminator = build_discriminator(image_shape, config.discriminator, dtype)
-    best_generator = build_generator(image_shape, config.generator, dtype)
+    best_generator = build_generator(image_shape, config.generator, dtype, told)
     best_generator.set_weights(generator.get_weights())
     g, d = config.generator, config.discriminator
     optimizers = Optimizers(

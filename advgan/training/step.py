@@ -11,6 +11,7 @@ import tensorflow as tf
 from advgan import losses
 from advgan.config.settings import AttackSettings, DiscriminatorSettings, LossSettings
 from advgan.data.batch_parts import means_over, split_batch
+from advgan.goals import Targeted
 from advgan.networks.forward import forward_in_parts
 from advgan.perturbation import perturb
 
@@ -64,12 +65,20 @@ def training_step(
         Float32 scalars: loss terms, what D gets right, gradient norms, the share of the batch that reached the goal.
     """
     generator, discriminator, target = networks
-    attack, weights, goal = settings.attack, settings.loss, settings.attack.objective
+    attack, weights = settings.attack, settings.loss
     generate, judge = forward_in_parts(generator), forward_in_parts(discriminator)
     parts = split_batch(images, labels, settings.parts)
+    if attack.wanted_classes is None:
+        inputs, goals = [part.images for part in parts], [attack.objective] * len(parts)
+    else:
+        told = generator.inputs[1].shape[-1]
+        wanted = wanted_classes(labels, attack.wanted_classes, settings.seed, step)
+        of_parts = tf.split(wanted, [part.images.shape[0] for part in parts])
+        inputs = [[part.images, tf.one_hot(each, told)] for part, each in zip(parts, of_parts, strict=True)]
+        goals = [Targeted(each) for each in of_parts]
 
     with tf.GradientTape() as generator_tape:
-        outputs = generate([part.images for part in parts], True)
+        outputs = generate(inputs, True)
         perturbed = [
             perturb(part.images, output, attack.epsilon, attack.output)
             for part, output in zip(parts, outputs, strict=True)
@@ -98,8 +107,8 @@ def training_step(
 
         seen = _noisy(adversarial, settings, step, 2 * settings.discriminator.steps)
         temperature, found = _temperature(weights, step, settings.steps), []
-        for part, images, perturbation, on_fake in zip(
-            parts, adversarial, perturbations, judge(seen, True), strict=True
+        for part, goal, images, perturbation, on_fake in zip(
+            parts, goals, adversarial, perturbations, judge(seen, True), strict=True
         ):
             logits = target(images)
             if weights.divisor != 1:  # no trace of the option in the compiled step where it is not used
@@ -126,6 +135,25 @@ def training_step(
         "gradient_norm_generator": generator_norm,
         "gradient_norm_discriminator": discriminator_norm,
     }
+
+
+def wanted_classes(labels: Tensor, classes: tuple[int, ...], seed: int, step: Tensor) -> Tensor:
+    """The class that is wanted of each image: any of them but its own, a function of (seed, step).
+
+    Args:
+        labels: int32, shape (n,).
+        classes: those to draw from, two or more.
+        seed: of the run.
+        step: the number of the step.
+    """
+    listed = tf.constant(classes, tf.int32)
+    own = tf.cast(labels[:, tf.newaxis] == listed, tf.int32)  # (n, classes), a 1 at most in each row
+    among = tf.reduce_sum(own, 1)
+    place = tf.argmax(own, 1, output_type=tf.int32)
+    seeds = tf.stack([tf.constant(seed % 2**31, tf.int32), step * 64 + 63])  # noise draws from the 63 before
+    share = tf.random.stateless_uniform([labels.shape[0]], seeds)
+    drawn = tf.cast(tf.floor(share * tf.cast(len(classes) - among, tf.float32)), tf.int32)
+    return tf.gather(listed, drawn + tf.cast((among > 0) & (drawn >= place), tf.int32))
 
 
 def _judge_both(

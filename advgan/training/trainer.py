@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from advgan.config.settings import Config
-from advgan.data.batches import epoch_batches, gather_batch, steps_per_epoch
-from advgan.data.datasets import Split
+from advgan.data.batches import epoch_batches, steps_per_epoch
+from advgan.data.datasets import AnySplit
+from advgan.data.streams import Batches, batches_of
 from advgan.environment import compiles_step, parts_of
 from advgan.errors import BlackBoxFailed, BlackBoxUnavailable, Interrupted
+from advgan.progress import Progress
 from advgan.training.checkpoints import Checkpoints
 from advgan.training.interruption import stop_requests
 from advgan.training.loop import Trainer, means, run_steps, several_steps
 from advgan.training.metrics_log import MetricsLog
-from advgan.training.progress import Progress
 from advgan.training.state import Stopwatch, TrainingState
 from advgan.training.step import StepSettings, training_step
 from advgan.training.validation import Validation, discriminator_health
@@ -67,7 +67,7 @@ class GeneratorTrainer(Trainer):
     def __init__(
         self,
         state: TrainingState,
-        images: Split,
+        images: AnySplit,
         config: Config,
         checkpoints: Checkpoints,
         log: MetricsLog,
@@ -80,7 +80,8 @@ class GeneratorTrainer(Trainer):
         self._log, self._progress, self._validation = log, progress, validation
         self._on_epoch, self._before_epoch = on_epoch, before_epoch
         self._image_count, self._steps_per_epoch = len(images), steps_per_epoch(len(images), config.training.batch_size)
-        self._compiled_steps = _compiled_steps(state, images, config)
+        self._batches = batches_of(images)
+        self._compiled_steps = _compiled_steps(state, self._batches, total_steps(len(images), config), config)
         self._validated = state.position.best_success
         self._stopwatch = Stopwatch()
         self.checkpoint_every = config.output.checkpoint_every
@@ -106,7 +107,7 @@ class GeneratorTrainer(Trainer):
 
     def steps(self, first: int, batches: np.ndarray) -> dict[str, np.ndarray]:
         """Updates of D (or more) and of G on the images with these indices."""
-        values = self._compiled_steps(batches, first)
+        values = self._compiled_steps(self._batches.take(batches), first)
         self._state.position.step = first + len(batches) - 1
         return values
 
@@ -137,6 +138,7 @@ class GeneratorTrainer(Trainer):
         position, config = self._state.position, self._config
         batches = epoch_batches(self._image_count, config.training.batch_size, config.seed, position.epoch)
         before, epoch = position.epoch * self._steps_per_epoch, position.epoch
+        self._batches.start(batches[position.step - before :])
         for end in self._validated_steps():
             if position.step - before < end and not position.finished:
                 run_steps(self, position.step + 1, batches[position.step - before : end], stop_requested)
@@ -185,13 +187,13 @@ def step_settings(config: Config, steps: int) -> StepSettings:
     return StepSettings(config.attack, config.loss, config.discriminator, config.seed, steps, parts)
 
 
-def _compiled_steps(state: TrainingState, split: Split, config: Config) -> Callable[..., dict[str, np.ndarray]]:
-    images, labels = tf.constant(split.images), tf.constant(split.labels)
-    settings = step_settings(config, total_steps(len(split), config))
+def _compiled_steps(
+    state: TrainingState, batches: Batches, steps: int, config: Config
+) -> Callable[..., dict[str, np.ndarray]]:
+    settings = step_settings(config, steps)
 
-    def step_on(indices: Any, step: Any) -> dict[str, Any]:
-        batch = gather_batch(images, labels, indices)
-        return training_step(state.networks, state.optimizers, *batch, step, settings)
+    def step_on(given: Any, step: Any) -> dict[str, Any]:
+        return training_step(state.networks, state.optimizers, *batches.batch(given), step, settings)
 
     return several_steps(step_on, compiles_step(config.training))
 

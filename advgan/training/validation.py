@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -50,6 +51,38 @@ class TargetValidation:
         """The generator's present success rate, in [0, 1]."""
         answers = self._attack.classify(self._attack.generate(self._images))
         return {"validation_success": share(self._goal.reached(self._labels, answers)[self._eligible]).rate}
+
+    @staticmethod
+    def improves(success: float, best: float) -> bool:
+        """The earlier generator stays on a tie."""
+        return success > best
+
+
+class EachClassValidation:
+    """The success rate of a generator that is told which class is wanted: each validation image towards one of them.
+
+    The classes take turns, so that the images of a class are led towards all the others.
+    """
+
+    within_first_epoch = True
+
+    def __init__(self, attack: AdvGANAttack, classes: Sequence[int], split: Split) -> None:
+        images, labels = scaled(split.images), split.labels
+        clean = attack.classify(images)
+        self._turns = []
+        for place, wanted in enumerate(classes):
+            led = attack.towards(wanted)
+            mine = np.arange(place, len(labels), len(classes))
+            counted = mine[led.goal.eligible(labels[mine], clean[mine])]
+            if len(counted):
+                self._turns.append((led, images[counted], labels[counted]))
+        if not self._turns:
+            raise AdvGANError("no validation image counts towards any of the classes; raise data.validation_images")
+
+    def __call__(self) -> dict[str, float]:
+        """The generator's present success rate, in [0, 1]."""
+        found = [led.goal.reached(labels, led.classify(led.generate(images))) for led, images, labels in self._turns]
+        return {"validation_success": share(np.concatenate(found)).rate}
 
     @staticmethod
     def improves(success: float, best: float) -> bool:
