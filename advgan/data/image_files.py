@@ -7,6 +7,7 @@ import os
 import re
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ class PictureFiles(ImageSource):
         return digest.hexdigest()
 
     @override
-    def labels(self, classes: int) -> Labels | None:
+    def labels(self, classes: int, names: Sequence[str] | None = None) -> Labels | None:
         folders = [name.partition("/")[0] if "/" in name else "" for name in self._names]
         found = sorted(set(folders))
         if found == [""]:
@@ -100,6 +101,9 @@ class PictureFiles(ImageSource):
             name = self._names[folders.index("")]
             problem = f"has sub-folders, which name classes, and also {name}; move that into a sub-folder"
             raise ConfigurationError(key, value, problem)
+        if names is not None and set(found) <= set(names):
+            index = {name: number for number, name in enumerate(names)}
+            return Labels(np.array([index[name] for name in folders]), tuple(names), "sub-folders, by the run's names")
         if all(re.fullmatch(r"[0-9]{1,9}", name) for name in found):
             if wrong := [name for name in found if int(name) >= classes]:
                 problem = f"sub-folder {wrong[0]} is no class index (the classifier has classes 0 to {classes - 1})"
@@ -244,7 +248,7 @@ class ImageArray(ImageSource):
         return digest.hexdigest()
 
     @override
-    def labels(self, classes: int) -> Labels | None:
+    def labels(self, classes: int, names: Sequence[str] | None = None) -> Labels | None:  # noqa: ARG002
         if self._labels is None:
             return None
         key = f"array {self._labels_key}"

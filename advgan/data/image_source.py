@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,11 +73,12 @@ class ImageSource(ABC):
         """
 
     @abstractmethod
-    def labels(self, classes: int) -> Labels | None:
+    def labels(self, classes: int, names: Sequence[str] | None = None) -> Labels | None:
         """The true classes, or None where nothing tells them.
 
         Args:
             classes: how many classes the classifier tells apart.
+            names: of these, where they are known.
 
         Raises:
             ConfigurationError: they do not fit the classifier.

@@ -50,6 +50,7 @@ from advgan.records.attack import (
 )
 from advgan.records.finding import Finding
 from advgan.records.pixel_search import PixelSearch
+from advgan.records.summary import Summary
 from advgan.reports.image_grid import rows_grid
 from advgan.reports.plots import save_figure
 from advgan.reports.terminal import pixel_lines
@@ -120,7 +121,9 @@ def attack_files(request: AttackRequest, command: str = "") -> FinishedAttack:
     few = images.read(slice(0, min(len(images), PROBE_IMAGES)), attacker.shape, request.resize).images
     if attacker.classifier is not None and len(few):
         check_answers(attacker.classifier, scaled(few), classes=2, white_box=False)
-    labels = None if attacker.classifier is None else images.labels(attacker.classifier.number_of_classes)
+    labels = None
+    if attacker.classifier is not None:
+        labels = images.labels(attacker.classifier.number_of_classes, _class_names(request.run))
     head = _head(request, attacker, labels, content, environment, command)
     folder = AttackFolder(request.output, head.digest)
     folder.check(request.overwrite)
@@ -137,6 +140,13 @@ def attack_files(request: AttackRequest, command: str = "") -> FinishedAttack:
         images.clean(request.output)
         folder.forget()
     return record
+
+
+def _class_names(run: Path) -> tuple[str, ...] | None:
+    """The names of the classes of a run's data, where they have names."""
+    summary = RunFolder(run).summary
+    card = Summary.read(summary).data if summary.is_file() else None
+    return None if card is None else card.class_names
 
 
 def _check_output(request: AttackRequest) -> None:

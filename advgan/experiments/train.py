@@ -42,6 +42,7 @@ from advgan.training.checkpoints import Checkpoints
 from advgan.training.metrics_log import MetricsLog, read_rows
 from advgan.training.state import TrainingState, build_state
 from advgan.training.trainer import EpochReport, GeneratorTrainer
+from advgan.training.validation import DEAD
 
 logger = logging.getLogger(__name__)
 
@@ -176,6 +177,7 @@ def _train_generator(
     run.samples.mkdir(exist_ok=True)
     log = MetricsLog(run.path, state.position.step, state.position.round)
     progress = Progress("advgan", plan.steps, start=state.position.step)
+    health: list[str] = []  # of the discriminator, in the last epoch
 
     def on_epoch(epoch: EpochReport) -> None:
         success = f"{epoch.values['validation_success']:.2%}{victim.note}"
@@ -185,8 +187,9 @@ def _train_generator(
         save_figure(figure, picture)
         log.add_image("samples", epoch.step, picture)
         logger.info(console.epoch_line(epoch.values, epoch.epoch, epoch.improved, config.generator_epochs))
-        if epoch.discriminator_health:
-            logger.warning(epoch.discriminator_health)
+        health[:] = [epoch.discriminator_health]
+        if health[0].startswith(DEAD):
+            logger.warning(health.pop())
 
     try:
         before_epoch, validate = victim.before_epoch(state, attack, log), victim.validation(attack)
@@ -196,6 +199,8 @@ def _train_generator(
     finally:
         progress.close()
         log.close()
+    for line in filter(None, health):
+        logger.warning(line)
 
 
 def _draw_results(

@@ -17,6 +17,7 @@ from advgan.goals import Goal
 from advgan.metrics import share
 from advgan.perturbation import to_8_bits
 
+DEAD = "the discriminator is dead"
 DEAD_GAP = 0.02
 """D is called dead when its mean outputs on clean and adversarial images differ by less than this over an epoch."""
 OVERWHELMING_ACCURACY = 0.995
@@ -128,14 +129,14 @@ def discriminator_health(values: dict[str, float]) -> str:
     """Say in words whether D has died or has won outright; empty when neither. Thresholds: the module's constants."""
     if abs(values["discriminator_gap"]) < DEAD_GAP:
         return (
-            f"the discriminator is dead: its outputs on clean and adversarial images differ by less than {DEAD_GAP}; "
+            f"{DEAD}: its outputs on clean and adversarial images differ by less than {DEAD_GAP}; "
             "raise discriminator.learning_rate or discriminator.steps"
         )
     if min(values["discriminator_accuracy_real"], values["discriminator_accuracy_adversarial"]) > OVERWHELMING_ACCURACY:
         return (
             "the discriminator is overwhelming: it tells clean from adversarial images more than "
-            f"{OVERWHELMING_ACCURACY:.1%} of the time; success is unaffected, for more natural images lower "
-            "discriminator.learning_rate, set discriminator.noise, or raise loss.alpha"
+            f"{OVERWHELMING_ACCURACY:.1%} of the time. Success is unaffected; for quieter images raise loss.alpha, or "
+            "lower loss.c, as mnist_quiet.yaml does"
         )
     return ""
 
