@@ -90,8 +90,9 @@ def test_parts_that_the_folder_has_are_kept(tmp_path: Path) -> None:
     assert sorted(numbers(data.training.loaded().images)) == list(range(30))
     assert sorted(numbers(data.validation.images)) == list(range(100, 106))
     assert sorted(numbers(data.test.images)) == list(range(200, 209))
-    assert data.card.split == "its own validation images; its own test images; seed 0"
+    assert data.card.split == "its own validation images; its own test images, in a random order; seed 0"
     assert len(load(tmp_path / "data", validation_images=3).validation) == 3
+    assert len(np.unique(load(tmp_path / "data", test_images=3).test.labels)) > 1
     shutil.rmtree(tmp_path / "data" / "val")
     assert (len(load(tmp_path / "data").validation), len(load(tmp_path / "data").training)) == (3, 27)
 

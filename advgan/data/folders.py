@@ -102,6 +102,7 @@ def open_folder(path: Path, settings: DataSettings) -> Source:
         test=splits.get("test"),
         validation=splits.get("validation"),
         class_names=tuple(classes),
+        in_classes=True,
         resized=None if settings.image_size is None else "each to this size by bicubic interpolation",
         listing=reader.listing,
     )

@@ -85,6 +85,8 @@ def _divided(source: Source, settings: DataSettings, first_apart: int) -> Parts:
         places, drawn = _drawn(everything.labels, places, count, seed)
         test = everything.at(drawn)
         rules.append(f"{count:,} test images drawn by class from all")
+    elif source.in_classes:
+        test = test.at(np.random.default_rng(seed).permutation(len(test)))
     if validation is not None:
         count = min(wanted or USUAL_VALIDATION_IMAGES, len(validation))
         rules.append("its own validation images")
@@ -106,7 +108,7 @@ def _divided(source: Source, settings: DataSettings, first_apart: int) -> Parts:
         how = "drawn by class from the training images" if by_class else "the last of the training images"
         rules.append(f"{count:,} validation images, {how}")
     if source.test is not None:
-        rules.append("its own test images")
+        rules.append("its own test images" + ", in a random order" * source.in_classes)
     if by_class:
         rules.append(f"seed {seed}")
     training = everything.at(np.concatenate([apart, places])) if by_class else everything.at(slice(len(places)))

@@ -19,6 +19,8 @@ class Source:
     test: AnySplit | None = None
     validation: AnySplit | None = None
     class_names: tuple[str, ...] | None = None
+    in_classes: bool = False
+    """Whether its images lie class after class, so that the first ones are all of one class."""
     resized: str | None = None
     """How the images came to their size, where they had another."""
     listing: Callable[[], str] | None = None
