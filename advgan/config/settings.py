@@ -397,7 +397,7 @@ class GeneratorSettings(_NetworkSettings):
     skips: bool = False
     """After each upsampling, the map of the same size before the downsampling is put beside it, and a convolution makes
     one of both (a U-Net, Ronneberger et al. 2015)."""
-    condition: Literal["channels", "normalization"] = "normalization"
+    condition: Literal["channels", "normalization"] = "channels"
     """Where one generator is for several target classes, how the wanted one enters: as maps of 0 and 1 beside the
     image's channels; or by the scale and shift after each normalization, learnt for each class."""
     learning_rate: LearningRate = 3e-3
