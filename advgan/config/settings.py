@@ -397,9 +397,6 @@ class GeneratorSettings(_NetworkSettings):
     skips: bool = False
     """After each upsampling, the map of the same size before the downsampling is put beside it, and a convolution makes
     one of both (a U-Net, Ronneberger et al. 2015)."""
-    condition: Literal["channels", "normalization"] = "channels"
-    """Where one generator is for several target classes, how the wanted one enters: as maps of 0 and 1 beside the
-    image's channels; or by the scale and shift after each normalization, learnt for each class."""
     learning_rate: LearningRate = 3e-3
     schedule: Schedule = "cosine"
 
@@ -507,10 +504,6 @@ class Config(Settings):
         if several and self.is_black_box:
             raise ConfigurationError(
                 "attack.target_class", self.attack.target_class, "a black-box attack is towards one class; give one"
-            )
-        if several and self.generator.condition == "normalization" and self.generator.normalization == "none":
-            raise ConfigurationError(
-                "generator.condition", "normalization", "needs a generator.normalization; or use channels"
             )
         return self
 

@@ -82,7 +82,7 @@ def _from_arrays(
     for part in ("train", "test", "val"):
         if f"x_{part}" in held:
             splits[part] = _split(held[f"x_{part}"], held[f"y_{part}"], settings)
-    return Source(kind, digest, splits["train"], splits["test"], splits.get("val"), names, resized)
+    return Source(kind, digest, splits["train"], splits["test"], splits.get("val"), names, resized=resized)
 
 
 def _split(images: np.ndarray, labels: np.ndarray, settings: DataSettings) -> AnySplit:

@@ -217,9 +217,8 @@ def _dense(layer: Any, shape: Shape) -> _Worked:
     )
 
 
-def _batch_normalization(layer: Any, shape: Shape) -> _Worked:
+def _batch_normalization(layer: Any, shape: Shape) -> _Worked:  # noqa: ARG001
     trained, kept = convolution.batch_normalization_parameters(shape[-1])
-    trained = trained if layer.scale else 0
     operations = convolution.batch_normalization_operations(*shape)
     return _Worked("batch normalization", shape, trained, kept, operations)
 
@@ -230,12 +229,13 @@ def _group_normalization(layer: Any, shape: Shape) -> _Worked:
     if layer.groups in (-1, channels):
         return _instance_normalization(layer, shape)
     kind = "layer normalization" if layer.groups == 1 else f"group normalization, {layer.groups} groups"
-    trained = convolution.group_normalization_parameters(channels, layer.groups) if layer.scale else 0
-    return _Worked(kind, shape, trained, operations=operations)
+    return _Worked(
+        kind, shape, convolution.group_normalization_parameters(channels, layer.groups), operations=operations
+    )
 
 
-def _instance_normalization(layer: Any, shape: Shape) -> _Worked:
-    trained = convolution.instance_normalization_parameters(shape[-1]) if layer.scale else 0
+def _instance_normalization(layer: Any, shape: Shape) -> _Worked:  # noqa: ARG001
+    trained = convolution.instance_normalization_parameters(shape[-1])
     return _Worked(
         "instance normalization", shape, trained, operations=convolution.measured_normalization_operations(*shape)
     )
@@ -272,13 +272,10 @@ def _dropout(layer: Any, shape: Shape) -> _Worked:
     return _Worked(f"dropout {layer.rate:g} (in training)", shape)
 
 
-def _elementwise(layer: Any, *shapes: Shape) -> _Worked:
-    """A sum or a product; a map of one pixel is spread over the others' maps."""
-    shape = max(shapes, key=math.prod)
-    if any(each not in (shape, (1, 1, shape[-1])) for each in shapes):
+def _addition(layer: Any, *shapes: Shape) -> _Worked:  # noqa: ARG001
+    if any(each != shapes[0] for each in shapes):
         raise ShapeError(f"inputs of different shapes: {', '.join(map(str, shapes))}")
-    kind = "addition" if type(layer).__name__ == "Add" else "multiplication"
-    return _Worked(kind, shape, operations=math.prod(shape))
+    return _Worked("addition", shapes[0], operations=math.prod(shapes[0]))
 
 
 def _joining(layer: Any, *shapes: Shape) -> _Worked:  # noqa: ARG001
@@ -316,8 +313,7 @@ _KINDS: dict[str, Callable[..., _Worked]] = {
     "Rescaling": _rescaling,
     "Flatten": _flatten,
     "Dropout": _dropout,
-    "Add": _elementwise,
-    "Multiply": _elementwise,
+    "Add": _addition,
     "Concatenate": _joining,
     "Reshape": _reshaping,
     "ReLU": _activation,

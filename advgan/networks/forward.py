@@ -149,7 +149,7 @@ def _function(layer: Any) -> Callable[..., Tensor] | None:
     if kind is keras.layers.Conv2D and _plain(layer):
         return lambda images, **_: _finished(layer, convolution(images, layer.kernel, layer.strides, layer.padding))
     if _normalizes_each_map(layer):
-        return lambda images, **_: instance_normalization(images, *_affine(layer, images), layer.epsilon)
+        return lambda images, **_: instance_normalization(images, layer.gamma, layer.beta, layer.epsilon)
     if kind is keras.layers.LeakyReLU:
         slope = layer.negative_slope if hasattr(layer, "negative_slope") else layer.alpha  # in Keras 3, in Keras 2
         return lambda values, **_: leaky_relu(values, float(slope))
@@ -185,7 +185,7 @@ def _normalizes_each_map(layer: Any) -> bool:
     if type(layer) not in kinds or layer.axis not in (-1, 3) or len(layer.output.shape) != 4:
         return False
     channels = layer.output.shape[-1]
-    return layer.groups in (-1, channels) and layer.center == layer.scale and None not in layer.output.shape[1:]
+    return layer.groups in (-1, channels) and layer.center and layer.scale and None not in layer.output.shape[1:]
 
 
 def _normalizes_batches(layer: Any) -> bool:
@@ -194,16 +194,10 @@ def _normalizes_batches(layer: Any) -> bool:
         and layer.compute_dtype == "float32"
         and len(layer.output.shape) == 4
         and layer.axis in (-1, 3, [3], (3,))
-        and layer.center == layer.scale
+        and layer.center
+        and layer.scale
         and None not in layer.output.shape[1:]
     )
-
-
-def _affine(layer: Any, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The scale and the shift of a normalization; 1 and 0 where it learns none."""
-    if layer.scale:
-        return layer.gamma, layer.beta
-    return tf.ones(images.shape[-1], images.dtype), tf.zeros(images.shape[-1], images.dtype)
 
 
 def _finished(layer: Any, made: Tensor) -> Tensor:
@@ -235,7 +229,7 @@ def _normalized(layer: Any, norm: Any) -> Operator:
             return in_training[1]([[each] for each in made], training)
         gamma, beta, mean, variance, kernel = (
             tf.convert_to_tensor(each)
-            for each in (*_affine(norm, norm.moving_mean), norm.moving_mean, norm.moving_variance, layer.kernel)
+            for each in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance, layer.kernel)
         )
         scale = gamma * tf.math.rsqrt(variance + norm.epsilon)
         shift = beta - mean * scale + (tf.convert_to_tensor(layer.bias) * scale if layer.use_bias else 0.0)
@@ -248,7 +242,7 @@ def _batch_normalized(layer: Any, parts: list[Tensor]) -> list[Tensor]:
     """Batch normalization in training, over all parts; it moves the layer's statistics as Keras does."""
     if not layer.trainable:
         return [layer(images, training=False) for images in parts]
-    *made, mean, variance = batch_normalization(parts, *_affine(layer, parts[0]), layer.epsilon)
+    *made, mean, variance = batch_normalization(parts, layer.gamma, layer.beta, layer.epsilon)
     if getattr(layer, "fused", False):  # Keras 2 keeps the unbiased variance
         count = tf.cast(sum(tf.size(images) for images in parts) // parts[0].shape[-1], tf.float32)
         variance = variance * count / (count - 1)

@@ -37,7 +37,7 @@ def build_generator(
     Returns:
         A Keras model from images in [0, 1], shape (n, height, width, channels), to tanh outputs of the same shape,
         in [-1, 1]; ``advgan.perturbation.perturb`` turns those into a perturbation. With ``classes`` it takes the
-        wanted class of each image too, as one-hot rows (n, classes).
+        wanted class of each image too, as one-hot rows (n, classes), which become maps beside the image's channels.
 
     Raises:
         ConfigurationError: the image is too small.
@@ -55,12 +55,12 @@ def build_generator(
         smallest = [(size + sum(pad)) // multiple for size, pad in zip((height, width), padding, strict=True)]
         with fitting(image_shape, "generator.widths", list(settings.widths), f"d{len(settings.widths) - 1}"):
             require_normalizable_map(*smallest)
-    wanted = None if classes is None else keras.Input((classes,), name="wanted")
-    layers = _Layers(settings, "float32" if compute_dtype == "float32" else f"mixed_{compute_dtype}", wanted)
+    layers = _Layers(settings, "float32" if compute_dtype == "float32" else f"mixed_{compute_dtype}")
 
     image = keras.Input(image_shape, name="image")
     x = keras.layers.ZeroPadding2D(padding, name="pad")(image)
-    if wanted is not None and settings.condition == "channels":
+    wanted = None if classes is None else keras.Input((classes,), name="wanted")
+    if wanted is not None:
         maps = keras.layers.Reshape((1, 1, classes), name="wanted_pixel")(wanted)
         maps = keras.layers.UpSampling2D(x.shape[1:3], name="wanted_maps")(maps)
         x = keras.layers.Concatenate(name="wanted_join")([x, maps])
@@ -90,10 +90,9 @@ def build_generator(
 class _Layers:
     """The layers that G repeats. A convolution before a normalization needs no bias: the mean would cancel it."""
 
-    def __init__(self, settings: GeneratorSettings, dtype: str, wanted: Any) -> None:
+    def __init__(self, settings: GeneratorSettings, dtype: str) -> None:
         self.settings = settings
         self.dtype = dtype
-        self.wanted = wanted if settings.condition == "normalization" else None
         self.use_bias = settings.normalization == "none"
 
     def convolution(self, name: str, filters: int, strides: int = 1) -> Any:
@@ -122,16 +121,6 @@ class _Layers:
 
     def block(self, x: Any, name: str, layer: Any, activate: bool = True) -> Any:
         x = layer(x)
-        affine = self.wanted is None
-        norm = normalization(self.settings.normalization, self.settings.groups, f"{name}_norm", affine)
+        norm = normalization(self.settings.normalization, self.settings.groups, f"{name}_norm")
         x = x if norm is None else norm(in_float32(x, name))
-        if not affine:
-            x = keras.layers.Multiply(name=f"{name}_scaled")([x, self.of_wanted(x, f"{name}_scale", "ones")])
-            x = keras.layers.Add(name=f"{name}_shifted")([x, self.of_wanted(x, f"{name}_shift", "zeros")])
         return keras.layers.ReLU(dtype="float32", name=f"{name}_relu")(x) if activate else x
-
-    def of_wanted(self, x: Any, name: str, start: str) -> Any:
-        """A number for each channel of x, learnt for each wanted class."""
-        filters = x.shape[-1]
-        layer = keras.layers.Dense(filters, use_bias=False, kernel_initializer=start, dtype="float32", name=name)
-        return keras.layers.Reshape((1, 1, filters), name=f"{name}_pixel")(layer(self.wanted))

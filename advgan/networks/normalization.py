@@ -34,12 +34,13 @@ ADDONS = import_addons()
 """TensorFlow Addons, or None on the default stack. Its import makes its layers known to ``keras.models.load_model``."""
 
 
-def normalization(kind: Normalization, groups: int, name: str, affine: bool = True) -> Any | None:
+def normalization(kind: Normalization, groups: int, name: str) -> Any | None:
     """Build a normalization layer, or None for ``none``.
 
     Instance averages over each image's height and width, channel by channel (Ulyanov et al. 2016); layer over height,
     width and channels (Ba et al. 2016); group over height, width and the channels of a group (Wu & He 2018); batch over
-    the images too (Ioffe & Szegedy 2015). All compute in float32; give them float32 (``in_float32``).
+    the images too (Ioffe & Szegedy 2015). All learn a scale and a shift per channel and compute in float32; give them
+    float32 (``in_float32``).
 
     Instance is TensorFlow Addons' layer on a stack that has it, and elsewhere Keras's group normalization with a group
     for each channel. Both compute the same (``docs/normalization.md``).
@@ -48,16 +49,15 @@ def normalization(kind: Normalization, groups: int, name: str, affine: bool = Tr
         kind: which of them.
         groups: for ``group``; it divides the number of channels.
         name: of the layer.
-        affine: whether it learns a scale and a shift per channel.
     """
     if kind == "none":
         return None
-    options = {"epsilon": EPSILON, "center": affine, "scale": affine, "dtype": "float32", "name": name}
     if kind == "batch":
-        return keras.layers.BatchNormalization(momentum=0.9, **options)
+        return keras.layers.BatchNormalization(epsilon=EPSILON, momentum=0.9, dtype="float32", name=name)
     if kind == "instance" and ADDONS is not None:
-        return ADDONS.layers.InstanceNormalization(**options)
-    return keras.layers.GroupNormalization(groups={"instance": -1, "layer": 1, "group": groups}[kind], **options)
+        return ADDONS.layers.InstanceNormalization(epsilon=EPSILON, dtype="float32", name=name)
+    groups = {"instance": -1, "layer": 1, "group": groups}[kind]
+    return keras.layers.GroupNormalization(groups=groups, epsilon=EPSILON, dtype="float32", name=name)
 
 
 def normalizes_each_map(kind: Normalization, groups: int, channels: int) -> bool:
