@@ -1,9 +1,12 @@
 """Training images mirrored and shifted: each a crop of the bordered image, drawn by seed and step alone."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from advgan.data.augmentation import flipped_and_shifted
+
+pytestmark = pytest.mark.addons
 
 
 def test_every_image_is_a_shifted_crop_mirrored_or_not() -> None:

@@ -28,6 +28,7 @@ from advgan.reports.terminal import run_results
 from advgan.run_folder import RunFolder, load_run_config, new_run_directory
 from advgan.training.step import wanted_classes
 
+pytestmark = pytest.mark.addons
 keras = tf.keras
 WANTED = (3, 5, 8)
 

@@ -24,6 +24,7 @@ from advgan.experiments.train import train
 from advgan.records.summary import Summary
 from advgan.run_folder import RunFolder
 
+pytestmark = pytest.mark.addons
 CLASSES = ("bird", "cat", "dog")
 
 

@@ -9,6 +9,7 @@ from advgan.config.settings import DataSettings, DiscriminatorSettings, Generato
 from advgan.data.datasets import scaled
 from advgan.data.loading import load_dataset
 from advgan.errors import ConfigurationError
+from advgan.networks.description import describe
 from advgan.networks.discriminator import build_discriminator
 from advgan.networks.generator import build_generator
 
@@ -269,3 +270,23 @@ def test_a_target_that_does_not_fit_the_images_is_refused_with_the_layer_named()
     with pytest.raises(ConfigurationError, match=r"model_c.*8x8.*layer") as refusal:
         build_classifier((8, 8, 1), 10, TargetSettings(architecture="model_c"))
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 3), (13, 21, 1)])
+def test_skips_join_the_maps_from_before_each_downsampling(shape: tuple[int, int, int]) -> None:
+    """Each join has twice the filters, the convolution after it makes as many as before of them."""
+    settings = GeneratorSettings(widths=(4, 8, 16), residual_blocks=1, skips=True)
+    generator = build_generator(shape, settings)
+    described = {layer.name: layer for layer in describe(generator).layers}
+    joins = [described[name].output_shape for name in ("s1_join", "s2_join", "s1", "s2")]
+    assert [each[2] for each in joins] == [16, 8, 8, 4]
+    assert joins[1][0] == 2 * joins[0][0]
+    assert described["s1"].trained_parameters == 3 * 3 * 16 * 8
+    images = np.random.default_rng(0).random((2, *shape), np.float32)
+    before = generator(images).numpy()
+    assert before.shape == images.shape
+    weights = generator.get_layer("d2").get_weights()
+    generator.get_layer("d2").set_weights([0 * each for each in weights])  # the way below is blocked
+    changed = generator(images).numpy()
+    assert (changed != before).any()
+    assert np.ptp(changed, axis=(1, 2)).max() > 0.01  # what is above still sees the image

@@ -15,6 +15,7 @@ from advgan.data.loading import load_dataset
 from advgan.data.streams import FromDisk, FromMemory, batches_of
 from advgan.errors import AdvGANError, ConfigurationError
 
+pytestmark = pytest.mark.addons
 Arrays = dict[str, np.ndarray]
 
 
