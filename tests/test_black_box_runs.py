@@ -187,6 +187,7 @@ def test_a_resume_in_any_part_of_a_round_gives_the_same_bits(
     assert (again / "answers.bin").read_bytes() == (run / "answers.bin").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.addons
 def test_a_run_killed_in_a_distillation_and_in_a_later_epoch_ends_with_the_same_bits(
     finished: tuple[Config, Path, list[str]], tmp_path: Path
@@ -243,7 +244,9 @@ def stopping(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     yield left
 
 
-@pytest.mark.parametrize("images", [900, 1650, 4450])
+@pytest.mark.parametrize(
+    "images", [pytest.param(900, marks=pytest.mark.slow), 1650, pytest.param(4450, marks=pytest.mark.slow)]
+)
 def test_a_black_box_that_dies_costs_nothing_but_the_wait(
     finished: tuple[Config, Path, list[str]], images: int, tmp_path: Path, stopping: list[int]
 ) -> None:

@@ -314,8 +314,8 @@ def test_a_section_that_is_no_section_is_refused(tmp_path: Path) -> None:
     ("overrides", "expected"),
     [
         (["attack.goal=targeted"], ["attack.target_class = None: ", "targeted", "0 or above"]),
-        (["attack.goal=targeted", "attack.target_class=-1"], ["attack.target_class = -1: ", ">= 0"]),
-        (["attack.goal=targeted", "attack.target_class=cat"], ["attack.target_class = 'cat': ", "integer"]),
+        (["attack.goal=targeted", "attack.target_class=-1"], ["attack.target_class = -1: ", "index from 0"]),
+        (["attack.goal=targeted", "attack.target_class=cat"], ["attack.target_class = 'cat': ", "index from 0"]),
         (["attack.target_class=3"], ["attack.target_class = 3: ", "attack.goal: targeted"]),
         (["loss.adversarial=f2"], ["loss.kappa = 5.0: ", "f2", "0 <= kappa < 1"]),
         (["loss.adversarial=f2", "loss.kappa=1"], ["loss.kappa = 1.0: ", "f2", "0 <= kappa < 1"]),

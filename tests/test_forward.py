@@ -229,12 +229,12 @@ class Subclassed(keras.Model):  # type: ignore[misc]
 
 
 def unusual() -> dict[str, Any]:
-    image, other = keras.Input((8, 8, 1)), keras.Input((8, 8, 1))
+    image = keras.Input((8, 8, 1))
     shared = keras.layers.Conv2D(1, 3, padding="same")
     return {
         "a layer used twice": keras.Model(image, shared(shared(image))),
         "a layer of the user's own": keras.Model(image, Doubled()(image)),
-        "two inputs": keras.Model([image, other], keras.layers.Add()([image, other])),
+        "two outputs": keras.Model(image, [keras.layers.ReLU()(image), shared(image)]),
         "a subclass": Subclassed(),
     }
 

@@ -52,6 +52,7 @@ def summaries_of(run: Path) -> list[tuple[str, int]]:
     return sorted(found)
 
 
+@pytest.mark.slow
 @pytest.mark.addons
 def test_a_run_killed_three_times_ends_with_the_same_bits(tmp_path: Path) -> None:
     """Killed in the target's training and in two epochs, once by Ctrl-C; each time resumed in a new process."""
