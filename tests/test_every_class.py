@@ -163,7 +163,7 @@ def test_exported_it_takes_the_class_as_an_input(run: Path) -> None:
     made = model([images, np.array([8, 3, 5], np.int32)])
     for place, wanted in enumerate((8, 3, 5)):
         expected = AdvGANAttack.load(run, target_class=wanted).generate(images[place : place + 1])
-        np.testing.assert_allclose(made[place], expected[0], atol=1e-5)
+        np.testing.assert_allclose(made[place], expected[0], atol=1e-3)
 
 
 @pytest.mark.parametrize(
