@@ -56,7 +56,7 @@ class RunFolder:
         """The network that answers in a black box's place."""
         self.result_picture = path / "result.png"
         self.matrix = path / "success_matrix.png"
-        """Of a generator that is told which class is wanted."""
+        """Of a generator conditioned on the wanted class."""
         self.curves = path / "curves.png"
         self.summary = path / "summary.json"
         """Written last: where it is, the run is finished."""

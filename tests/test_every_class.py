@@ -1,4 +1,4 @@
-"""One generator for several target classes: what it is told in training, how it is scored, used and exported."""
+"""One generator for several target classes: what it is trained for, how it is scored, used and exported."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ def test_success_is_counted_towards_each_class(run: Path) -> None:
     assert [each.wanted for each in summary.towards] == list(WANTED)
     hits = total = 0
     for each in summary.towards:
-        told = np.tile(np.eye(10, dtype=np.float32)[each.wanted], (len(images), 1))
-        adversarial = np.clip(images + 0.4 * generator.predict([images, told], verbose=0), 0, 1)
+        condition = np.tile(np.eye(10, dtype=np.float32)[each.wanted], (len(images), 1))
+        adversarial = np.clip(images + 0.4 * generator.predict([images, condition], verbose=0), 0, 1)
         reached = target.predict(adversarial, verbose=0).argmax(1) == each.wanted
         counts = (labels != each.wanted) & (clean != each.wanted)
         assert (each.success.successes, each.success.n) == ((reached & counts).sum(), counts.sum())

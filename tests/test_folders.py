@@ -34,7 +34,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def picture(number: int, height: int = 12, width: int = 14, channels: int = 3) -> np.ndarray:
-    """One that can be told from every other; each class has a colour of its own."""
+    """Unlike every other; each class has a colour of its own."""
     values = np.random.default_rng(number).integers(0, 100, (height, width, channels), np.uint8)
     values[..., 0] += 70 * (number % 3)
     return values

@@ -46,8 +46,8 @@ class AdvGANAttack:
     the bounds are 0 and 255. They come back as float32 in the same units.
 
     Args:
-        generator: a Keras model from images in [0, 1] to tanh outputs in [-1, 1] of the same shape; one that is told
-            which class is wanted takes that as one-hot rows too.
+        generator: a Keras model from images in [0, 1] to tanh outputs in [-1, 1] of the same shape; one that is
+            conditioned on the wanted class takes that as one-hot rows too.
         target: the classifier: a Keras model, which is called in inference mode, or any function, from float32 images
             within the bounds to scores (n, classes), logits or probabilities; or a ``Classifier``, which has bounds of
             its own; None where no success is asked for.
@@ -76,8 +76,8 @@ class AdvGANAttack:
         self._given = target
         self._classes = None if self.classifier is None else self.classifier.number_of_classes
         low, high = self.bounds
-        generate, told = forward(generator), told_classes(generator)
-        others = [] if told is None else [tf.TensorSpec([told], tf.float32)]
+        generate, condition = forward(generator), condition_size(generator)
+        others = [] if condition is None else [tf.TensorSpec([condition], tf.float32)]
 
         @tf.function(input_signature=[tf.TensorSpec([None, *self.image_shape], tf.float32), *others])
         def perturbed(images: Any, *wanted: Any) -> tuple[Any, Any]:
@@ -88,22 +88,26 @@ class AdvGANAttack:
             perturbation, adversarial = perturb(images, output, self.epsilon, settings.output, self.bounds)
             return images + perturbation, adversarial
 
-        self._settings, self._told = settings, told
+        self._settings, self._condition = settings, condition
         self._compiled = side_by_side(perturbed, self.image_shape, others)
 
     def _perturbed(self, images: Any) -> tuple[Any, Any]:
-        if self._told is None:
+        if self._condition is None:
             return self._compiled(images)
-        return self._compiled(images, tf.one_hot(self._settings.target_class, self._told))
+        return self._compiled(images, tf.one_hot(self._settings.target_class, self._condition))
 
     def towards(self, wanted: int) -> AdvGANAttack:
         """The same attack towards another of the classes that the generator is for; nothing is compiled again.
 
         Raises:
-            AdvGANError: the generator is not told which class is wanted, or does not know this one.
+            AdvGANError: the generator is not conditioned on a class, or does not know this one.
         """
-        if self._told is None or not 0 <= wanted < self._told:
-            known = "its generator is for one goal" if self._told is None else f"it knows classes 0 to {self._told - 1}"
+        if self._condition is None or not 0 <= wanted < self._condition:
+            known = (
+                "its generator is for one goal"
+                if self._condition is None
+                else f"it knows classes 0 to {self._condition - 1}"
+            )
             raise AdvGANError(f"the attack cannot be led towards class {wanted}: {known}")
         other = copy(self)
         other._settings = self._settings.model_copy(update={"target_class": wanted})
@@ -242,8 +246,8 @@ class AdvGANAttack:
         return images, None if y is None else class_indices(y, len(images), self._classes)
 
 
-def told_classes(generator: Any) -> int | None:
-    """How many classes a generator tells apart that is told which is wanted; None for any other."""
+def condition_size(generator: Any) -> int | None:
+    """How many classes a generator is conditioned on; None for one that is not."""
     return int(generator.inputs[1].shape[-1]) if len(generator.inputs) > 1 else None
 
 

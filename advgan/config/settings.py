@@ -196,7 +196,7 @@ class AttackSettings(Settings):
 
     goal: Literal["untargeted", "targeted"] = "untargeted"
     target_class: TargetClass | None = None
-    """The class a targeted attack wants, from 0; or ``all`` or a list: one generator, which is told the wanted one."""
+    """The class a targeted attack wants, from 0; or ``all`` or a list: one generator, conditioned on the wanted one."""
     epsilon: Annotated[Number, Field(gt=0, le=1)] = 0.3
     """The largest change of a pixel (L_inf), pixels being in [0, 1]."""
     output: Literal["tanh", "clipped"] = "tanh"
@@ -259,7 +259,7 @@ class AttackSettings(Settings):
         """
         if self.wanted_classes is None or wanted not in self.wanted_classes:
             classes = self.target_class if self.wanted_classes is None else list(self.wanted_classes)
-            problem = f"is no class that this generator is told: attack.target_class is {classes}"
+            problem = f"is no class that this generator knows: attack.target_class is {classes}"
             raise ConfigurationError("--to", wanted, problem)
         return self.model_copy(update={"target_class": wanted})
 

@@ -67,7 +67,7 @@ def check_request(request: EvaluationRequest) -> tuple[Config, Dataset]:
 
 
 def led_towards(config: Config, run: RunFolder, to: str | None) -> Config:
-    """The configuration of a run with the wanted class as its goal, where its generator is told which one is wanted.
+    """The configuration of a run with the wanted class as its goal, where its generator is conditioned on it.
 
     Args:
         config: the run's.

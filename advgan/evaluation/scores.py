@@ -48,7 +48,7 @@ def score_each_class(
     """Attack every image once towards each class.
 
     Args:
-        attack: a generator that is told which class is wanted, against a classifier.
+        attack: a generator conditioned on the wanted class, against a classifier.
         classes: those that are wanted.
         split: images and labels.
 

@@ -64,7 +64,7 @@ class EvaluationRequest:
     reading: TargetSettings = AS_IT_IS
     """How ``target`` is to be read: its bounds, mean, std, output; module and trust are for ``transfer`` too."""
     to: str | None = None
-    """The class that is wanted, by number or name, where the run's generator is told which one."""
+    """The class that is wanted, by number or name, where the run's generator is conditioned on it."""
     check_accuracy: bool | None = None
     """Whether to stop at a clean accuracy no better than chance; None for what the run's configuration says."""
 

@@ -76,7 +76,7 @@ class AttackRequest:
     reading: TargetSettings = AS_IT_IS
     """How ``target`` is to be read."""
     to: str | None = None
-    """The class that is wanted, by number or name, where the run's generator is told which one."""
+    """The class that is wanted, by number or name, where the run's generator is conditioned on it."""
     resize: bool = False
     """Whether pictures of another size, and coloured ones for a grey run, are converted."""
     overwrite: bool = False

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from advgan.attacks.advgan_attack import AdvGANAttack, image_shape_of, told_classes
+from advgan.attacks.advgan_attack import AdvGANAttack, condition_size, image_shape_of
 from advgan.config.settings import AttackSettings
 from advgan.data.datasets import scaled
 from advgan.data.loading import load_dataset
@@ -92,15 +92,17 @@ def adversarial_model(generator: Any, settings: AttackSettings) -> Any:
 
     Returns:
         A Keras model from images x, float32 in [0, 1], shape (n, height, width, channels), n being any, to x_A, as
-        ``advgan.perturbation.perturb`` makes it. Where the generator is told which class is wanted, from a second
+        ``advgan.perturbation.perturb`` makes it. Where the generator is conditioned on the wanted class, from a second
         input too: its index, int32 of shape (n,).
     """
-    epsilon, told = settings.epsilon, told_classes(generator)
+    epsilon, condition = settings.epsilon, condition_size(generator)
     image = given = keras.Input(image_shape_of(generator), name="image")
     inputs = image
-    if told is not None:
+    if condition is not None:
         wanted = keras.Input((), dtype="int32", name="wanted")
-        one_hot = keras.layers.Embedding(told, told, embeddings_initializer="identity", trainable=False, name="one_hot")
+        one_hot = keras.layers.Embedding(
+            condition, condition, embeddings_initializer="identity", trainable=False, name="one_hot"
+        )
         given, inputs = [image, one_hot(wanted)], [image, wanted]
     p = generator(given, training=False)
     if settings.output == "tanh":

@@ -80,9 +80,9 @@ def build_networks(image_shape: tuple[int, int, int], number_of_classes: int, co
     """
     keras.backend.set_image_data_format("channels_last")
     dtype, threat_model = config.training.compute_dtype, threat_model_of(config)
-    told = None if config.attack.wanted_classes is None else number_of_classes
+    condition = None if config.attack.wanted_classes is None else number_of_classes
     return UntrainedNetworks(
-        build_generator(image_shape, config.generator, dtype, told),
+        build_generator(image_shape, config.generator, dtype, condition),
         build_discriminator(image_shape, config.discriminator, dtype),
         threat_model.target_network(image_shape, number_of_classes),
         threat_model.distilled_network(image_shape, number_of_classes),

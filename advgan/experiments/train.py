@@ -92,8 +92,8 @@ def _run(plan: Plan, run: RunFolder, command: str) -> Summary:
         logger.warning(line)
 
     victim = plan.threat_model.open_victim(run, plan.owner, dataset, plan.environment)
-    told = None if config.attack.wanted_classes is None else dataset.number_of_classes
-    state = build_state(dataset.image_shape, victim.attacked.logits, config, plan.steps, victim.distilled, told)
+    condition = None if config.attack.wanted_classes is None else dataset.number_of_classes
+    state = build_state(dataset.image_shape, victim.attacked.logits, config, plan.steps, victim.distilled, condition)
     checkpoints = Checkpoints(run.checkpoints, config.output.keep_checkpoints)
     if checkpoints.restore_latest(state):
         position = state.position

@@ -31,7 +31,7 @@ def build_generator(
     Args:
         image_shape: height, width, channels.
         settings: widths, kernel, residual blocks, normalization, upsampling, skips.
-        classes: for a generator that is told which class is wanted: how many there are.
+        classes: for a generator conditioned on the wanted class: how many there are.
         compute_dtype: ``float32``, or ``bfloat16`` for the convolutions; the tanh at the end is float32 always.
 
     Returns:

@@ -42,7 +42,7 @@ class AttackScore:
 
 
 class TowardsClass(Part):
-    """How a generator does that is told which class is wanted, towards one of them."""
+    """How a generator does conditioned on the wanted class, towards one of them."""
 
     wanted: int
     success: Rate
@@ -116,7 +116,7 @@ class Summary(Record):
     data: DataCard | None = None
     """Release 0.1 wrote none."""
     test: AttackScore
-    """Of a generator that is told which class is wanted: over all pairs of an image and a class wanted of it."""
+    """Of a generator conditioned on the wanted class: over all pairs of an image and a class wanted of it."""
     towards: tuple[TowardsClass, ...] | None = None
     """Of such a generator."""
     target_remarks: tuple[str, ...] = ()

@@ -119,7 +119,7 @@ def towards_grid(attack: AdvGANAttack, classes: Sequence[int], sample: Split, ti
     An answer is green where it is the wanted class, red where it is not, grey where the image does not count.
 
     Args:
-        attack: of a generator that is told which class is wanted, against its classifier.
+        attack: of a generator conditioned on the wanted class, against its classifier.
         classes: those that are wanted.
         sample: a few images, one row each.
         title: above the grid.

@@ -91,7 +91,7 @@ def build_state(
     config: Config,
     steps: int,
     distilled: Any = None,
-    told: int | None = None,
+    condition: int | None = None,
 ) -> TrainingState:
     """Build G, D and their optimizers, initialized from the seed alone.
 
@@ -101,13 +101,13 @@ def build_state(
         config: the run's settings.
         steps: optimizer steps in the whole run, for the schedules.
         distilled: the network that the target is, where it learns too.
-        told: for a generator that is told which class is wanted: how many classes there are.
+        condition: for a generator conditioned on the wanted class: how many classes there are.
     """
     dtype = config.training.compute_dtype
     keras.utils.set_random_seed(config.seed)
-    generator = build_generator(image_shape, config.generator, dtype, told)
+    generator = build_generator(image_shape, config.generator, dtype, condition)
     discriminator = build_discriminator(image_shape, config.discriminator, dtype)
-    best_generator = build_generator(image_shape, config.generator, dtype, told)
+    best_generator = build_generator(image_shape, config.generator, dtype, condition)
     best_generator.set_weights(generator.get_weights())
     g, d = config.generator, config.discriminator
     optimizers = Optimizers(

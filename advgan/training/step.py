@@ -71,10 +71,10 @@ def training_step(
     if attack.wanted_classes is None:
         inputs, goals = [part.images for part in parts], [attack.objective] * len(parts)
     else:
-        told = generator.inputs[1].shape[-1]
+        condition = generator.inputs[1].shape[-1]
         wanted = wanted_classes(labels, attack.wanted_classes, settings.seed, step)
         of_parts = tf.split(wanted, [part.images.shape[0] for part in parts])
-        inputs = [[part.images, tf.one_hot(each, told)] for part, each in zip(parts, of_parts, strict=True)]
+        inputs = [[part.images, tf.one_hot(each, condition)] for part, each in zip(parts, of_parts, strict=True)]
         goals = [Targeted(each) for each in of_parts]
 
     with tf.GradientTape() as generator_tape:

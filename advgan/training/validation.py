@@ -60,7 +60,7 @@ class TargetValidation:
 
 
 class EachClassValidation:
-    """The success rate of a generator that is told which class is wanted: each validation image towards one of them.
+    """The success rate of a generator conditioned on the wanted class: each validation image towards one of them.
 
     The classes take turns, so that the images of a class are led towards all the others.
     """
