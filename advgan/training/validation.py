@@ -136,7 +136,7 @@ def discriminator_health(values: dict[str, float]) -> str:
         return (
             "the discriminator is overwhelming: it tells clean from adversarial images more than "
             f"{OVERWHELMING_ACCURACY:.1%} of the time. Success is unaffected; for quieter images raise loss.alpha, or "
-            "lower loss.c, as mnist_quiet.yaml does"
+            "lower loss.c"
         )
     return ""
 
