@@ -20,7 +20,7 @@ EXAMPLES = """examples:
 What is written maps float32 images in [0, 1], shape (n, height, width, channels), n being any, to adversarial images
 clip(x + p, 0, 1); it needs no part of this package. It goes to <run>/export: attack.keras, attack/ (a SavedModel),
 attack.onnx, attack.tflite. Each file is run on test images and compared with the run itself; one that differs by more
-than 1e-3 or leaves epsilon is removed. ONNX needs: pip install tf2onnx onnxruntime. docs/export.md says how to use the
+than 1e-4 or leaves epsilon is removed. ONNX needs: pip install tf2onnx onnxruntime. docs/export.md says how to use the
 files. Exit code: 0 done, 2 invalid input.
 """
 

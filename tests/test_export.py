@@ -152,8 +152,8 @@ def test_other_generators_are_converted_as_well(name: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
-        (lambda x: x + np.float32(2e-3), r"differs from the run by 0\.002"),
-        (lambda x: np.where(x == x.max(), x - np.float32(2e-3), x), r"differs from the run by 0\.002"),
+        (lambda x: x + np.float32(2e-4), r"differs from the run by 0\.0002"),
+        (lambda x: np.where(x == x.max(), x - np.float32(2e-4), x), r"differs from the run by 0\.0002"),
         (lambda x: np.where(x > 0.5, np.nan, x), "no images"),
         (lambda x: x[:1], "no images"),
     ],

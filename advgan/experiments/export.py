@@ -31,7 +31,7 @@ keras = tf.keras
 Attack = Callable[..., np.ndarray]
 """From float32 images in [0, 1], shape (n, height, width, channels), and perhaps the class that is wanted of each,
 int32 of shape (n,), to adversarial images of the same shape."""
-TOLERANCE = 1e-3
+TOLERANCE = 1e-4
 """How far a pixel of an exported file may be from the run's own, in [0, 1] units."""
 CHECKED_IMAGES = 1000
 INPUTS = ("image", "wanted")
