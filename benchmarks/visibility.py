@@ -1,7 +1,7 @@
 """Success against visibility: what the discriminator and the hinge buy. Trains a run for each setting, draws the front.
 
     python benchmarks/visibility.py --output visibility/                       # MNIST; resumes where it stopped
-    python benchmarks/visibility.py --output visibility/ --config cifar10_resnet32.yaml --settings "loss.alpha=2" "loss.c=1"
+    python benchmarks/visibility.py --output visibility/ --config cifar10_resnet32.yaml --settings "loss.alpha=2"
 
 Each setting is a run of the configuration with two epochs; success, SSIM, L2 and the pixels changed are means over the
 first 2,000 test images that count. visibility.json holds a row for each run, visibility.png the picture.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from advgan.startup import import_tensorflow  # noqa: E402
+from advgan.startup import import_tensorflow
 
 import_tensorflow()
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402

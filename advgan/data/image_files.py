@@ -248,7 +248,7 @@ class ImageArray(ImageSource):
         return digest.hexdigest()
 
     @override
-    def labels(self, classes: int, names: Sequence[str] | None = None) -> Labels | None:  # noqa: ARG002
+    def labels(self, classes: int, names: Sequence[str] | None = None) -> Labels | None:
         if self._labels is None:
             return None
         key = f"array {self._labels_key}"
