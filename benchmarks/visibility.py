@@ -3,8 +3,9 @@
     python benchmarks/visibility.py --output visibility/                       # MNIST; resumes where it stopped
     python benchmarks/visibility.py --output visibility/ --config cifar10_resnet32.yaml --settings "loss.alpha=2"
 
-Each setting is a run of the configuration with two epochs; success, SSIM, L2 and the pixels changed are means over the
-first 2,000 test images that count. visibility.json holds a row for each run, visibility.png the picture.
+Each setting is a run of the configuration with two epochs; success, SSIM, L2 and the pixels changed are means over
+those of 2,000 validation images that count, so that a setting can be chosen by them. visibility.json holds a row for
+each run, visibility.png the picture.
 """
 
 from __future__ import annotations
@@ -65,14 +66,14 @@ def measure(configuration: str, changes: str, seed: int, epochs: int, output: Pa
     config = load_config(find_config(configuration), overrides)
     run = output / "runs" / f"{changes.replace(' ', '_')}-seed-{seed}"
     train_and_evaluate(config, run)
-    attack, test = AdvGANAttack.load(run), load_dataset(config.data).test.first(SCORED)
-    images = scaled(test.images)
-    counted = attack.goal.eligible(test.labels, attack.classify(images))
+    attack, split = AdvGANAttack.load(run), load_dataset(config.data).validation.first(SCORED)
+    images = scaled(split.images)
+    counted = attack.goal.eligible(split.labels, attack.classify(images))
     found = distortion(images, attack.generate(images), counted)
     return {
         "settings": changes,
         "seed": seed,
-        "success": score_attack(attack, test).success.rate,
+        "success": score_attack(attack, split).success.rate,
         "ssim": found.mean_ssim,
         "l2": found.mean_l2,
         "pixels": found.mean_l0,

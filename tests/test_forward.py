@@ -117,8 +117,23 @@ def central_difference(function: Any, arguments: list[Any], which: int, place: i
             lambda x, y, g, b: tf.concat(batch_normalization([x, y], g, b, 1e-5)[:2], 0),
             [(2, 4, 3, 3), (1, 4, 3, 3), (3,), (3,)],
         ),
+        (lambda x, g, b: instance_normalization(x, g, b, 1e-5), [(2, 2, 3, 640), (640,), (640,)]),
+        (
+            lambda x, y, g, b: tf.concat(batch_normalization([x, y], g, b, 1e-5)[:2], 0),
+            [(2, 2, 3, 640), (1, 2, 3, 640), (640,), (640,)],
+        ),
     ],
-    ids=["few filters", "stride 2", "few channels", "transposed", "instance norm", "leaky ReLU", "batch norm"],
+    ids=[
+        "few filters",
+        "stride 2",
+        "few channels",
+        "transposed",
+        "instance norm",
+        "leaky ReLU",
+        "batch norm",
+        "instance norm of many channels",
+        "batch norm of many channels",
+    ],
 )
 def test_gradients_are_those_of_finite_differences(function: Any, shapes: list[tuple[int, ...]]) -> None:
     arguments = [drawn(*shape, dtype=np.float64, seed=number) for number, shape in enumerate(shapes)]

@@ -27,6 +27,8 @@ LIBRARIES = ("keras", "tensorflow_addons")
 """Whose layers are taken one by one."""
 FEW_FILTERS = 4
 """Of a convolution that is made of matrix products."""
+LARGEST_MATRIX = 2**20
+"""Numbers of a matrix from channels to the pixels of a row."""
 
 
 class Step(NamedTuple):
@@ -406,7 +408,7 @@ class _Rows:
     """Images whose rows of pixels are the rows of matrices, so that no operator works along the few channels.
 
     A number for each channel becomes one for each value of a row, and the other way round, by a product with a matrix
-    of zeros and ones.
+    of zeros and ones, where that is small: those of a network with hundreds of channels take gigabytes.
 
     Args:
         images: of the size that is meant; a shape (any, height, width, channels) with a number type.
@@ -415,8 +417,10 @@ class _Rows:
     def __init__(self, images: Tensor) -> None:
         self.height, self.width, self.channels = images.shape[1:]
         self.pixels = self.height * self.width
-        of_channel = np.tile(np.eye(self.channels), (self.width, 1))  # (width * channels, channels)
-        self._of_channel = tf.constant(of_channel, images.dtype)
+        self._of_channel = None
+        if self.width * self.channels**2 <= LARGEST_MATRIX:
+            of_channel = np.tile(np.eye(self.channels), (self.width, 1))  # (width * channels, channels)
+            self._of_channel = tf.constant(of_channel, images.dtype)
 
     def of(self, images: Tensor) -> Tensor:
         """(n, height, width * channels)."""
@@ -428,10 +432,15 @@ class _Rows:
 
     def total(self, rows: Tensor) -> Tensor:
         """The sum over each map, (n, channels)."""
-        return tf.reduce_sum(rows, 1) @ self._of_channel
+        of_columns = tf.reduce_sum(rows, 1)
+        if self._of_channel is None:
+            return tf.reduce_sum(tf.reshape(of_columns, [-1, self.width, self.channels]), 1)
+        return of_columns @ self._of_channel
 
     def spread(self, values: Tensor) -> Tensor:
         """A value for each map, (n, channels), at each of its pixels: (n, 1, width * channels)."""
+        if self._of_channel is None:
+            return tf.tile(values, [1, self.width])[:, None]
         return tf.matmul(values, self._of_channel, transpose_b=True)[:, None]
 
 
