@@ -6,7 +6,7 @@ from pathlib import Path
 
 from advgan.config.loading import dump_config, load_config, read_yaml
 from advgan.config.settings import Config
-from advgan.config.values import is_function
+from advgan.config.values import is_function, is_path_of_data
 from advgan.errors import AdvGANError
 from advgan.files import write_text
 
@@ -164,7 +164,7 @@ def new_run_directory(config: Config) -> Path:
 def located(config: Config) -> Config:
     """The same with absolute paths: a run may be resumed from any folder."""
     data, target, oracle, output = config.data, config.target, config.oracle, config.output
-    if data.dataset != "mnist":
+    if is_path_of_data(data.dataset):
         data = data.model_copy(update={"dataset": str(Path(data.dataset).absolute())})
     if target.file is not None and not is_function(target.file):
         target = target.model_copy(update={"file": str(Path(target.file).absolute())})

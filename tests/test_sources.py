@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from advgan.config.settings import DataSettings
+from advgan.config.settings import Config, DataSettings
 from advgan.data import keras_datasets
 from advgan.data.datasets import StreamedSplit
 from advgan.data.loading import load_dataset
 from advgan.data.streams import FromDisk, FromMemory, batches_of
 from advgan.errors import AdvGANError, ConfigurationError
+from advgan.run_folder import located
 
 pytestmark = pytest.mark.addons
 Arrays = dict[str, np.ndarray]
@@ -45,6 +46,12 @@ def test_a_file_in_the_folder_of_kerass_data_sets_is_taken(tmp_path: Path, monke
     assert data.class_names is not None
     assert (len(data.class_names), data.number_of_classes) == (100, 100)
     assert (data.class_names[0], data.class_names[-1]) == ("apple", "worm")
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "tfds:cmaterdb"])
+def test_a_run_keeps_a_name_that_is_no_path(name: str) -> None:
+    assert located(Config(data=settings(name))).data.dataset == name
+    assert Path(located(Config(data=settings("pictures"))).data.dataset).is_absolute()
 
 
 def test_other_arrays_than_those_of_the_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,9 +76,14 @@ def _path(value: str) -> str:
         raise ValueError("should be a path; there is no such user") from None
 
 
+def is_path_of_data(dataset: str) -> bool:
+    """Whether ``data.dataset`` names a file or a folder."""
+    return dataset not in ("mnist", *KERAS_DATASETS) and not dataset.startswith(TFDS_PREFIX)
+
+
 def _dataset(value: str) -> str:
     """What can name a data set; whether it is there is seen later."""
-    return value if value.startswith(TFDS_PREFIX) else _path(value)
+    return _path(value) if is_path_of_data(value) else value
 
 
 def _image_size(value: object) -> object:
