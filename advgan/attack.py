@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--resize", action="store_true", help="convert pictures of another size, and coloured ones for a grey run"
     )
     parser.add_argument(
-        "--to", metavar="CLASS", help="of a generator for several classes: the one that is wanted, by number or name"
+        "--to", metavar="CLASS", help="of a generator for several classes: the one that is wanted, by name or number"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what another attack wrote")
     options = parse(parser, arguments)

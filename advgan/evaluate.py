@@ -109,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="train the run again at these, to score success there",
     )
     parser.add_argument(
-        "--to", metavar="CLASS", help="of a generator for several classes: the one that is wanted, by number or name"
+        "--to", metavar="CLASS", help="of a generator for several classes: the one that is wanted, by name or number"
     )
     options = parse(parser, arguments)
     if [options.run, options.config, options.compare].count(None) < 2:
@@ -167,7 +167,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     )
     with continued_by(SAME_COMMAND, request.folder):
         record = evaluate_run(request, options.command)
-        print("\n".join([*evaluation_results(record, request.folder), own_pictures(run)]))
+        print("\n".join([*evaluation_results(record, request.folder), own_pictures(run, options.to)]))
     return 0
 
 

@@ -93,22 +93,29 @@ def test_success_is_counted_towards_each_class(run: Path) -> None:
     clean = target.predict(images, verbose=0).argmax(1)
     assert summary.towards is not None
     assert [each.wanted for each in summary.towards] == list(WANTED)
-    hits = total = 0
+    correct = clean == labels
+    assert (summary.test.clean_accuracy.successes, summary.test.clean_accuracy.n) == (correct.sum(), len(labels))
+    hits = total = kept = 0
     for each in summary.towards:
         condition = np.tile(np.eye(10, dtype=np.float32)[each.wanted], (len(images), 1))
         adversarial = np.clip(images + 0.4 * generator.predict([images, condition], verbose=0), 0, 1)
-        reached = target.predict(adversarial, verbose=0).argmax(1) == each.wanted
+        answers = target.predict(adversarial, verbose=0).argmax(1)
+        reached = answers == each.wanted
+        kept += ((answers == labels) & (labels != each.wanted)).sum()
         counts = (labels != each.wanted) & (clean != each.wanted)
         assert (each.success.successes, each.success.n) == ((reached & counts).sum(), counts.sum())
         assert [rate.n for rate in each.by_source] == np.bincount(labels[counts], minlength=10).tolist()
         assert sum(rate.successes for rate in each.by_source) == each.success.successes
         hits, total = hits + each.success.successes, total + each.success.n
     assert (summary.test.success.successes, summary.test.success.n) == (hits, total)
+    assert summary.test.accuracy_under_attack.successes == kept
     assert summary.test.success.rate > 0.2  # it learnt something: chance is far below
     assert summary.test.largest_linf <= 0.4 + 1e-6
     mean = np.mean([each.success.rate for each in summary.towards])
     assert mean_success(summary.towards) == pytest.approx(mean)
     lines = "\n".join(run_results(summary, run))
+    assert lines.count("--to 3") == 2
+    assert str(folder.matrix) in lines
     assert f"mean over 3 wanted classes {' ' * 14}" in lines
     assert f"{mean:.2%}" in lines
     assert folder.matrix.is_file()
@@ -125,10 +132,19 @@ def test_the_attack_is_led_towards_a_class(run: Path) -> None:
     assert (projected == eights).all()
     assert success is not None
     assert (success == (attack.classify(eights) == 8)).all()
-    with pytest.raises(ConfigurationError, match=r"attack.target_class is \[3, 5, 8\]"):
+    with pytest.raises(AdvGANError, match="towards class 4: it knows the classes 3, 5, 8"):
         AdvGANAttack.load(run, target_class=4)
-    with pytest.raises(AdvGANError, match="it knows classes 0 to 9"):
-        attack.towards(10)
+    with pytest.raises(AdvGANError, match="it knows the classes 3, 5, 8"):
+        attack.towards(4)
+
+
+@pytest.mark.parametrize("given", [{}, {"goal": "targeted", "target_class": 12}])
+def test_a_bare_generator_has_to_be_told_a_class(run: Path, given: dict[str, Any]) -> None:
+    with pytest.raises(AdvGANError, match='pass goal="targeted" and a target_class from 0 to 9'):
+        AdvGANAttack.load(RunFolder(run).generator, epsilon=0.4, **given)
+    bare = AdvGANAttack.load(RunFolder(run).generator, epsilon=0.4, goal="targeted", target_class=8)
+    images = scaled(load_dataset(load_run_config(run).data).test.images[:3])
+    assert (bare.generate(images) == AdvGANAttack.load(run, target_class=8).generate(images)).all()
 
 
 def test_the_commands_want_to_know_towards_which_class(
@@ -140,6 +156,8 @@ def test_the_commands_want_to_know_towards_which_class(
     assert evaluate_command.main([*chosen, "--to", "4"]) == 2
     assert "attack.target_class is [3, 5, 8]" in capsys.readouterr().err
     assert evaluate_command.main([*chosen, "--to", "5"]) == 0
+    assert evaluate_command.main(["--compare", str(run), str(run)]) == 2
+    assert "its generator is for several target classes; take runs with one goal" in capsys.readouterr().err
     record = json.loads((run / "evaluation-to-5-first-40" / "evaluation.json").read_text())
     assert (record["goal"], record["target_class"]) == ("targeted", 5)
     np.savez(tmp_path / "images.npz", x=load_dataset(load_run_config(run).data).test.images[:20])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -94,8 +95,28 @@ def test_parts_that_the_folder_has_are_kept(tmp_path: Path) -> None:
     assert data.card.split == "its own validation images; its own test images, in a random order; seed 0"
     assert len(load(tmp_path / "data", validation_images=3).validation) == 3
     assert len(np.unique(load(tmp_path / "data", test_images=3).test.labels)) > 1
+    assert data.validation.labels.tolist() != sorted(data.validation.labels)
+    (tmp_path / "data" / "train").rename(tmp_path / "data" / "Train")
+    assert load(tmp_path / "data").digest != data.digest
+    assert sorted(numbers(load(tmp_path / "data").training.loaded().images)) == list(range(30))
     shutil.rmtree(tmp_path / "data" / "val")
     assert (len(load(tmp_path / "data").validation), len(load(tmp_path / "data").training)) == (3, 27)
+
+
+def test_the_last_images_validate_where_test_images_are_drawn_too(tmp_path: Path) -> None:
+    fill(tmp_path / "data", 90)
+    data = load(tmp_path / "data", validation_split="last")
+    found = [numbers(split.loaded().images) for split in (data.training, data.validation, data.test)]
+    assert sorted(chain(*found)) == list(range(90))
+    assert data.card.split.endswith("the last of the training images; seed 0")
+
+
+def test_other_files_are_counted(tmp_path: Path) -> None:
+    fill(tmp_path / "data", 6)
+    (tmp_path / "data" / "cat" / "scan.tif").touch()
+    data = load(tmp_path / "data")
+    assert data.card.kind == "a folder of 6 pictures (1 other files are left out)"
+    assert (len(data.training), len(data.validation), len(data.test)) == (4, 1, 1)
 
 
 def test_folders_that_are_numbers_are_class_indices(tmp_path: Path) -> None:
@@ -164,6 +185,27 @@ def a_class_beside_the_parts(folder: Path) -> None:
     fill(folder / "train", 9)
 
 
+def no_training_part(folder: Path) -> None:
+    for name in CLASSES:
+        shutil.rmtree(folder / name)
+    fill(folder / "test", 9)
+    fill(folder / "val", 9)
+
+
+def an_empty_part(folder: Path) -> None:
+    for name in CLASSES:
+        shutil.move(folder / name, folder / "train" / name)
+    (folder / "val").mkdir()
+
+
+def a_name_that_is_no_text(folder: Path) -> None:
+    (folder / "cat" / "0001.png").rename(folder / "cat" / os.fsdecode(b"caf\xe9.png"))
+
+
+def a_name_of_two_lines(folder: Path) -> None:
+    (folder / "cat").rename(folder / "cat\nlion")
+
+
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
@@ -175,6 +217,10 @@ def a_class_beside_the_parts(folder: Path) -> None:
         (test_only_class, "class bird is in test/ and not in train/"),
         (two_validations, "has val and valid, which are both for validation images"),
         (a_class_beside_the_parts, "has train/ and also bird/"),
+        (no_training_part, "has test and val, but no train"),
+        (an_empty_part, "has no picture in val/"),
+        (a_name_that_is_no_text, r"a name with a line break or letters that are not UTF-8"),
+        (a_name_of_two_lines, r"a name with a line break or letters that are not UTF-8"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -198,16 +244,22 @@ def test_a_second_look_reads_no_picture_but_those_that_changed(tmp_path: Path, m
     write(tmp_path / "data" / "cat" / "0001.png", picture(399))
     assert load(tmp_path / "data").digest != first.digest
     assert read == ["cat/0001.png"]
+    before = (tmp_path / "data" / "cat" / "0001.png").stat()
+    other = (tmp_path / "data" / "cat" / "0001.png").read_bytes()[::-1]
+    (tmp_path / "data" / "cat" / "0001.png").write_bytes(other)  # of its size, with its date
+    os.utime(tmp_path / "data" / "cat" / "0001.png", ns=(before.st_atime_ns, before.st_mtime_ns))
+    refused(tmp_path / "data", r"cat/0001.png cannot be read")
+    write(tmp_path / "data" / "cat" / "0001.png", picture(399))
+    read.clear()
     [cache] = (tmp_path / "cache" / "advgan").iterdir()
     cache.write_text("damaged\n")
     load(tmp_path / "data")
-    assert len(read) == 61
+    assert len(read) == 60
 
 
 def test_a_picture_that_changes_under_a_run_is_named(tmp_path: Path) -> None:
     fill(tmp_path / "data", 60)
     data = load(tmp_path / "data")
-    changed = tmp_path / "data" / "cat" / "0001.png"
     everything = data.training
     place = numbers(everything.loaded().images)[0]
     changed = tmp_path / "data" / CLASSES[place % 3] / f"{place:04d}.png"

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from pydantic import ValidationError
 
 from advgan.config.settings import Config, DataSettings
 from advgan.data import keras_datasets
-from advgan.data.datasets import StreamedSplit
+from advgan.data.datasets import Split, StreamedSplit
 from advgan.data.loading import load_dataset
 from advgan.data.streams import FromDisk, FromMemory, batches_of
 from advgan.errors import AdvGANError, ConfigurationError
+from advgan.reports.image_grid import class_name
 from advgan.run_folder import located
 
 pytestmark = pytest.mark.addons
@@ -119,6 +125,41 @@ def test_names_that_are_given_stand_for_those_of_the_data(tmp_path: Path) -> Non
         load_dataset(settings(tmp_path / "a.npz", class_names=["a", "b", "c"]))
 
 
+def test_names_that_pictures_could_not_show_are_shown(tmp_path: Path) -> None:
+    figure = Figure()
+    figure.suptitle(class_name(1, ["$5_$ off", "$x^$"]))
+    FigureCanvasAgg(figure).draw()
+    for names in (["no", ""], [False, True]):
+        with pytest.raises(ValidationError, match="should be a list of different names"):
+            settings(tmp_path, class_names=names)
+
+
+def without_ending(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        held = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in held.items():
+            archive.writestr(name.replace("x_train.npy", "x_train"), content)
+
+
+def damaged_header(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"'fortran_order'", b"'fortran_o(der'"))
+
+
+def labels_of_bytes(path: Path) -> None:
+    held = arrays()
+    np.savez(path, **{**held, "y_train": np.full(200, b"\xff"), "y_test": np.full(40, b"a")})
+
+
+@pytest.mark.parametrize("damage", [without_ending, damaged_header, labels_of_bytes])
+def test_a_damaged_archive_is_named_in_one_line(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    np.savez(tmp_path / "a.npz", **arrays())
+    damage(tmp_path / "a.npz")
+    with pytest.raises(ConfigurationError, match=r"a\.npz") as refusal:
+        load_dataset(settings(tmp_path / "a.npz"))
+    assert "\n" not in str(refusal.value)
+
+
 def test_a_tenth_validates_where_there_are_few_images(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", **arrays(50))
     assert len(load_dataset(settings(tmp_path / "a.npz")).validation) == 5
@@ -137,10 +178,22 @@ def test_an_archive_that_is_larger_than_memory_may_be_is_read_in_parts(tmp_path:
     assert (streamed.test.images == whole.test.images).all()
     assert streamed.digest == whole.digest
     assert list(streamed.training.digests()) == list(whole.training.digests())
+    np.savez(tmp_path / "a.npz", **{**held, "x_train": held["x_train"][::-1]})
+    with pytest.raises(AdvGANError, match=r"a.npz has changed since the run began"):
+        streamed.training.loaded()
     np.savez_compressed(tmp_path / "b.npz", **held)
     with pytest.raises(ConfigurationError, match=r"and is compressed: store it by numpy.savez") as refusal:
         load_dataset(settings(tmp_path / "b.npz", memory=small))
     assert "\n" not in str(refusal.value)
+
+
+def test_images_that_become_larger_than_memory_may_be_are_resized_batch_by_batch(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **arrays())
+    size = {"image_size": [30, 30]}
+    streamed = load_dataset(settings(tmp_path / "a.npz", memory=41 * 2700 / 2**30, **size))
+    whole = load_dataset(settings(tmp_path / "a.npz", **size))
+    assert (type(streamed.training), type(whole.training)) == (StreamedSplit, Split)
+    assert (streamed.training.loaded().images == whole.training.loaded().images).all()
 
 
 def test_images_that_are_scored_must_fit_into_memory(tmp_path: Path) -> None:

@@ -51,7 +51,8 @@ class AdvGANAttack:
         target: the classifier: a Keras model, which is called in inference mode, or any function, from float32 images
             within the bounds to scores (n, classes), logits or probabilities; or a ``Classifier``, which has bounds of
             its own; None where no success is asked for.
-        settings: goal, epsilon (a share of the pixel range, whatever the bounds) and the form of the output.
+        settings: goal, epsilon (a share of the pixel range, whatever the bounds) and the form of the output; of
+            several target classes the first is the goal, ``towards`` takes another.
         bounds: the smallest and the largest pixel value of the images.
 
     Raises:
@@ -65,6 +66,9 @@ class AdvGANAttack:
         settings: AttackSettings,
         bounds: Bounds = UNIT,
     ) -> None:
+        condition = condition_size(generator)
+        self._known = _known_classes(settings, condition)
+        settings = settings.one_goal
         self.epsilon, self.goal = settings.epsilon, settings.objective
         self.bounds = checked_bounds(bounds)
         self.image_shape = image_shape_of(generator)
@@ -76,7 +80,7 @@ class AdvGANAttack:
         self._given = target
         self._classes = None if self.classifier is None else self.classifier.number_of_classes
         low, high = self.bounds
-        generate, condition = forward(generator), condition_size(generator)
+        generate = forward(generator)
         others = [] if condition is None else [tf.TensorSpec([condition], tf.float32)]
 
         @tf.function(input_signature=[tf.TensorSpec([None, *self.image_shape], tf.float32), *others])
@@ -102,15 +106,11 @@ class AdvGANAttack:
         Raises:
             AdvGANError: the generator is not conditioned on a class, or does not know this one.
         """
-        if self._condition is None or not 0 <= wanted < self._condition:
-            known = (
-                "its generator is for one goal"
-                if self._condition is None
-                else f"it knows classes 0 to {self._condition - 1}"
-            )
+        if wanted not in self._known:
+            known = f"it knows the classes {', '.join(map(str, self._known))}" if self._known else "it has one goal"
             raise AdvGANError(f"the attack cannot be led towards class {wanted}: {known}")
         other = copy(self)
-        other._settings = self._settings.model_copy(update={"target_class": wanted})
+        other._settings = self._settings.model_copy(update={"target_class": int(wanted)})
         other.goal = other._settings.objective
         return other
 
@@ -174,9 +174,9 @@ class AdvGANAttack:
             return cls(generator, _named(target, generator, bounds), settings, bounds or UNIT)
 
         run, config = RunFolder(path), load_run_config(path)
-        settings = config.attack
-        if settings.wanted_classes is not None:
-            settings = settings.towards(int(given.pop("target_class", settings.wanted_classes[0])))
+        several = config.attack.wanted_classes is not None
+        if several:
+            given.pop("target_class", None)
         if given:
             raise AdvGANError(f"{next(iter(given))} is set in {run.config}; for another load {run.generator}")
         run.require(run.generator)
@@ -184,7 +184,8 @@ class AdvGANAttack:
         classifier = _named(target, generator, bounds)
         if classifier is None and has_target(config, run):
             classifier = run_target(config, run, image_shape_of(generator))
-        return cls(generator, classifier, settings, bounds or UNIT)
+        attack = cls(generator, classifier, config.attack, bounds or UNIT)
+        return attack.towards(target_class) if several and target_class is not None else attack
 
     def __call__(self, x: Any, y: Any = None) -> Attacked:
         """Attack images and say where it succeeded.
@@ -249,6 +250,24 @@ class AdvGANAttack:
 def condition_size(generator: Any) -> int | None:
     """How many classes a generator is conditioned on; None for one that is not."""
     return int(generator.inputs[1].shape[-1]) if len(generator.inputs) > 1 else None
+
+
+def _known_classes(settings: AttackSettings, condition: int | None) -> tuple[int, ...]:
+    """The classes that a generator can be led towards; none where it has one goal.
+
+    Raises:
+        AdvGANError: the goal does not fit the generator.
+    """
+    if condition is None:
+        if settings.wanted_classes is not None:
+            raise AdvGANError("the generator is not conditioned on a class; pass one target_class")
+        return ()
+    known = settings.wanted_classes or tuple(range(condition))
+    wanted = known if settings.goal_class is None else (settings.goal_class,)
+    if settings.target_class is None or max(wanted) >= condition:
+        allowed = f'goal="targeted" and a target_class from 0 to {condition - 1}'
+        raise AdvGANError(f"the generator is conditioned on the wanted class; pass {allowed}")
+    return known
 
 
 def image_shape_of(generator: Any) -> Shape:

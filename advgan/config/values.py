@@ -110,9 +110,9 @@ def _class_names(value: object) -> object:
     if (
         len(names) < 2
         or len(set(map(str, names))) < len(names)
-        or not all(isinstance(name, str | int) for name in names)
+        or not all(isinstance(name, str | int) and not isinstance(name, bool) and str(name).strip() for name in names)
     ):
-        raise ValueError("should be a list of different names, one for each class, such as [cat, dog]")
+        raise ValueError("should be a list of different names, one for each class, such as [cat, dog] (quote yes, no)")
     return tuple(str(name) for name in names)
 
 

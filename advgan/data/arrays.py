@@ -42,7 +42,10 @@ def checked_arrays(arrays: Arrays, source: str) -> tuple[Arrays, tuple[str, ...]
             raise refuse(key, "is not an array")
         if arrays[key].size == 0:
             raise refuse(key, "is empty")
-    names = _number_texts(arrays)
+    try:
+        names = _number_texts(arrays)
+    except UnicodeDecodeError:
+        raise refuse("y_train", "holds text that is not UTF-8; store it as str") from None
     for key in arrays:
         try:
             arrays[key] = _images(arrays[key]) if key.startswith("x_") else checked_labels(arrays[key])

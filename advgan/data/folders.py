@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -44,7 +45,7 @@ class Picture(NamedTuple):
     """Relative to the folder, with ``/`` between parts."""
     size: int
     changed: int
-    """When, in nanoseconds."""
+    """When, in nanoseconds; a copy that keeps its date changes it too."""
     sha256: str
     """Of the file."""
     pixels: str
@@ -71,14 +72,20 @@ def open_folder(path: Path, settings: DataSettings) -> Source:
         return ConfigurationError("data.dataset", str(path), problem)
 
     try:
-        names, _ = find_pictures(path)
+        names, left_out = find_pictures(path)
         folders = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     except OSError as error:
         raise refuse(f"cannot be read ({error.strerror})") from None
     if not names:
         raise refuse(f"holds no picture ({', '.join(FORMATS)})")
-    of_part = {part: [name for name in known if name in folders] for part, known in PARTS.items()}
+    if strange := [name for name in names if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)]:
+        raise refuse(
+            f"holds {printable(strange[0])}, a name with a line break or letters that are not UTF-8; rename it"
+        )
+    of_part = {part: [name for name in folders if name.lower() in known] for part, known in PARTS.items()}
     divided = bool(of_part["training"])
+    if not divided and sum(map(len, of_part.values())) == len(folders):
+        raise refuse(f"has {' and '.join(folders)}, but no train; add the training images")
     prefixes = {part: f"{found[0]}/" for part, found in of_part.items() if found} if divided else {"training": ""}
     for part, found in of_part.items():
         if divided and len(found) > 1:
@@ -96,7 +103,7 @@ def open_folder(path: Path, settings: DataSettings) -> Source:
     if len(np.unique(splits["training"].labels)) < 2:
         raise refuse("has pictures of one class only; an attack needs two or more")
     return Source(
-        kind=f"a folder of {len(names):,} pictures",
+        kind=f"a folder of {len(names):,} pictures" + (f" ({left_out:,} other files are left out)" if left_out else ""),
         digest=hashlib.sha256(reader.listing().encode(errors="surrogateescape")).hexdigest(),
         training=splits["training"],
         test=splits.get("test"),
@@ -120,6 +127,8 @@ def _classes(path: Path, names: Sequence[str], prefixes: dict[str, str], refuse:
             raise refuse(f"{printable(name)} is in no class's sub-folder; move it into one")
         found.setdefault(part, set()).add(folder)
     for part, prefix in prefixes.items():
+        if part not in found:
+            raise refuse(f"has no picture in {prefix}; remove it, or fill it")
         there = {entry.name for entry in (path / prefix).iterdir() if entry.is_dir() and not entry.name.startswith(".")}
         if part == "training" and (empty := sorted(there - found.get(part, set()))):
             raise refuse(f"class {prefix}{empty[0]} has no picture; remove the sub-folder, or fill it")
@@ -192,7 +201,7 @@ def _look(path: Path, name: str, known: Picture | None, image_size: tuple[int, i
     file = path / name
     try:
         status = file.stat()
-        if known is not None and (known.size, known.changed) == (status.st_size, status.st_mtime_ns):
+        if known is not None and (known.size, known.changed) == (status.st_size, status.st_ctime_ns):
             return known
         content = file.read_bytes()
     except OSError as error:
@@ -202,7 +211,7 @@ def _look(path: Path, name: str, known: Picture | None, image_size: tuple[int, i
     if image_size is not None and shape[:2] != image_size:
         picture = resized(picture, (*image_size, shape[2]))
     sha256 = hashlib.sha256(content).hexdigest()
-    return Picture(name, status.st_size, status.st_mtime_ns, sha256, pixel_digest(picture).hex(), shape)
+    return Picture(name, status.st_size, status.st_ctime_ns, sha256, pixel_digest(picture).hex(), shape)
 
 
 def _decoded(content: bytes, name: str) -> np.ndarray:

@@ -24,6 +24,7 @@ from advgan.data.pictures import (
     UnlikeRunError,
     find_pictures,
     output_names,
+    printable,
     read_fitted,
     read_picture,
     shape_text,
@@ -104,7 +105,13 @@ class PictureFiles(ImageSource):
         if names is not None and set(found) <= set(names):
             index = {name: number for number, name in enumerate(names)}
             return Labels(np.array([index[name] for name in folders]), tuple(names), "sub-folders, by the run's names")
-        if all(re.fullmatch(r"[0-9]{1,9}", name) for name in found):
+        numbers = all(re.fullmatch(r"[0-9]{1,9}", name) for name in found)
+        if names is not None and not numbers:
+            strange = next(name for name in found if name not in names)
+            listed = ", ".join(map(printable, names[:10])) + (", ..." if len(names) > 10 else "")
+            problem = f"sub-folder {printable(strange)} is none of the run's classes ({listed}); rename it"
+            raise ConfigurationError(key, value, problem)
+        if numbers:
             if wrong := [name for name in found if int(name) >= classes]:
                 problem = f"sub-folder {wrong[0]} is no class index (the classifier has classes 0 to {classes - 1})"
                 raise ConfigurationError(key, value, problem)

@@ -49,7 +49,7 @@ def load_dataset(settings: DataSettings, first_apart: int = 0) -> Dataset:
         raise _too_many("test_images", settings.test_images, available)
     validation = _in_memory(parts.validation, settings, "data.validation_images")
     test = _in_memory(parts.test.first(settings.test_images), settings, "data.test_images")
-    labels = np.concatenate([split.labels for split in source.splits if split is not None])
+    labels = np.concatenate([split.labels for split in source.splits])
     classes = _class_count(labels, source, settings)
     names = settings.class_names or source.class_names
     card = DataCard(
@@ -80,7 +80,7 @@ def _divided(source: Source, settings: DataSettings, first_apart: int) -> Parts:
         apart, places = places[:first_apart], places[first_apart:]
     test, validation, wanted = source.test, source.validation, settings.validation_images
     if test is None:
-        count = settings.test_images or min(MOST_TEST_IMAGES, len(everything) // 10)
+        count = settings.test_images or max(1, min(MOST_TEST_IMAGES, len(everything) // 10))
         _check_leaves_some("test_images", count, len(places))
         places, drawn = _drawn(everything.labels, places, count, seed)
         test = everything.at(drawn)
@@ -93,6 +93,8 @@ def _divided(source: Source, settings: DataSettings, first_apart: int) -> Parts:
         if count < len(validation):
             validation = validation.at(_drawn(validation.labels, np.arange(len(validation)), count, seed)[1])
             rules[-1] = f"{count:,} of its own validation images, drawn by class"
+        elif source.in_classes:
+            validation = validation.at(np.random.default_rng(seed).permutation(count))
         if by_class:
             places = np.random.default_rng(seed).permutation(places)
     else:
@@ -109,9 +111,10 @@ def _divided(source: Source, settings: DataSettings, first_apart: int) -> Parts:
         rules.append(f"{count:,} validation images, {how}")
     if source.test is not None:
         rules.append("its own test images" + ", in a random order" * source.in_classes)
-    if by_class:
+    drawn_at_random = by_class or source.test is None
+    if drawn_at_random:
         rules.append(f"seed {seed}")
-    training = everything.at(np.concatenate([apart, places])) if by_class else everything.at(slice(len(places)))
+    training = everything.at(np.concatenate([apart, places]) if drawn_at_random else slice(len(places)))
     return Parts(training, validation, test, "; ".join(rules))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -87,7 +86,8 @@ def _from_arrays(
 
 def _split(images: np.ndarray, labels: np.ndarray, settings: DataSettings) -> AnySplit:
     shape = (*(settings.image_size or images.shape[1:3]), images.shape[3])
-    if isinstance(images, np.memmap):
+    resized_bytes = len(images) * math.prod(shape) * images.itemsize
+    if isinstance(images, np.memmap) or (images.shape[1:] != shape and resized_bytes > settings.memory * GIB):
         return StreamedSplit(ArrayReader(images, shape), np.arange(len(labels)), labels)
     return Split(_resized(images, shape), labels)
 
@@ -99,14 +99,31 @@ def _resized(images: np.ndarray, shape: Shape) -> np.ndarray:
 
 
 class ArrayReader:
-    """Images in a file that is mapped into memory."""
+    """Images in a file that is mapped into memory, or in memory where they would be too large when resized."""
 
-    def __init__(self, images: np.memmap, shape: Shape) -> None:
+    def __init__(self, images: np.ndarray, shape: Shape) -> None:
         self._images, self.shape = images, shape
         self.dtype = np.dtype(np.uint8 if images.dtype == np.uint8 else np.float32)
+        self._file = Path(str(images.filename)) if isinstance(images, np.memmap) else None
+        self._state = self._state_of_file()
+
+    def _state_of_file(self) -> tuple[int, int] | None:
+        if self._file is None:
+            return None
+        try:
+            status = self._file.stat()
+        except OSError as error:
+            raise AdvGANError(f"{self._file} cannot be read any more ({error.strerror})") from None
+        return status.st_size, status.st_ctime_ns
 
     def read(self, places: np.ndarray) -> np.ndarray:
-        """The images at these places, of the shape that is wanted."""
+        """The images at these places, of the shape that is wanted.
+
+        Raises:
+            AdvGANError: the file has changed or is gone.
+        """
+        if self._state_of_file() != self._state:
+            raise AdvGANError(f"{self._file} has changed since the run began; put it back, or start a new run")
         return _resized(checked_pixels(np.asarray(self._images[places])), self.shape)
 
     def digests(self, places: np.ndarray) -> Iterator[bytes]:
@@ -135,7 +152,9 @@ def _archive(path: Path, settings: DataSettings) -> Source:
                 mapped = _mapped(path, key, settings)
                 found[named[key]] = archive[key] if mapped is None else mapped
             held = ", ".join(archive.files[:8]) or "nothing"
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except ConfigurationError:
+        raise
+    except Exception as error:  # zipfile and NumPy raise nearly anything when a file is damaged
         reason = "it holds objects, not numbers" if "pickle" in str(error) else error
         raise ConfigurationError("data.dataset", str(path), f"is not a readable .npz file: {reason}") from None
     if missing:
@@ -212,7 +231,8 @@ def _tfds(name: str, settings: DataSettings) -> Source:
         for piece in slices(len(array), MOST_AT_ONCE):
             digest.update(np.ascontiguousarray(array[piece]).tobytes())
     source = _from_arrays(found, given, f"TensorFlow Datasets {builder.info.full_name}", digest.hexdigest(), settings)
-    return replace(source, class_names=tuple(features[keys[1]].names))
+    resized = None if settings.image_size is None else "each to this size by bicubic interpolation"
+    return replace(source, class_names=tuple(features[keys[1]].names), resized=resized)
 
 
 def _read_tfds(

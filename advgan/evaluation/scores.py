@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -53,7 +54,8 @@ def score_each_class(
         split: images and labels.
 
     Returns:
-        The score over all pairs of an image and a class, and what each class comes to.
+        The score over all pairs of an image and another class than its own (clean accuracy: over the images), and what
+        each class comes to.
     """
     images, labels = scaled(split.images), split.labels
     clean, number = attack.classify(images), attack.number_of_classes
@@ -82,7 +84,11 @@ def score_each_class(
         ),
     )
     times = len(classes)
-    return _counted(pairs, np.tile(labels, times), np.tile(clean, times), together), tuple(towards)
+    score = _counted(pairs, np.tile(labels, times), np.tile(clean, times), together)
+    others = [labels != wanted for wanted in classes]
+    left = [(each.adversarial == labels)[here] for each, here in zip(found, others, strict=True)]
+    score = replace(score, clean_accuracy=share(clean == labels), accuracy_under_attack=share(np.concatenate(left)))
+    return score, tuple(towards)
 
 
 def _attacked(attack: AdvGANAttack, images: np.ndarray) -> Answers:

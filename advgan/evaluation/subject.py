@@ -18,6 +18,7 @@ from advgan.config.settings import Config, TargetSettings
 from advgan.data.datasets import Dataset, Split
 from advgan.errors import ConfigurationError
 from advgan.evaluation.cache import ResultCache
+from advgan.files import digest_of
 from advgan.goals import Goal
 from advgan.metrics import share, success_rate
 from advgan.perturbation import measure
@@ -90,7 +91,7 @@ class EvaluationRequest:
         if self.target is not None:
             name += f"-{re.sub(r'[^0-9A-Za-z_]+', '-', Path(self.target).stem).strip('-')}"
         if self.to is not None:
-            name += f"-to-{re.sub(r'[^0-9A-Za-z_]+', '-', self.to).strip('-')}"
+            name += f"-to-{re.sub(r'[^0-9A-Za-z_]+', '-', self.to).strip('-') or digest_of(self.to)[:8]}"
         if self.images is not None:
             name += f"-first-{self.images}"
         if is_reference_run(self.run):  # kept as it ships

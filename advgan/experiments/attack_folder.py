@@ -102,7 +102,9 @@ class AttackFolder:
         """
 
         def named(answer: int | None) -> str:
-            return "" if answer is None else str(answer) if names is None else names[answer]
+            if answer is None:
+                return ""
+            return str(answer) if names is None or answer >= len(names) else names[answer]
 
         def write(temporary: Path) -> None:
             with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:

@@ -17,6 +17,7 @@ from advgan.records.evaluation import Evaluation, Options
 from advgan.reports.comparison import compared, comparison_page
 from advgan.reports.plots import as_png, compared_curves
 from advgan.reports.terminal import warnings
+from advgan.run_folder import load_run_config
 
 logger = logging.getLogger(__name__)
 COMPARISON, PAGE, PICTURE = "comparison.json", "comparison.html", "comparison.png"
@@ -71,6 +72,9 @@ def compare(comparison: Comparison, command: str = "") -> ComparisonRecord:
     """
     requests = [EvaluationRequest(run, images=comparison.images) for run in comparison.runs]
     for request in requests:
+        if load_run_config(request.run).attack.wanted_classes is not None:
+            problem = "its generator is for several target classes; take runs with one goal"
+            raise ConfigurationError("--compare", str(request.run), problem)
         check_request(request)
     check_writable("--output", comparison.folder)
     found = [(each, _evaluation(each, comparison, command)) for each in requests]

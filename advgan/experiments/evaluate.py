@@ -66,7 +66,7 @@ def evaluate_run(request: EvaluationRequest, command: str = "") -> Evaluation:
     """
     config, dataset = check_request(request)
     if request.to is not None and request.retrain:
-        raise ConfigurationError("--retrain", list(request.retrain), "is for generators with one goal; leave out --to")
+        raise ConfigurationError("--retrain", list(request.retrain), "is for generators with one goal; leave it out")
     planned = plan_retraining(request.run, config, request.retrain) if request.retrain else []
     environment = prepare_environment(config.training)  # before the first network starts the device
     with ExitStack() as held:

@@ -102,7 +102,7 @@ def _run(plan: Plan, run: RunFolder, command: str) -> Summary:
         _train_generator(state, plan, checkpoints, run, victim)
 
     best, classes = (
-        AdvGANAttack(state.best_generator, victim.scored, config.attack.one_goal),
+        AdvGANAttack(state.best_generator, victim.scored, config.attack),
         config.attack.wanted_classes,
     )
     towards = None
@@ -172,7 +172,7 @@ def _train_generator(
     state: TrainingState, plan: Plan, checkpoints: Checkpoints, run: RunFolder, victim: Victim
 ) -> None:
     config, validation = plan.config, plan.dataset.validation
-    attack = AdvGANAttack(state.networks.generator, victim.attacked, config.attack.one_goal)
+    attack = AdvGANAttack(state.networks.generator, victim.attacked, config.attack)
     sample = one_of_each_class(validation, victim.classes_shown(attack, validation))
     run.samples.mkdir(exist_ok=True)
     log = MetricsLog(run.path, state.position.step, state.position.round)

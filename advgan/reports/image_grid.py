@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -16,8 +17,17 @@ REACHED, MISSED, UNCOUNTED = "#1a7f37", "#b42318", "#57606a"
 """Colours: the attack succeeded, failed, or the image does not count."""
 LETTERS = 11
 """Of a title, in an inch."""
-LONGEST_NAME = 9
-"""Characters of a class name."""
+MOST_LETTERS = 12
+"""Of a class's name on a picture."""
+
+
+def class_name(number: int, names: Sequence[str] | None) -> str:
+    """The name of a class as far as there is room for it; its number where it has none."""
+    if names is None or number >= len(names):
+        return str(number)
+    name = names[number]
+    short = name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…"
+    return printable(short).replace("$", r"\$")  # which begins a formula
 
 
 def rows_grid(
@@ -39,9 +49,7 @@ def rows_grid(
     """
 
     def named(answer: int | None) -> str:
-        name = str(answer) if names is None or answer is None else names[answer]
-        short = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
-        return printable(short).replace("$", r"\$")  # which begins a formula
+        return "None" if answer is None else class_name(answer, names)
 
     title, answers = f"AdvGAN, epsilon {epsilon:.3g}, {goal}", None
     if all(row.clean is not None for row in rows):

@@ -18,14 +18,12 @@ from advgan.files import write_whole
 from advgan.metrics import Rate
 from advgan.records.evaluation import CurvePoint, Evaluation, Queries, QueryCurve, QueryPoint, RetrainedPoint
 from advgan.records.summary import TowardsClass, mean_success
-from advgan.reports.image_grid import MISSED, REACHED, UNCOUNTED, image_grid, show_image
+from advgan.reports.image_grid import MISSED, REACHED, UNCOUNTED, class_name, image_grid, show_image
 
 Row = dict[str, Any]
 MOST_CLASSES_IN_NUMBERS = 20
 MOST_SHOWN = 10
 """Wanted classes on a picture."""
-MOST_LETTERS = 12
-"""Of a class's name on a picture."""
 ClassNames = Sequence[str] | None
 
 
@@ -36,14 +34,6 @@ class AttackPoint:
     name: str
     queries_per_image: float
     success: Rate
-
-
-def class_name(number: int, names: ClassNames) -> str:
-    """The name of a class as far as there is room for it; its number where it has none."""
-    if names is None or number >= len(names):
-        return str(number)
-    name = names[number]
-    return name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…"
 
 
 def one_of_each_class(split: Split, predictions: np.ndarray, most: int = 10) -> Split:

@@ -64,9 +64,15 @@ def pixel_lines(search: PixelSearch) -> list[str]:
     ]
 
 
-def own_pictures(run: Path) -> str:
-    """The command that attacks the user's own pictures; FOLDER stands for theirs."""
-    return f"Your own pictures: {command_for('attack', 'FOLDER', '--run', run, '--output', 'adversarial/')}"
+def own_pictures(run: Path, wanted: int | str | None = None) -> str:
+    """The command that attacks the user's own pictures; FOLDER stands for theirs.
+
+    Args:
+        run: its folder.
+        wanted: a class that its generator is to be led towards, where it is for several.
+    """
+    to = [] if wanted is None else ["--to", str(wanted)]
+    return f"Your own pictures: {command_for('attack', 'FOLDER', '--run', run, '--output', 'adversarial/', *to)}"
 
 
 def run_results(summary: Summary, run_directory: Path) -> list[str]:
@@ -80,6 +86,10 @@ def run_results(summary: Summary, run_directory: Path) -> list[str]:
     )
     if seconds.distillation is not None:
         trained, times = f"{trained}, distillation", f"{times}, {seconds.distillation:.0f} s"
+    pictures, wanted, to = [run_directory / "result.png", run_directory / "curves.png"], None, []
+    if summary.towards is not None:
+        wanted = summary.towards[0].wanted
+        pictures, to = [*pictures, run_directory / "success_matrix.png"], ["--to", str(wanted)]
     return [
         "",
         f"On the test images, {generator}, Wilson 95 % intervals:",
@@ -96,10 +106,10 @@ def run_results(summary: Summary, run_directory: Path) -> list[str]:
         ),
         "",
         *warning_lines(summary.checks),
-        f"Pictures: {run_directory / 'result.png'}, {run_directory / 'curves.png'}",
+        f"Pictures: {', '.join(map(str, pictures))}",
         f"Figures:  {run_directory / 'summary.json'}",
-        own_pictures(run_directory),
-        f"Next: {command_for('evaluate', '--run', run_directory)}   # other attacks, a report",
+        own_pictures(run_directory, wanted),
+        f"Next: {command_for('evaluate', '--run', run_directory, *to)}   # other attacks, a report",
     ]
 
 

@@ -67,6 +67,7 @@ def target_digest(config: Config, dataset: Dataset, environment: Environment) ->
         "seed": config.target_seed,
         "data": dataset.digest,
         "images": [len(dataset.training), len(dataset.validation)],
+        "classes": dataset.number_of_classes,
         "split": [len(dataset.test), *config.data.model_dump(mode="json", include=DIVIDED_BY).values()],
         "environment": environment,
         "code": code_digest(*TRAINED_BY),
