@@ -148,7 +148,7 @@ def test_a_bare_generator_has_to_be_told_a_class(run: Path, given: dict[str, Any
 
 
 def test_the_commands_want_to_know_towards_which_class(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen = ["--run", str(run), "--images", "40", "--optimized", "2"]
     assert evaluate_command.main(chosen) == 2
@@ -156,7 +156,7 @@ def test_the_commands_want_to_know_towards_which_class(
     assert evaluate_command.main([*chosen, "--to", "4"]) == 2
     assert "attack.target_class is [3, 5, 8]" in capsys.readouterr().err
     assert evaluate_command.main([*chosen, "--to", "5"]) == 0
-    assert evaluate_command.main(["--compare", str(run), str(run)]) == 2
+    assert evaluate_command.main(["--compare", str(small_run), str(run)]) == 2
     assert "its generator is for several target classes; take runs with one goal" in capsys.readouterr().err
     record = json.loads((run / "evaluation-to-5-first-40" / "evaluation.json").read_text())
     assert (record["goal"], record["target_class"]) == ("targeted", 5)
