@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--target", metavar="CLASSIFIER", help="a classifier of your own: .keras, .h5, SavedModel or module:function"
     )
-    parser.add_argument("--data", metavar="DATA", help="with --target: labelled images, mnist or an .npz file")
+    parser.add_argument("--data", metavar="DATA", help="with --target: labelled images, as data.dataset takes them")
     parser.add_argument("--image", metavar="HxWxC", type=_image, help="instead of the data's: height, width, channels")
     parser.add_argument("--classes", metavar="N", type=_classes, help="instead of the data's (with --image: 10)")
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -13,7 +13,7 @@ class DataCard(Part):
     kind: str
     """What that is, in words."""
     sha256: str
-    """Of the file; of a folder, of the names and contents of its pictures."""
+    """Of the file; of a folder, of the names and contents of its pictures; of a data set by name, of its arrays."""
     image_shape: tuple[int, int, int]
     """Height, width, channels."""
     resized: str | None = None

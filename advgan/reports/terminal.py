@@ -94,7 +94,7 @@ def run_results(summary: Summary, run_directory: Path) -> list[str]:
         "",
         f"On the test images, {generator}, Wilson 95 % intervals:",
         *_lines(
-            *_towards(summary.towards),
+            *_towards(summary.towards, None if summary.data is None else summary.data.class_names),
             ("attack success rate", _rate(test.success)),
             ("  after rounding to 8 bits", _rate(test.success_8_bit)),
             ("clean accuracy of the target", _rate(test.clean_accuracy)),
@@ -113,13 +113,14 @@ def run_results(summary: Summary, run_directory: Path) -> list[str]:
     ]
 
 
-def _towards(towards: Sequence[TowardsClass] | None) -> Iterable[Line]:
+def _towards(towards: Sequence[TowardsClass] | None, names: Sequence[str] | None) -> Iterable[Line]:
     """The mean over the classes that are wanted, and the hardest of them."""
     if towards is None:
         return
     hardest = min(towards, key=lambda each: each.success.rate)
     yield f"mean over {len(towards)} wanted classes", f"{mean_success(towards):>8.2%}"
-    yield f"  the hardest, class {hardest.wanted}", _rate(hardest.success)
+    named = "" if names is None else f" ({printable(names[hardest.wanted])})"
+    yield f"  the hardest, class {hardest.wanted}{named}", _rate(hardest.success)
 
 
 def _cost_of_black_box(summary: Summary) -> Iterable[Line]:
