@@ -20,6 +20,7 @@ from advgan.data.arrays import checked_arrays, checked_pixels
 from advgan.data.batches import MOST_AT_ONCE, slices
 from advgan.data.datasets import GIB, AnySplit, Shape, Split, StreamedSplit, pixel_digest
 from advgan.data.folders import open_folder
+from advgan.data.keras_datasets import KEYS
 from advgan.data.pictures import resized, shape_text
 from advgan.data.source import Source
 from advgan.errors import AdvGANError, ConfigurationError
@@ -28,7 +29,6 @@ from advgan.progress import Progress
 
 MNIST_FILE = Path(__file__).parent / "mnist.npz"
 MNIST_SHA256 = "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64"
-KEYS = ("x_train", "y_train", "x_test", "y_test")
 OWN_VALIDATION = ("x_val", "y_val")
 MEDMNIST = ("train_images", "train_labels", "test_images", "test_labels", "val_images", "val_labels")
 """The keys of MedMNIST, in the order of the two above."""
