@@ -62,7 +62,6 @@ def test_a_hundred_thousand_pictures_take_little_more_memory_than_ten_thousand()
     assert many[1] < 1.1 * few[1]
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="training the classifier takes 11 GiB, see docs/data.md")
 def test_large_pictures_and_a_network_of_keras_applications_fit_into_memory() -> None:
     [[_, memory, *_]] = rows_of(
         ["--pictures", "300", "--size", "224", "--architecture", "MobileNetV2", "--batch", "16"]
