@@ -45,7 +45,7 @@ SETTINGS = (
 
 
 GROUPS = (
-    "discriminator alone (loss.alpha)",
+    "discriminator alone (loss.alpha beside the points)",
     "hinge alone (loss.c, alpha 0)",
     "both",
     "alpha 2, D's learning rate or noise",
@@ -80,18 +80,28 @@ def measure(configuration: str, changes: str, seed: int, epochs: int, output: Pa
     }
 
 
+def _missed(row: dict[str, Any]) -> float:
+    return max(100 * (1 - row["success"]), 100 / SCORED)  # none is drawn as one
+
+
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Success against SSIM and against L2, a point for each run."""
-    figure = Figure(figsize=(11, 5), dpi=110, layout="constrained")
+    """What is not fooled against SSIM and against L2, a point for each run."""
+    figure = Figure(figsize=(12, 5.5), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    for axis, key, label in zip(figure.subplots(1, 2), ("ssim", "l2"), ("mean SSIM", "mean L2"), strict=True):
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, key, label in zip(axes, ("ssim", "l2"), ("mean SSIM (quieter to the right)", "mean L2"), strict=True):
         for name, marker in zip(GROUPS, "os^D", strict=True):
             here = [row for row in rows if _group(row["settings"]) == name]
-            axis.plot([row[key] for row in here], [100 * row["success"] for row in here], marker, label=name, alpha=0.8)
+            axis.plot([row[key] for row in here], [_missed(row) for row in here], marker, label=name, alpha=0.8)
+            for row in here if name == GROUPS[0] else ():
+                value = row["settings"].rpartition("=")[2]
+                axis.annotate(value, (row[key], _missed(row)), (5, 5), textcoords="offset points", fontsize=8)
         axis.set_xlabel(label)
-        axis.set_ylabel("attack success rate, %")
+        axis.set_yscale("log")
+        axis.set_yticks([0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50], ["0.1", "0.2", "0.5", "1", "2", "5", "10", "20", "50"])
         axis.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize=9)
+    axes[0].set_ylabel("images that are not fooled, %")
+    axes[0].legend(fontsize=9)
     save_figure(figure, path)
 
 
