@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
+from advgan.cluster import speaker
 from advgan.errors import AdvGANError, BlackBoxFailed, ConfigurationError, Interrupted, may_hold_a_secret
 
 INVALID = 2
@@ -132,10 +133,12 @@ def run_command(action: Callable[[argparse.Namespace], int], options: argparse.N
         sys.stdout.flush()
         return code
     except Interrupted as stop:
-        print(stop, file=sys.stderr)
+        print(f"{speaker()}{stop}", file=sys.stderr)
         return INTERRUPTED
     except AdvGANError as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)  # a key of the user's may hold a newline
+        print(
+            f"{speaker()}error: {' '.join(str(error).splitlines())}", file=sys.stderr
+        )  # a key of the user's may hold a newline
         return INVALID
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -155,7 +158,7 @@ class _Lines(logging.Handler):
         if sys.stdout is None:  # closed
             return
         prefix = "Warning: " if record.levelno >= logging.WARNING else ""
-        tqdm.write(prefix + self.format(record), file=sys.stdout)
+        tqdm.write(speaker() + prefix + self.format(record), file=sys.stdout)
         sys.stdout.flush()
 
 

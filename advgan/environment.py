@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 import advgan
+from advgan import replicas
 from advgan.config.settings import TrainingSettings
 from advgan.errors import AdvGANError
 
@@ -120,11 +121,12 @@ def compiles_step(settings: TrainingSettings) -> bool | Literal["auto"]:
     """Whether the generator's step is compiled by XLA: yes, no, or (``auto``) if XLA can."""
     if settings.xla != "auto":
         return settings.xla
-    return "auto" if has_gpu() and settings.deterministic is not True else False
+    return "auto" if has_gpu() and settings.deterministic is not True and replicas.count() == 1 else False
 
 
 def parts_of(size: int) -> int:
-    """How many parts of a batch of this size are worked on side by side: one for each core, none below 8 images.
+    """How many parts of a replica's share of a batch, of this size, are worked on side by side: one for each core that
+    the replicas here leave it, none below 8 images.
 
     One where an operator may use several cores itself, or there is a GPU.
     """
@@ -133,7 +135,8 @@ def parts_of(size: int) -> int:
     side_by_side = threading.get_inter_op_parallelism_threads() or int(os.environ.get(THREADS[1]) or 0) or cores()
     if has_gpu():
         return 1
-    return max(1, min(cores() // each, side_by_side, size // FEWEST_IN_A_PART))
+    of_each = cores() // each // replicas.on_this_machine()
+    return max(1, min(of_each, side_by_side, size // FEWEST_IN_A_PART))
 
 
 def changes_between(before: Environment, now: Environment) -> list[str]:

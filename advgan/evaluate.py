@@ -43,6 +43,8 @@ EXAMPLES = """examples:
   python -m advgan.evaluate --run checkpoints/mnist/0 --retrain 0.1 0.15 0.2
   python -m advgan.evaluate --run checkpoints/mnist_every_class/0 --to 7
   python -m advgan.evaluate --compare checkpoints/mnist/0 checkpoints/mnist/1
+  python -m advgan.evaluate --run checkpoints/mnist/0 --shard 2/8      the second of eight parts, on any machine
+  python -m advgan.evaluate --run checkpoints/mnist/0 --merge checkpoints/mnist/0/evaluation/shards/*
 
 A CLASSIFIER is a .keras or .h5 file, the folder of a SavedModel, or module:function (a function of images, or one
 that returns a Keras model). What pixels it takes is found on the validation images. Of --target it may be stated:
@@ -111,7 +113,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--to", metavar="CLASS", help="of a generator for several classes: the one that is wanted, by name or number"
     )
+    parser.add_argument(
+        "--shard", metavar="K/N", type=_shard, help="attack the K-th of N parts of the images only, for --merge"
+    )
+    parser.add_argument(
+        "--merge", metavar="FOLDER", type=Path, nargs="+", help="put the N parts together: their folders"
+    )
     options = parse(parser, arguments)
+    if [options.shard, options.merge, options.compare].count(None) < 2:
+        parser.error("give only one of --shard K/N, --merge FOLDER ... and --compare RUN RUN")
     if [options.run, options.config, options.compare].count(None) < 2:
         parser.error("give only one of --run RUN, --config FILE and --compare RUN RUN")
     return run_command(_evaluate if options.compare is None else _compare, options)
@@ -122,6 +132,13 @@ def _epsilon(text: str) -> float:
         return float(number_from_text(text))  # type: ignore[arg-type]
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, slash, of = text.partition("/")
+    if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of) <= 100_000):
+        raise argparse.ArgumentTypeError(f"{text!r} should be a part of so many, such as 2/8 (counted from 1)")
+    return int(number), int(of)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -136,8 +153,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     else:
         settings_are_kept(options, f", but for {JUDGING} and what describes --target, such as target.bounds")
     import_tensorflow()  # takes seconds, so after the options were checked
+    from advgan.evaluation.shards import Shard
     from advgan.evaluation.subject import EvaluationRequest
-    from advgan.experiments.evaluate import evaluate_run
+    from advgan.experiments.evaluate import evaluate_part, evaluate_run
     from advgan.reports.terminal import evaluation_results, own_pictures
     from advgan.run_folder import is_reference_run, run_of
 
@@ -166,7 +184,11 @@ def _evaluate(options: argparse.Namespace) -> int:
         check_accuracy,
     )
     with continued_by(SAME_COMMAND, request.folder):
-        record = evaluate_run(request, options.command)
+        if options.shard is not None:
+            folder = evaluate_part(request, Shard(*options.shard))
+            print(f"Part {options.shard[0]}/{options.shard[1]} is in {folder}; put all of them together with --merge")
+            return 0
+        record = evaluate_run(request, options.command, options.merge or ())
         print("\n".join([*evaluation_results(record, request.folder), own_pictures(run, options.to)]))
     return 0
 

@@ -8,6 +8,8 @@ import time
 
 from tqdm import tqdm
 
+from advgan.cluster import speaker
+
 SECONDS_BETWEEN_LINES = 15.0
 
 
@@ -19,11 +21,13 @@ class Progress:
 
     def __init__(self, label: str, total: int, start: int = 0, unit: str = "step", rate: bool = False) -> None:
         quiet = logging.getLogger("advgan").level > logging.INFO
-        self._label, self._total, self._stream = label, total, None if quiet else sys.stderr
+        self._label, self._total, self._stream = f"{speaker()}{label}", total, None if quiet else sys.stderr
         self.done = start
         self._bar = None
         if self._stream is not None and self._stream.isatty():
-            self._bar = tqdm(total=total, initial=start, desc=label, unit=unit, file=self._stream, dynamic_ncols=True)
+            self._bar = tqdm(
+                total=total, initial=start, desc=self._label, unit=unit, file=self._stream, dynamic_ncols=True
+            )
         self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
         self._rate_unit = unit if rate else None
         self._first, self._begun = start, time.monotonic()

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from advgan.cluster import is_first
 from advgan.command_line import add_configuration, command_for, command_parser, continued_by, parse, run_command
 from advgan.config.loading import find_config, load_config
 from advgan.config.settings import Config
@@ -49,9 +50,9 @@ def _train(options: argparse.Namespace) -> int:
     import_tensorflow()  # takes seconds, so after the configuration was checked
     from advgan.experiments import console
     from advgan.experiments.plan import check
-    from advgan.experiments.train import train
+    from advgan.experiments.train import new_run, train
     from advgan.reports.terminal import run_results
-    from advgan.run_folder import latest_run, load_run_config, new_run_directory
+    from advgan.run_folder import latest_run, load_run_config
 
     run_directory = None
     if options.resume is not None:
@@ -66,10 +67,11 @@ def _train(options: argparse.Namespace) -> int:
     if options.dry_run:
         print("\n".join(console.dry_run(plan)))
         return 0
-    run_directory = run_directory or new_run_directory(plan.config)
+    run_directory = run_directory or new_run(plan)
     with continued_by(f"continue with: {command_for('train', '--resume', run_directory)}", run_directory):
         summary = train(plan, run_directory, options.command)
-        print("\n".join(run_results(summary, run_directory)))
+        if is_first():
+            print("\n".join(run_results(summary, run_directory)))
     return 0
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Begin ``python -m advgan.train`` in a folder."""
+def start(folder: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    """Begin ``python -m advgan.train`` in a folder, with some environment variables."""
     command = [sys.executable, "-m", "advgan.train", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONUNBUFFERED": "1"}
+    own = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}  # of this process
+    environment = {**own, "PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONUNBUFFERED": "1", **variables}
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

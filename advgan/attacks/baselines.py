@@ -111,6 +111,7 @@ def run_baseline(
     labels: np.ndarray,
     seed: int,
     followed: Classifier | None = None,
+    first: int = 0,
 ) -> Callable[[Advance], Arrays]:
     """The work of a stage: attack images, keep per image what the classifier answers and how large the change is.
 
@@ -121,6 +122,7 @@ def run_baseline(
         images, labels: float32 in [0, 1], shape (n, height, width, channels); integers of shape (n,).
         seed: of all randomness, which is a function of it, the restart and the number of the first image of a batch.
         followed: whose gradient the attack follows; that of ``classifier`` by default.
+        first: number of the first image, where these are a part of all.
 
     Returns:
         A function that advances by every image at every start, and returns ``predictions`` (on the first start that
@@ -133,14 +135,15 @@ def run_baseline(
         count = len(images)
         predictions, reached = np.zeros(count, np.int32), np.zeros(count, bool)
         linf, lowest, highest = np.zeros(count), np.zeros(count), np.ones(count)
-        baseline.attack(model, images[:1], labels[:1], np.random.default_rng(seed))  # compiled off the clock
+        if count:
+            baseline.attack(model, images[:1], labels[:1], np.random.default_rng(seed))  # compiled off the clock
         seconds = 0.0
 
         def start_on(part: slice, restart: int) -> None:
             nonlocal seconds
             here = np.arange(part.start, part.stop)[~reached[part]]
             if len(here):
-                random = np.random.default_rng([seed, restart, part.start])
+                random = np.random.default_rng([seed, restart, first + part.start])
                 start = time.perf_counter()
                 made = baseline.attack(model, images[here], labels[here], random)
                 seconds += time.perf_counter() - start

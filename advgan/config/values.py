@@ -95,6 +95,17 @@ def _image_size(value: object) -> object:
     return tuple(sizes)
 
 
+def _devices(value: object) -> object:
+    """``auto``, ``all``, a number of devices, or their names."""
+    listed = list(value) if isinstance(value, list | tuple) else []
+    names = [re.fullmatch(r"(GPU|CPU):[0-9]{1,3}", name) for name in listed if isinstance(name, str)]
+    if value in ("auto", "all") or (type(value) is int and 1 <= value <= 1000):
+        return value
+    if listed and len(names) == len(listed) == len(set(listed)) and all(names):
+        return tuple(listed)
+    raise ValueError("should be auto, all, a number of devices, or a list of them, such as [GPU:0, GPU:1]")
+
+
 def _target_class(value: object) -> object:
     """A class index, ``all``, or a list of two indices or more."""
     listed = value if isinstance(value, list | tuple) else [value]
@@ -247,6 +258,7 @@ PathText = Annotated[str, Field(min_length=1), AfterValidator(_path)]
 DatasetName = Annotated[str, Field(min_length=1), AfterValidator(_dataset)]
 ImageSize = Annotated[tuple[int, int], BeforeValidator(_image_size)]
 ClassNames = Annotated[tuple[str, ...], BeforeValidator(_class_names)]
+Devices = Annotated[Literal["auto", "all"] | int | tuple[str, ...], BeforeValidator(_devices)]
 TargetClass = Annotated[int | tuple[int, ...] | Literal["all"], BeforeValidator(_target_class)]
 ClassifierName = Annotated[str, Field(min_length=1), AfterValidator(_classifier)]
 BlackBoxName = Annotated[str, AfterValidator(_black_box)]

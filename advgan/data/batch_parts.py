@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from advgan import replicas
 from advgan.environment import FEWEST_IN_A_PART, parts_of
 
 Tensor = Any
@@ -58,25 +59,30 @@ def side_by_side(
 ) -> Callable[..., Any]:
     """The same function, which works on the parts of a large batch at the same time where it is called from Python.
 
+    The parts belong to the cores of a processor, or to the devices of the strategy in force.
+
     Args:
         function: a ``tf.function`` from any number of images, and what else is the same for each part, to one tensor,
             or several, with as many rows.
         image_shape: height, width, channels.
         others: what else it is given.
     """
-    count = parts_of(MANY)
-    if count == 1:
+    count, devices = parts_of(MANY), replicas.on_this_machine()
+    if count == devices == 1:
         return function
 
-    @tf.function(input_signature=[tf.TensorSpec([None, *image_shape], tf.float32), *others], autograph=False)
-    def in_parts(images: Tensor, *others: Tensor) -> Any:
+    def of_parts(images: Tensor, *others: Tensor) -> Any:
         size = tf.shape(images)[0]
         ends = [size * place // count for place in range(count + 1)]
         made = [function(images[start:end], *others) for start, end in pairwise(ends)]
         return tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *made)
 
+    @tf.function(input_signature=[tf.TensorSpec([None, *image_shape], tf.float32), *others], autograph=False)
+    def in_parts(images: Tensor, *others: Tensor) -> Any:
+        return replicas.rows_on_each(of_parts, images, *others)
+
     def call(images: Tensor, *others: Tensor) -> Any:
-        large = tf.executing_eagerly() and len(images) >= count * FEWEST_IN_A_PART
+        large = tf.executing_eagerly() and len(images) >= count * devices * FEWEST_IN_A_PART
         return in_parts(images, *others) if large else function(images, *others)
 
     return call

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from advgan import replicas
 from advgan.data.batches import gather_batch, unit_range
 from advgan.data.datasets import Split, StreamedSplit
 from advgan.environment import cores
@@ -42,7 +43,10 @@ class Batches(ABC):
 
     @abstractmethod
     def batch(self, given: Any) -> tuple[Tensor, Tensor]:
-        """Inside the step, from what it was given: images as float32 in [0, 1], and their labels."""
+        """Inside the step, from what it was given: images as float32 in [0, 1], and their labels.
+
+        Of several replicas each has its share.
+        """
 
 
 class FromMemory(Batches):
@@ -60,7 +64,7 @@ class FromMemory(Batches):
 
     def batch(self, given: Tensor) -> tuple[Tensor, Tensor]:
         """Gathered."""
-        return gather_batch(self._images, self._labels, given)
+        return gather_batch(self._images, self._labels, replicas.share_of(given))
 
 
 class FromDisk(Batches):
@@ -110,4 +114,4 @@ class FromDisk(Batches):
     def batch(self, given: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """As they are, in [0, 1]."""
         images, labels = given
-        return unit_range(images), labels
+        return unit_range(replicas.share_of(images)), replicas.share_of(labels)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -77,6 +79,18 @@ def attack_all(request: EvaluationRequest, subject: Subject, stages: ResultCache
         [*judged, within, *findings, *more.bounds, *found, *more.judged],
         more,
     )
+
+
+def attack_part(request: EvaluationRequest, subject: Subject, stages: ResultCache) -> None:
+    """Run the stages alone, on a part of the images; ``attack_all`` finds them again when all parts are there."""
+    for number, classifier in enumerate([subject.classifier, *subject.others]):
+        _clean_answers(subject, stages, classifier, number)
+    made = _advgan(subject, stages)
+    list(_baseline_answers(request, subject, stages))
+    for number, other in enumerate(subject.others, start=1):
+        _transferred(subject, stages, made, other, number)
+    _curve_answers(subject, stages, made)
+    _full_range_answers(subject, stages)
 
 
 def retrained_success(
@@ -170,25 +184,32 @@ def _baselines(
 
     Where the target has no gradient, only noise attacks it. On a black box that of the distilled network is followed.
     """
-    chosen, followed = subject.baselines(request)
     findings = []
     goal, labels = subject.goal, subject.test.labels
     fooled = goal.reached(labels, made["predictions"])
     rows = []
+    for baseline, settings, part, result in _baseline_answers(request, subject, stages):
+        extremes = result["linf"], result["lowest"], result["highest"]
+        findings.append(checks.check_bounds(baseline.name, *extremes, subject.epsilon))
+        fooled[part] |= goal.reached(labels[part], result["predictions"])
+        rows.append(subject.compared(baseline.name, baseline.kind, settings, made, result))
+    return rows, fooled, findings
+
+
+def _baseline_answers(
+    request: EvaluationRequest, subject: Subject, stages: ResultCache
+) -> Iterator[tuple[Baseline, dict[str, Any], slice, Arrays]]:
+    """Each attack to compare with, its settings, which images it is tried on, and what its stage left."""
+    chosen, followed = subject.baselines(request)
     for baseline in chosen:
         if not (followed.has_gradient or baseline.kind == "noise"):
             continue
-        part = slice(None if baseline.images is None else min(baseline.images, len(labels)))
-        images, classes, total = subject.images[part], labels[part], len(labels[part])
+        total, part = subject.part_of_first(baseline.images)
+        images, classes = subject.images[part], subject.test.labels[part]
         settings = {**baseline.settings, "restarts": baseline.restarts, "images": total, "seed": SEED}
-        work = run_baseline(baseline, subject.classifier, goal, images, classes, SEED, followed)
-        result = stages.result(baseline.name.replace(" ", "-"), settings, total * baseline.restarts, work)
-        answers = result["predictions"]
-        extremes = result["linf"], result["lowest"], result["highest"]
-        findings.append(checks.check_bounds(baseline.name, *extremes, subject.epsilon))
-        fooled[part] |= goal.reached(classes, answers)
-        rows.append(subject.compared(baseline.name, baseline.kind, settings, made, result))
-    return rows, fooled, findings
+        work = run_baseline(baseline, subject.classifier, subject.goal, images, classes, SEED, followed, subject.first)
+        name = baseline.name.replace(" ", "-")
+        yield baseline, settings, part, stages.result(name, settings, len(images) * baseline.restarts, work)
 
 
 def _transfer(subject: Subject, stages: ResultCache, made: Arrays, others_clean: list[np.ndarray]) -> list[Transfer]:
@@ -196,13 +217,7 @@ def _transfer(subject: Subject, stages: ResultCache, made: Arrays, others_clean:
     rows = []
     labels = subject.test.labels
     for number, (other, clean) in enumerate(zip(subject.others, others_clean, strict=True), start=1):
-
-        def work(advance: Advance, other: Classifier = other) -> Arrays:
-            answers = other.predict(made["adversarial"])
-            advance(len(labels))
-            return {"predictions": answers}
-
-        answers = stages.result(f"transfer-{number}", {"classifier": other.digest}, len(labels), work)["predictions"]
+        answers = _transferred(subject, stages, made, other, number)
         rows.append(
             Transfer(
                 name=other.name,
@@ -215,15 +230,30 @@ def _transfer(subject: Subject, stages: ResultCache, made: Arrays, others_clean:
     return rows
 
 
+def _transferred(subject: Subject, stages: ResultCache, made: Arrays, other: Classifier, number: int) -> np.ndarray:
+    def work(advance: Advance) -> Arrays:
+        answers = other.predict(made["adversarial"])
+        advance(len(answers))
+        return {"predictions": answers}
+
+    return stages.result(f"transfer-{number}", {"classifier": other.digest}, len(subject.test), work)["predictions"]
+
+
 def _full_range(subject: Subject, stages: ResultCache) -> Rate | None:
-    """The stage ``full-range``: accuracy under untargeted PGD at epsilon 1; None where no gradient may be followed."""
+    """Accuracy under untargeted PGD at epsilon 1; None where no gradient may be followed."""
+    answers = _full_range_answers(subject, stages)
+    return None if answers is None else share(answers == subject.test.labels[: len(answers)])
+
+
+def _full_range_answers(subject: Subject, stages: ResultCache) -> np.ndarray | None:
+    """The stage ``full-range``."""
     if not subject.classifier.has_gradient:
         return None
-    images, labels = subject.images[:PROBE_IMAGES], subject.test.labels[:PROBE_IMAGES]
+    total, part = subject.part_of_first(PROBE_IMAGES)
+    images, labels = subject.images[part], subject.test.labels[part]
     pgd = Baseline("full-range", "iterative", {"epsilon": 1.0}, pgd_attack(Untargeted(), 1.0))
-    work = run_baseline(pgd, subject.classifier, Untargeted(), images, labels, SEED)
-    result = stages.result(pgd.name, {**pgd.settings, "images": len(images), "seed": SEED}, len(images), work)
-    return share(result["predictions"] == labels)
+    work = run_baseline(pgd, subject.classifier, Untargeted(), images, labels, SEED, first=subject.first)
+    return stages.result(pgd.name, {**pgd.settings, "images": total, "seed": SEED}, len(images), work)["predictions"]
 
 
 def _compare_attacks(
@@ -259,18 +289,23 @@ def _compare_attacks(
 
 
 def _curve(subject: Subject, stages: ResultCache, made: Arrays) -> list[CurvePoint]:
-    """The stage ``curve``; at epsilon 0 nothing may succeed."""
-    images, epsilon = subject.images, subject.epsilon
-    total = len(images) * len(epsilons_of_curve(epsilon))
-
-    def work(advance: Advance) -> Arrays:
-        return curve_answers(subject.classifier, images, made["raw"], epsilon, advance)
-
-    answers = stages.result("curve", {"epsilons": epsilons_of_curve(epsilon)}, total, work)["answers"]
-    points = success_curve(subject.goal, subject.test.labels, made["clean_predictions"], answers, epsilon)
+    """Success at each epsilon; at 0 nothing may succeed."""
+    epsilon, answers = subject.epsilon, _curve_answers(subject, stages, made)
+    points = success_curve(subject.goal, subject.test.labels, made["clean_predictions"], answers.T, epsilon)
     if points[0].success.successes:
         raise AdvGANError(
             f"at epsilon 0 {points[0].success.successes} images count as fooled: the target does not repeat its "
             "answers; give one that does (no dropout, no noise, no batch statistics)"
         )
     return points
+
+
+def _curve_answers(subject: Subject, stages: ResultCache, made: Arrays) -> np.ndarray:
+    """The stage ``curve``: answers, (n, epsilons)."""
+    images, epsilon = subject.images, subject.epsilon
+    total = len(images) * len(epsilons_of_curve(epsilon))
+
+    def work(advance: Advance) -> Arrays:
+        return {"answers": curve_answers(subject.classifier, images, made["raw"], epsilon, advance)["answers"].T}
+
+    return stages.result("curve", {"epsilons": epsilons_of_curve(epsilon)}, total, work)["answers"]

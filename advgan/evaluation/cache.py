@@ -6,7 +6,7 @@ import logging
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,18 @@ class ResultCache:
         folder: where the files are; it may be deleted at any time, the stages are then worked out again.
         determinants: what decides every stage's result: weights, data, versions. JSON can hold it.
         watch: shows how far a stage is.
+        shards: caches of the parts of the images, in their order: a stage that is not here is put together from them.
     """
 
-    def __init__(self, folder: Path, determinants: Mapping[str, Any], watch: Watch) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        determinants: Mapping[str, Any],
+        watch: Watch,
+        shards: Sequence[ResultCache] = (),
+    ) -> None:
         self._folder, self._determinants, self._watch = folder, dict(determinants), watch
+        self._shards = shards
         self.found: list[str] = []
         """Names of the stages whose results were there already."""
 
@@ -44,18 +52,46 @@ class ResultCache:
             total: how many images ``work`` goes through.
             work: what the stage does; it tells how far it is, and returns arrays of numbers or booleans.
         """
-        digest = digest_of([name, self._determinants, dict(settings)])
-        path = self._folder / f"{name}-{digest[:16]}.npz"
-        if (kept := _read(path, digest)) is not None:
+        digest = self._digest(name, settings)
+        if (kept := self.kept(name, settings)) is not None:
             self.found.append(name)
             return kept
+        parts = [shard.kept(name, settings) for shard in self._shards]
+        if parts and None not in parts:
+            arrays = _joined([part for part in parts if part is not None])
+            self._write(name, digest, arrays)
+            return arrays
         begun = time.monotonic()
         with self._watch(name, total) as advance:
             arrays = {key: np.asarray(value) for key, value in work(advance).items()}
         logger.debug("%s took %.1f s", name, time.monotonic() - begun)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda temporary: np.savez(temporary, _digest=np.array(digest), **arrays))  # type: ignore[arg-type]
+        self._write(name, digest, arrays)
         return arrays
+
+    def kept(self, name: str, settings: Mapping[str, Any]) -> Arrays | None:
+        """The arrays of a stage, where they are there."""
+        digest = self._digest(name, settings)
+        return _read(self._path(name, digest), digest)
+
+    def _digest(self, name: str, settings: Mapping[str, Any]) -> str:
+        return digest_of([name, self._determinants, dict(settings)])
+
+    def _path(self, name: str, digest: str) -> Path:
+        return self._folder / f"{name}-{digest[:16]}.npz"
+
+    def _write(self, name: str, digest: str, arrays: Arrays) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_whole(
+            self._path(name, digest),
+            lambda temporary: np.savez(temporary, _digest=np.array(digest), **arrays),  # type: ignore[arg-type]
+        )
+
+
+def _joined(parts: list[Arrays]) -> Arrays:
+    """One after the other; what is one number for all images, such as seconds, is added."""
+    return {
+        key: (np.sum if parts[0][key].ndim == 0 else np.concatenate)([part[key] for part in parts]) for key in parts[0]
+    }
 
 
 def _read(path: Path, digest: str) -> Arrays | None:

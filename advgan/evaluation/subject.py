@@ -135,6 +135,20 @@ class Subject:
     """Further classifiers, which the generator's images are shown to."""
     searches: tuple[PixelSearch, ...] = ()
     """How the pixels were found that classifiers of the request take."""
+    first: int = 0
+    """Number of the first image among those of the whole evaluation, where this is a part of it."""
+    total: int | None = None
+    """How many images the whole evaluation has; None where this is the whole."""
+
+    def part_of_first(self, count: int | None) -> tuple[int, slice]:
+        """Of the first ``count`` images of the evaluation (all, for None): how many these are, and which are here."""
+        total = min(count or self.whole, self.whole)
+        return total, slice(0, min(max(0, total - self.first), len(self.test)))
+
+    @property
+    def whole(self) -> int:
+        """How many images the whole evaluation has."""
+        return len(self.test) if self.total is None else self.total
 
     @property
     def goal(self) -> Goal:

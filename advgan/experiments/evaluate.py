@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -15,9 +15,10 @@ from advgan.attacks.baselines import Advance
 from advgan.classifiers.source import AS_IT_IS
 from advgan.config.settings import Config, TargetSettings
 from advgan.data.datasets import Dataset
+from advgan.devices import strategy_here
 from advgan.environment import Environment, code_commit, code_digest, prepare_environment
 from advgan.errors import ConfigurationError
-from advgan.evaluation.attack_stages import Results, attack_all, retrained_success
+from advgan.evaluation.attack_stages import Results, attack_all, attack_part, retrained_success
 from advgan.evaluation.cache import ResultCache
 from advgan.evaluation.loading import (
     check_request,
@@ -28,6 +29,8 @@ from advgan.evaluation.loading import (
 )
 from advgan.evaluation.record import evaluation_record
 from advgan.evaluation.saved_images import read_back, write_images
+from advgan.evaluation.shards import RECORD as SHARD
+from advgan.evaluation.shards import Shard, complete_set, part_of, shared_by_parts, write_record
 from advgan.evaluation.subject import STAGES, EvaluationRequest, Subject
 from advgan.experiments import console
 from advgan.experiments.retrain import Retraining, plan_retraining, retrain
@@ -48,12 +51,46 @@ logger = logging.getLogger(__name__)
 EVALUATION = "evaluation.json"
 
 
-def evaluate_run(request: EvaluationRequest, command: str = "") -> Evaluation:
+def evaluate_part(request: EvaluationRequest, shard: Shard) -> Path:
+    """Run the attacks of an evaluation on a part of the images; ``evaluate_run`` puts the parts together.
+
+    Args:
+        request: the whole evaluation.
+        shard: which part.
+
+    Returns:
+        The folder of the part.
+
+    Raises:
+        AdvGANError: as for ``evaluate_run``.
+    """
+    config, dataset = check_request(request)
+    if queries_black_box(request, config) or request.retrain:
+        what = "--retrain" if request.retrain else "a black box, whose queries one process counts"
+        raise ConfigurationError("--shard", str(shard), f"is not for {what}; leave it out")
+    environment = prepare_environment(config.training)  # before the first network starts the device
+    folder = shard.folder(request)
+    with _alone_in(folder), strategy_here().scope():
+        subject = load_subject(request, config, dataset)
+        decisive = _determinants(request, config, dataset, environment, subject.classifier.digest)
+        shared, part = shared_by_parts(decisive, request, subject), part_of(subject, shard)
+        (folder / SHARD).unlink(missing_ok=True)  # written last
+        attack_part(request, part, ResultCache(folder / STAGES, _of_part(shared, shard), _watch))
+        write_record(folder, shard, shared)
+    return folder
+
+
+def _of_part(shared: dict[str, Any], shard: Shard) -> dict[str, Any]:
+    return {**shared, "shard": list(shard)}
+
+
+def evaluate_run(request: EvaluationRequest, command: str = "", parts: Sequence[Path] = ()) -> Evaluation:
     """Evaluate a finished run, or go on where an evaluation of it stopped.
 
     Args:
         request: what to evaluate.
         command: what was typed, for the record.
+        parts: folders of ``evaluate_part``, all that there are, whose results are taken.
 
     Returns:
         What ``evaluation.json`` holds.
@@ -72,12 +109,19 @@ def evaluate_run(request: EvaluationRequest, command: str = "") -> Evaluation:
     with ExitStack() as held:
         if queries_black_box(request, config):  # whose answers to the guards are kept too
             held.enter_context(_alone_in(request.folder))
-        subject = load_subject(request, config, dataset)
-        findings = check_subject(subject)
+        strategy = strategy_here()
+        with strategy.scope():
+            subject = load_subject(request, config, dataset)
+            findings = check_subject(subject)
         if not queries_black_box(request, config):
             held.enter_context(_alone_in(request.folder))
         decisive = _determinants(request, config, dataset, environment, subject.classifier.digest)
-        stages = ResultCache(request.folder / STAGES, decisive, _watch)
+        shards = []
+        if parts:
+            shared = shared_by_parts(decisive, request, subject)
+            for shard, folder in complete_set(parts, shared):
+                shards.append(ResultCache(folder / STAGES, _of_part(shared, shard), _watch))
+        stages = ResultCache(request.folder / STAGES, decisive, _watch, shards)
         model = threat_model_of(config).describe(subject.other_target)
         logger.info(console.evaluation_introduction(model, request.run, subject.classifier.name, len(subject.test)))
         for search in subject.searches:
@@ -87,6 +131,7 @@ def evaluate_run(request: EvaluationRequest, command: str = "") -> Evaluation:
         for point in planned:  # before the last evaluation goes: this is what takes long, and may be stopped
             retrain(point, request.run, command)
         (request.folder / EVALUATION).unlink(missing_ok=True)  # written last: where it is, the folder is whole
+        held.enter_context(strategy.scope())
         results = attack_all(request, subject, stages)
         files = write_images(request.folder, subject, results.made)
         attack = AdvGANAttack(subject.generator, subject.classifier, config.attack)

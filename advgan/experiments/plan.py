@@ -8,15 +8,17 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from advgan import replicas
 from advgan.config.settings import Config
 from advgan.config.values import ARCHITECTURES
 from advgan.data.datasets import Dataset
 from advgan.data.loading import load_dataset
-from advgan.environment import Environment, prepare_environment
-from advgan.errors import ConfigurationError
+from advgan.devices import open_strategy
+from advgan.environment import Environment, code_digest, prepare_environment
+from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation.checks import check_held_out
 from advgan.experiments.threat_models import ThreatModel, threat_model_of
-from advgan.files import check_writable
+from advgan.files import check_writable, digest_of
 from advgan.networks.discriminator import build_discriminator
 from advgan.networks.generator import build_generator
 from advgan.records.finding import Finding
@@ -62,6 +64,8 @@ class Plan:
     owner: Dataset
     """What a target that is trained here is trained on; in a black-box attack none of the attacker's images."""
     environment: Environment
+    strategy: Any
+    """TensorFlow's, over the devices that train; what is made and trained belongs into its scope."""
     networks: UntrainedNetworks
     steps: int
     findings: tuple[Finding, ...] = ()
@@ -98,6 +102,14 @@ def check(config: Config) -> Plan:
             reach, or the output folder cannot be written.
         AdvGANError: every validation image is of the target class.
     """
+    environment = prepare_environment(config.training)  # before TensorFlow computes anything
+    strategy = open_strategy(config.training.devices, config.training.batch_size)
+    with strategy.scope(), replicas.all_answer():
+        return _checked(config, environment, strategy)
+
+
+def _checked(config: Config, environment: Environment, strategy: Any) -> Plan:
+    """The plan, in the strategy's scope."""
     dataset = load_dataset(config.data, config.images_of_black_box)
     classes, given = dataset.number_of_classes, config
     config = _with_classes(config, classes)
@@ -106,21 +118,69 @@ def check(config: Config) -> Plan:
     threat_model = threat_model_of(config)
     owner, dataset = threat_model.divide(dataset)
     batches = [("training", config.training.batch_size, len(dataset.training)), *threat_model.batches(owner, dataset)]
+    devices = replicas.count()
     for section, batch_size, images in batches:
+        if batch_size % devices:
+            sizes = [batch_size // devices * devices, -(-batch_size // devices) * devices]
+            nearest = " or ".join(str(size) for size in sizes if size)
+            problem = f"cannot be divided among {devices} devices; use {nearest}"
+            raise ConfigurationError(f"{section}.batch_size", batch_size, problem)
         if batch_size > images:
             raise ConfigurationError(
                 f"{section}.batch_size", batch_size, f"is larger than the training data (allowed: 1 to {images})"
             )
     directory = Path(config.output.directory)
     check_writable("output.directory", directory / config.name, given=directory)
-    environment = prepare_environment(config.training)  # before the first network starts the device
+    if devices > 1:
+        if config.training.xla is True:
+            raise ConfigurationError(
+                "training.xla", "on", "is for one device; leave it out, or set training.devices to 1"
+            )
+        _, machines = replicas.worker()
+        environment = {**environment, "devices": devices, "machines": machines}
+        if machines > 1 and config.is_black_box:
+            problem = "a black box is asked by one machine only; leave TF_CONFIG out"
+            raise ConfigurationError("oracle.black_box", config.oracle.black_box, problem)
+        _check_same_everywhere(config, dataset)
     networks = build_networks(dataset.image_shape, classes, config)
     config, pixels = threat_model.check_classifier(networks.target, dataset)
     held_out = check_held_out(dataset.test, [owner.training, dataset.training, dataset.validation], stop=False)
     steps = total_steps(len(dataset.training), config)
     return Plan(
-        config, threat_model_of(config), dataset, owner, environment, networks, steps, (held_out,), given, pixels
+        config,
+        threat_model_of(config),
+        dataset,
+        owner,
+        environment,
+        strategy,
+        networks,
+        steps,
+        (held_out,),
+        given,
+        pixels,
     )
+
+
+def _check_same_everywhere(config: Config, dataset: Dataset) -> None:
+    """Raise where the machines would not do the same.
+
+    Raises:
+        AdvGANError: settings, data, code or versions of one differ from those of the first.
+    """
+    settings = config.model_dump(mode="json")
+    facts: dict[str, object] = {"data": dataset.digest, "advgan's code": code_digest(), "TensorFlow": tf.__version__}
+    for section, value in settings.items():
+        facts |= (
+            {f"{section}.{key}": each for key, each in value.items()} if isinstance(value, dict) else {section: value}
+        )
+    numbers = [int(digest_of(str(fact))[:12], 16) for fact in facts.values()]
+    rows = replicas.of_workers(*numbers)
+    for worker, row in enumerate(rows):
+        differing = [name for name, here, there in zip(facts, row, rows[0], strict=True) if here != there]
+        if differing:
+            raise AdvGANError(
+                f"worker {worker} and worker 0 differ in {', '.join(differing[:3])}; start the same command on both"
+            )
 
 
 def _with_classes(config: Config, classes: int) -> Config:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from advgan import replicas
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.config.loading import dump_config
 from advgan.config.settings import Config
 from advgan.data.datasets import Dataset, scaled
 from advgan.data.pictures import printable
 from advgan.environment import changes_between, code_commit, peak_memory
-from advgan.errors import AdvGANError
+from advgan.errors import AdvGANError, Interrupted
 from advgan.evaluation.scores import score_attack, score_each_class
 from advgan.experiments import console
 from advgan.experiments.plan import Plan, check
@@ -37,7 +42,7 @@ from advgan.reports.plots import (
     training_curves,
 )
 from advgan.reports.terminal import warnings
-from advgan.run_folder import RunFolder, load_run_config, located
+from advgan.run_folder import RunFolder, load_run_config, located, new_run_directory
 from advgan.training.checkpoints import Checkpoints
 from advgan.training.metrics_log import MetricsLog, read_rows
 from advgan.training.state import TrainingState, build_state
@@ -67,21 +72,68 @@ def train(plan: Plan, run_directory: Path, command: str = "") -> Summary:
         NonFiniteError: training diverged.
         Interrupted: Ctrl-C; a call with the same arguments continues.
     """
-    run = RunFolder(run_directory)
-    run_directory.mkdir(parents=True, exist_ok=True)
-    with locked(run_directory):
+    with plan.strategy.scope(), replicas.all_answer():
+        if replicas.worker()[0]:
+            return _train_along(plan, RunFolder(run_directory))
+        return _train_and_write(plan, RunFolder(run_directory), command)
+
+
+def new_run(plan: Plan) -> Path:
+    """Make the folder of a new run; of several machines the first does, and tells the others."""
+    with plan.strategy.scope(), replicas.all_answer():
+        own, _ = replicas.worker()
+        number = 0 if own else int(new_run_directory(plan.config).name)
+        agreed = int(replicas.of_workers(number)[0, 0])
+        return Path(plan.config.output.directory) / plan.config.name / str(agreed)
+
+
+def _train_and_write(plan: Plan, run: RunFolder, command: str) -> Summary:
+    run.path.mkdir(parents=True, exist_ok=True)
+    with locked(run.path):
         settings = located(plan.config)
-        if not run.config.exists() or load_run_config(run_directory) == located(plan.given or plan.config):
+        if not run.config.exists() or load_run_config(run.path) == located(plan.given or plan.config):
             write_text(run.config, dump_config(settings))
-        elif load_run_config(run_directory) != settings:
-            raise AdvGANError(f"{run_directory} was started with other settings; start a new run")
-        if run.summary.exists():
-            logger.info("%s is complete already.", run_directory)
+        elif load_run_config(run.path) != settings:
+            raise AdvGANError(f"{run.path} was started with other settings; start a new run")
+        complete = run.summary.exists()
+        replicas.of_workers(complete)
+        if complete:
+            logger.info("%s is complete already.", run.path)
             return Summary.read(run.summary)
-        return _run(plan, run, command)
+        replicas.of_workers(0)  # the others have their copies
+        return _run(plan, run, command, Checkpoints(run.checkpoints, plan.config.output.keep_checkpoints))
 
 
-def _run(plan: Plan, run: RunFolder, command: str) -> Summary:
+def _train_along(plan: Plan, run: RunFolder) -> Summary:
+    """What all machines but the first do: the same, in a copy of the folder that is thrown away."""
+    complete = bool(replicas.of_workers(0)[0, 0])
+    if complete:
+        return Summary.read(run.summary)
+    with tempfile.TemporaryDirectory(prefix="advgan-") as temporary:
+        copy = RunFolder(Path(temporary) / "run")
+        shutil.copytree(run.path, copy.path, ignore=shutil.ignore_patterns(".*", run.checkpoints.name))
+        replicas.of_workers(0)
+        logger.info("trains along with worker 0, which writes to %s", run.path)
+        logging.getLogger("advgan").setLevel(logging.WARNING)
+        keep = plan.config.output.keep_checkpoints
+        with _leaving_last():
+            return _run(plan, copy, "", Checkpoints(run.checkpoints, keep, writes=False))
+
+
+@contextmanager
+def _leaving_last() -> Iterator[None]:
+    """After the block, done or stopped, wait until the first machine has gone: it may still need an answer."""
+    try:
+        yield
+    except Interrupted:
+        with suppress(*replicas.LOST):
+            replicas.of_workers(0)
+        raise
+    with suppress(*replicas.LOST):
+        replicas.of_workers(0)
+
+
+def _run(plan: Plan, run: RunFolder, command: str, checkpoints: Checkpoints) -> Summary:
     start = time.monotonic()
     config, dataset = plan.config, plan.dataset
     _start_process(plan, run, command)
@@ -94,7 +146,6 @@ def _run(plan: Plan, run: RunFolder, command: str) -> Summary:
     victim = plan.threat_model.open_victim(run, plan.owner, dataset, plan.environment)
     condition = None if config.attack.wanted_classes is None else dataset.number_of_classes
     state = build_state(dataset.image_shape, victim.attacked.logits, config, plan.steps, victim.distilled, condition)
-    checkpoints = Checkpoints(run.checkpoints, config.output.keep_checkpoints)
     if checkpoints.restore_latest(state):
         position = state.position
         logger.info("Resumed        at step %d of %d%s", position.step, plan.steps, victim.progress_note(position))

@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from advgan import replicas
 from advgan.environment import has_gpu
+from advgan.errors import AdvGANError
 from advgan.networks.input_gradients import by_phases, by_products, convolution_input_gradient
 from advgan.networks.normalization import ADDONS
 
@@ -46,9 +48,9 @@ def forward(network: Any) -> Callable[..., Tensor]:
 
     Args:
         network: any Keras model; of several inputs it takes a list. Where it is not simply a graph of Keras's layers
-            to one output, or there is a GPU, the function is the model itself.
+            to one output, or there is one GPU, the function is the model itself.
     """
-    if has_gpu() or _steps(network) is None:
+    if _steps(network) is None:
         return network
     in_parts = forward_in_parts(network)
 
@@ -64,10 +66,12 @@ def forward_in_parts(network: Any) -> Callable[[list[Any], bool], list[Tensor]]:
 
     Returns:
         From the images of each part (or a list of its inputs), and whether this is training, to what the network makes
-        of each. Where
-        ``forward`` gives the model itself, it is called on the whole batch.
+        of each. Where ``forward`` gives the model itself, it is called on the whole batch.
+
+    Raises:
+        AdvGANError: in training on several replicas, if its batch normalization does not know of the others.
     """
-    steps = None if has_gpu() else _steps(network)
+    steps = _steps(network)
     if steps is None:
         return partial(_whole, network)
     starts, end = [id(tensor) for tensor in network.inputs], id(network.outputs[0])
@@ -86,6 +90,9 @@ def forward_in_parts(network: Any) -> Callable[[list[Any], bool], list[Tensor]]:
 
 
 def _whole(network: Any, parts: list[Any], training: bool) -> list[Tensor]:
+    if training:
+        for layer in network._flatten_layers():
+            _check_alone(layer)
     if len(parts) == 1:
         return [network(parts[0], training=training)]
     made = network(tf.nest.map_structure(lambda *tensors: tf.concat(tensors, 0), *parts), training=training)
@@ -93,7 +100,12 @@ def _whole(network: Any, parts: list[Any], training: bool) -> list[Tensor]:
 
 
 def _steps(network: Any) -> list[Step] | None:
-    """The layers in their order; None where this order and their tensors are not all that the network is."""
+    """The layers in their order; None where this order and their tensors are not all that the network is.
+
+    None on a GPU too, but for several replicas, which batch normalization has to know of.
+    """
+    if has_gpu() and replicas.count() == 1:
+        return None
     try:
         [end] = network.outputs
         layers = [layer for layer in network.layers if not isinstance(layer, keras.layers.InputLayer)]
@@ -130,11 +142,25 @@ def _operator(layer: Any) -> Operator:
     if _normalizes_batches(layer):
         return lambda inputs, training: (
             _each(_itself(layer), inputs, training)
-            if len(inputs) == 1 or not training
+            if not training or (len(inputs) == 1 and replicas.here() == 1)
             else _batch_normalized(layer, [images for [images] in inputs])
         )
     function = _function(layer) or _itself(layer)
-    return lambda inputs, training: _each(function, inputs, training)
+
+    def call(inputs: list[list[Tensor]], training: bool) -> list[Tensor]:
+        if training:
+            _check_alone(layer)
+        return _each(function, inputs, training)
+
+    return call
+
+
+def _check_alone(layer: Any) -> None:
+    """Raise where a layer would normalize over the share of one replica."""
+    if replicas.here() > 1 and isinstance(layer, keras.layers.BatchNormalization) and layer.trainable:
+        raise AdvGANError(
+            f"{layer.name}: batch normalization of this kind works on one device only; set training.devices to 1"
+        )
 
 
 def _each(function: Callable[..., Tensor], inputs: list[list[Tensor]], training: bool) -> list[Tensor]:
@@ -144,7 +170,7 @@ def _each(function: Callable[..., Tensor], inputs: list[list[Tensor]], training:
 def _function(layer: Any) -> Callable[..., Tensor] | None:
     """A faster function than a layer whose parts do not depend on each other."""
     kind = type(layer)
-    if layer.compute_dtype != "float32":
+    if layer.compute_dtype != "float32" or has_gpu():
         return None
     if kind is keras.layers.Conv2DTranspose and _plain(layer) and _doubles(layer):
         return lambda images, **_: _finished(layer, transposed_convolution(images, layer.kernel))
@@ -213,7 +239,8 @@ def _finished(layer: Any, made: Tensor) -> Tensor:
 def _folds(layer: Any, following: Any) -> bool:
     """Whether a layer is a convolution that batch normalization follows, which is a part of it in inference mode."""
     return (
-        type(layer) is keras.layers.Conv2D
+        not has_gpu()
+        and type(layer) is keras.layers.Conv2D
         and layer.compute_dtype == "float32"
         and _plain(layer)
         and layer.activation is keras.activations.linear
@@ -246,7 +273,8 @@ def _batch_normalized(layer: Any, parts: list[Tensor]) -> list[Tensor]:
         return [layer(images, training=False) for images in parts]
     *made, mean, variance = batch_normalization(parts, layer.gamma, layer.beta, layer.epsilon)
     if getattr(layer, "fused", False):  # Keras 2 keeps the unbiased variance
-        count = tf.cast(sum(tf.size(images) for images in parts) // parts[0].shape[-1], tf.float32)
+        size = sum(tf.size(images) for images in parts) * replicas.here()
+        count = tf.cast(size // parts[0].shape[-1], tf.float32)
         variance = variance * count / (count - 1)
     for kept, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
         kept.assign(tf.convert_to_tensor(kept) * layer.momentum + value * (1 - layer.momentum))
@@ -255,6 +283,8 @@ def _batch_normalized(layer: Any, parts: list[Tensor]) -> list[Tensor]:
 
 def batch_normalization(parts: list[Tensor], gamma: Any, beta: Any, epsilon: float) -> list[Tensor]:
     """Batch normalization (Ioffe and Szegedy 2015) over parts of a batch, each on rows of pixels as ``_Rows`` has them.
+
+    Of several replicas it is that of the whole batch; gamma's and beta's gradients are those of the loss of this one.
 
     Args:
         parts: float32 (n, height, width, channels), n of each its own.
@@ -266,12 +296,16 @@ def batch_normalization(parts: list[Tensor], gamma: Any, beta: Any, epsilon: flo
     """
     rows = _Rows(parts[0])
 
-    def total(tensors: list[Tensor]) -> Tensor:
+    def own(tensors: list[Tensor]) -> Tensor:
         return rows.total(tf.add_n([tf.reduce_sum(each, 0, keepdims=True) for each in tensors]))  # (1, channels)
+
+    def total(tensors: list[Tensor]) -> Tensor:
+        return replicas.sum_of(own(tensors))
 
     @tf.custom_gradient
     def call(gamma: Tensor, beta: Tensor, *parts: Tensor) -> Any:
-        values = tf.cast(sum(tf.shape(images)[0] for images in parts) * rows.pixels, gamma.dtype)
+        count = sum(tf.shape(images)[0] for images in parts) * replicas.here()
+        values = tf.cast(count * rows.pixels, gamma.dtype)
         wide = [rows.of(images) for images in parts]
         mean = total(wide) / values
         centred = [each - rows.spread(mean) for each in wide]
@@ -282,13 +316,14 @@ def batch_normalization(parts: list[Tensor], gamma: Any, beta: Any, epsilon: flo
 
         def gradients(*of_outputs: Tensor) -> list[Tensor]:
             wide = [rows.of(gradient) for gradient in of_outputs[: len(parts)]]
-            of_beta = total(wide)
-            of_gamma = total([each * here for each, here in zip(wide, centred, strict=True)]) * inverse
+            own_beta = own(wide)
+            own_gamma = own([each * here for each, here in zip(wide, centred, strict=True)]) * inverse
+            of_beta, of_gamma = replicas.sum_of(own_beta), replicas.sum_of(own_gamma)
             along, even = rows.spread(factor * inverse * of_gamma / values), rows.spread(factor * of_beta / values)
             of_parts = [
                 each * rows.spread(factor) - here * along - even for each, here in zip(wide, centred, strict=True)
             ]
-            return [of_gamma[0], of_beta[0], *(rows.back(each) for each in of_parts)]
+            return [own_gamma[0], own_beta[0], *(rows.back(each) for each in of_parts)]
 
         return [*(rows.back(each) for each in made), mean[0], variance[0]], gradients
 

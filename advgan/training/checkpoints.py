@@ -13,18 +13,21 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from advgan import replicas
 from advgan.errors import AdvGANError
 from advgan.files import PARTIAL, read_json, whole_directory, write_json
 from advgan.training.state import Position, TrainingState
 
 
 class Checkpoints:
-    """The checkpoints of one run, in ``folder``; the ``keep`` newest stay."""
+    """The checkpoints of one run, in ``folder``; the ``keep`` newest stay.
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        self.folder = folder
-        self.keep = keep
-        for left in folder.glob(f".*{PARTIAL}"):  # by a killed process
+    Of several machines that train together one ``writes``, and the others wait until it has.
+    """
+
+    def __init__(self, folder: Path, keep: int, writes: bool = True) -> None:
+        self.folder, self.keep, self._writes = folder, keep, writes
+        for left in folder.glob(f".*{PARTIAL}") if writes else ():  # by a killed process
             shutil.rmtree(left)
 
     def numbers(self) -> list[int]:
@@ -39,6 +42,11 @@ class Checkpoints:
         Raises:
             OSError: the disk is full or the folder cannot be written; the checkpoints are then as they were.
         """
+        if self._writes:
+            self._write(state)
+        replicas.of_workers(0)
+
+    def _write(self, state: TrainingState) -> None:
         with whole_directory(self.folder / f"{state.position.number:08d}") as folder:
             try:
                 state.checkpoint().write(str(folder / "state"))

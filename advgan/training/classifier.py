@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from advgan import replicas
 from advgan.classifiers.architectures import build_classifier
 from advgan.config.settings import Config
 from advgan.data.augmentation import flipped_and_shifted
@@ -90,18 +91,21 @@ def load_or_train_target(config: Config, dataset: Dataset, environment: Environm
     """
     digest = target_digest(config, dataset, environment)
     folder = cache / digest
-    if (folder / "record.json").exists():
+    if replicas.of_workers((folder / "record.json").exists())[0, 0]:
         seconds = read_json(folder / "record.json")["seconds"]
         model = load_network(folder / "target.keras", f"delete the folder {folder} to train it again")
         return Target(model, digest, seconds, cached=True)
-    shutil.rmtree(folder, ignore_errors=True)  # without its record it is not ours
+    writes = replicas.worker()[0] == 0
+    if writes:
+        shutil.rmtree(folder, ignore_errors=True)  # without its record it is not ours
     start = time.monotonic()
     model = train_classifier(config, dataset)
     seconds = time.monotonic() - start
     record = {"digest": digest, "seconds": seconds, "target": config.target.model_dump(mode="json")}
-    with whole_directory(folder) as temporary:
-        write_whole(temporary / "target.keras", model.save)
-        write_json(temporary / "record.json", record)
+    if writes:
+        with whole_directory(folder) as temporary:
+            write_whole(temporary / "target.keras", model.save)
+            write_json(temporary / "record.json", record)
     model.trainable = False
     return Target(model, digest, seconds, cached=False)
 
@@ -166,7 +170,7 @@ class ClassifierTrainer(Trainer):
                     for part, logits in zip(parts, scores, strict=True)
                 ]
                 loss = means_over(parts, found)[LOSS] + tf.add_n([*model.losses, tf.constant(0.0)])
-            gradients = tape.gradient(loss, model.trainable_variables)
+            gradients = replicas.means_of(tape.gradient(loss, model.trainable_variables))
             optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
             return {LOSS: loss}
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from advgan import losses
+from advgan import losses, replicas
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.classifiers.architectures import build_classifier
 from advgan.classifiers.query_counter import QueryCounter
@@ -216,14 +216,14 @@ def distillation_step(network: Any, optimizer: Any, batches: list[tuple[Any, Any
             ]
             terms.append(means_over(parts, found)[LOSS])
         loss = tf.add_n(terms)
-    gradients = tape.gradient(loss, network.trainable_variables)
+    gradients = replicas.means_of(tape.gradient(loss, network.trainable_variables))
     optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
     return loss
 
 
 def _compiled_steps(state: TrainingState) -> Callable[..., dict[str, np.ndarray]]:
     def step_on(indices: Any, _number: Any, data: Data) -> dict[str, Any]:
-        batches = [gather_batch(*pair, indices[part]) for part, pair in enumerate(data)]
+        batches = [gather_batch(*pair, replicas.share_of(indices[part])) for part, pair in enumerate(data)]
         return {LOSS: distillation_step(state.distilled, state.distilled_optimizer, batches)}
 
     return several_steps(step_on)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
+from advgan import replicas
 from advgan.errors import Interrupted, NonFiniteError
 
 STEPS_PER_REPORT = 10
@@ -86,7 +87,8 @@ def run_steps(
             reporting = trainer.report_due(number, len(unreported) + count)
         start = time.monotonic()
         made = trainer.steps(first + done, batches[done : done + count])
-        most = max(1, min(STEPS_PER_CALL, int(SECONDS_PER_CALL * count / max(time.monotonic() - start, 1e-9))))
+        reached = int(SECONDS_PER_CALL * count / max(time.monotonic() - start, 1e-9))
+        most = max(1, min(STEPS_PER_CALL, int(replicas.of_workers(reached).min())))
         unreported += _finite_rows(made, first + done, trainer.setting_at_fault)
         done += count
         last = done == len(batches)
@@ -117,7 +119,7 @@ def several_steps(
     names: list[str] = []
 
     def compiled(with_xla: bool) -> Callable[..., Tensor]:
-        one_step = tf.function(step, jit_compile=True, autograph=False) if with_xla else step
+        one_step = tf.function(step, jit_compile=True, autograph=False) if with_xla else replicas.on_each(step)
 
         @tf.function(autograph=False, reduce_retracing=True)
         def call(batches: Tensor, first: Tensor, count: Tensor, *others: Any) -> Tensor:

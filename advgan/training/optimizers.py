@@ -14,7 +14,17 @@ Tensor = Any
 
 
 class Adam(keras.optimizers.Adam):  # type: ignore[misc, name-defined]
-    """Keras's Adam, which updates a variable by one operation in the place of ten: the same, but for rounding."""
+    """Keras's Adam, which updates a variable by one operation in the place of ten: the same, but for rounding.
+
+    Where there are several replicas, the gradients that it is given are those of all of them already.
+    """
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:  # of Keras 3
+        return grads_and_vars
+
+    def aggregate_gradients(self, grads_and_vars: Any) -> Any:
+        """Of Keras 2: as they are."""
+        return grads_and_vars
 
     def update_step(self, gradient: Tensor, variable: Any, learning_rate: Tensor | None = None) -> None:
         """Update a variable.

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from advgan import losses
+from advgan import losses, replicas
 from advgan.config.settings import AttackSettings, DiscriminatorSettings, LossSettings
 from advgan.data.batch_parts import means_over, split_batch
 from advgan.goals import Targeted
@@ -56,7 +56,7 @@ def training_step(
 
     Args:
         networks, optimizers: updated in place, but for the target.
-        images: float32, shape (batch, height, width, channels), in [0, 1].
+        images: float32, shape (batch, height, width, channels), in [0, 1]; of several replicas this one's share.
         labels: int32, shape (batch,).
         step: number of this step, int32 scalar; the noise on D's input is a function of (seed, step).
         settings: threat model, loss weights, how D is trained.
@@ -151,7 +151,7 @@ def wanted_classes(labels: Tensor, classes: tuple[int, ...], seed: int, step: Te
     among = tf.reduce_sum(own, 1)
     place = tf.argmax(own, 1, output_type=tf.int32)
     seeds = tf.stack([tf.constant(seed % 2**31, tf.int32), step * 64 + 63])  # noise draws from the 63 before
-    share = tf.random.stateless_uniform([labels.shape[0]], seeds)
+    share = replicas.share_of(tf.random.stateless_uniform([labels.shape[0] * replicas.here()], seeds))
     drawn = tf.cast(tf.floor(share * tf.cast(len(classes) - among, tf.float32)), tf.int32)
     return tf.gather(listed, drawn + tf.cast((among > 0) & (drawn >= place), tf.int32))
 
@@ -168,7 +168,7 @@ def _judge_both(
 
 
 def _update(network: Any, optimizer: Any, tape: tf.GradientTape, loss: Tensor) -> Tensor:
-    gradients = tape.gradient(loss, network.trainable_variables)
+    gradients = replicas.means_of(tape.gradient(loss, network.trainable_variables))
     optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
     return tf.linalg.global_norm(gradients)
 
@@ -186,7 +186,8 @@ def _noisy(parts: list[Tensor], settings: StepSettings, step: Tensor, draw: int)
         return parts
     seed = tf.stack([tf.constant(settings.seed % 2**31, tf.int32), step * 64 + draw])
     sizes = [images.shape[0] for images in parts]
-    noise = deviation * tf.random.stateless_normal([sum(sizes), *parts[0].shape[1:]], seed)
+    drawn = tf.random.stateless_normal([sum(sizes) * replicas.here(), *parts[0].shape[1:]], seed)
+    noise = deviation * replicas.share_of(drawn)
     return [images + here for images, here in zip(parts, tf.split(noise, sizes), strict=True)]
 
 

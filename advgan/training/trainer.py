@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from advgan import replicas
 from advgan.config.settings import Config
 from advgan.data.batches import epoch_batches, steps_per_epoch
 from advgan.data.datasets import AnySplit
@@ -95,7 +96,11 @@ class GeneratorTrainer(Trainer):
             BlackBoxFailed: its code raised; a checkpoint was written first.
         """
         position = self._state.position
-        with stop_requests() as stop_requested:
+        with stop_requests() as requested_here:
+
+            def stop_requested() -> bool:  # of any machine; all ask at the same steps
+                return bool(replicas.of_workers(requested_here()).any())
+
             try:
                 while not position.finished:
                     if self._before_epoch is not None:
@@ -183,7 +188,7 @@ class GeneratorTrainer(Trainer):
 
 def step_settings(config: Config, steps: int) -> StepSettings:
     """What the step needs to know of a configuration, in a run of so many steps."""
-    parts = parts_of(config.training.batch_size)
+    parts = parts_of(config.training.batch_size // replicas.count())
     return StepSettings(config.attack, config.loss, config.discriminator, config.seed, steps, parts)
 
 
