@@ -135,8 +135,8 @@ def discriminator_health(values: dict[str, float]) -> str:
     if min(values["discriminator_accuracy_real"], values["discriminator_accuracy_adversarial"]) > OVERWHELMING_ACCURACY:
         return (
             "the discriminator is overwhelming: it tells clean from adversarial images more than "
-            f"{OVERWHELMING_ACCURACY:.1%} of the time. Success is unaffected; for quieter images raise loss.alpha, or "
-            "lower loss.c"
+            f"{OVERWHELMING_ACCURACY:.1%} of the time. Success is unaffected; for quieter images raise loss.alpha "
+            "and loss.beta and lower loss.c, as mnist_quiet.yaml does"
         )
     return ""
 
