@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
 import time
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from advgan.errors import AdvGANError, ConfigurationError
 
@@ -48,23 +49,37 @@ def this_cluster() -> Cluster | None:
         kind, index = content["task"]["type"], content["task"]["index"]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ConfigurationError(VARIABLE, text, f"should be JSON such as {EXAMPLE}") from None
-    jobs = {job: given.pop(job) for job in ("chief", "worker") if given.get(job)}
+    jobs = {job: listed for job in ("chief", "worker") if (listed := given.pop(job, []))}
     if given:
         raise ConfigurationError(VARIABLE, text, f"names the job {next(iter(given))!r} (allowed: chief, worker)")
     if len(jobs.get("chief", [])) > 1:
         raise ConfigurationError(VARIABLE, text, "names more than one chief")
     tasks = [(job, number) for job, listed in jobs.items() for number in range(len(listed))]
     if (kind, index) not in tasks:
-        raise ConfigurationError(VARIABLE, text, f"its task {kind} {index} is not in its cluster (numbers are from 0)")
+        problem = f"its task {kind} {index!r} is not in its cluster (the index is a number from 0)"
+        raise ConfigurationError(VARIABLE, text, problem)
     found = Cluster(jobs, tasks.index((kind, index)))
     for address in found.addresses:
         host, _, port = str(address).rpartition(":")
-        if not host or not port.isdecimal():
+        if not host or not port.isdecimal() or not 1 <= int(port) <= 65535 or not _is_host(host):
             problem = f"the address {address!r} should be a host and a port, such as host0:2222"
             raise ConfigurationError(VARIABLE, text, problem)
         if found.addresses.count(address) > 1:
             raise ConfigurationError(VARIABLE, text, f"names the address {address} twice")
     return found if len(tasks) > 1 else None
+
+
+def _is_host(name: str) -> bool:
+    try:
+        name.encode("idna")
+    except UnicodeError:  # a part of it is empty, or too long
+        return False
+    return True
+
+
+def work_alone() -> None:
+    """Forget of other processes: the command is not for several."""
+    os.environ.pop(VARIABLE, None)
 
 
 def seconds_to_join() -> int:
@@ -79,15 +94,22 @@ def seconds_to_join() -> int:
     return int(text)
 
 
-def meet(cluster: Cluster, seconds: float) -> None:
+def meet(cluster: Cluster, seconds: float, fact: str) -> None:
     """Wait until each process has heard of every other, on the ports that TensorFlow will use.
 
+    Args:
+        cluster: as this process knows it.
+        seconds: to wait.
+        fact: what has to be the same for all besides, in words.
+
     Raises:
-        AdvGANError: one did not come, or this one's port is taken.
+        AdvGANError: one did not come, is of another cluster or has another fact, or this one's port is taken.
     """
     own, addresses = cluster.own, [address.rpartition(":") for address in cluster.addresses]
     others, came, reached = set(range(len(addresses))) - {own}, set[int](), set[int]()
     deadline = time.monotonic() + seconds
+    known = [hashlib.sha256(str(cluster.addresses).encode()).hexdigest()[:16], fact]
+    greeting = json.dumps(["advgan", own, *known]).encode() + b"\n"
     try:
         server = socket.create_server(("", int(addresses[own][2])))
     except OSError as error:
@@ -101,13 +123,28 @@ def meet(cluster: Cluster, seconds: float) -> None:
             for number in others - reached:
                 host, _, port = addresses[number]
                 with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), 1) as connection:
-                    connection.sendall(f"advgan {own}\n".encode())
+                    connection.sendall(greeting)
                     reached.add(number)
-            with suppress(OSError, ValueError, IndexError):
-                connection, _ = server.accept()
-                with connection, connection.makefile(errors="replace") as lines:
-                    connection.settimeout(1)
-                    came.add(int(lines.readline(100).split()[1]))
+            if (greeted := _greeting(server)) is not None and greeted[0] in others:
+                number, *facts = greeted
+                if facts != known:
+                    what = (
+                        "names other machines in TF_CONFIG" if facts[0] != known[0] else f"has {facts[1]}, not {fact}"
+                    )
+                    raise AdvGANError(f"worker {number} {what}; start all with the same")
+                came.add(number)
+
+
+def _greeting(server: socket.socket) -> list[Any] | None:
+    """What another process sends, if one does."""
+    with suppress(OSError, ValueError):
+        connection, _ = server.accept()
+        with connection, connection.makefile(errors="replace") as lines:
+            connection.settimeout(1)
+            content = json.loads(lines.readline(1000))
+            if isinstance(content, list) and len(content) == 4 and content[0] == "advgan":
+                return content[1:]
+    return None
 
 
 def is_first() -> bool:

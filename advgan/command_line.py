@@ -141,13 +141,13 @@ def run_command(action: Callable[[argparse.Namespace], int], options: argparse.N
         )  # a key of the user's may hold a newline
         return INVALID
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        print(f"{speaker()}stopped", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # whoever read stdout has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except OSError as error:
-        print(f"error: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
+        print(f"{speaker()}error: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
         return INVALID
 
 

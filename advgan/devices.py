@@ -13,22 +13,19 @@ from advgan.config.values import Devices
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.startup import without_chatter
 
-FEWEST_PER_GPU = 64
-"""Images of a batch, for ``auto`` to take more than one GPU."""
 SECONDS_TO_ANSWER = 20
 """How long another machine may be silent."""
 
 
-def open_strategy(chosen: Devices, batch_size: int) -> Any:
+def open_strategy(chosen: Devices) -> Any:
     """The strategy for a run; made before TensorFlow computes anything.
 
     Args:
         chosen: ``training.devices``.
-        batch_size: ``training.batch_size``, which ``auto`` looks at.
 
     Raises:
         ConfigurationError: a device is not there, or ``TF_CONFIG`` cannot be understood.
-        AdvGANError: another machine did not come.
+        AdvGANError: another machine did not come, or TensorFlow has started.
     """
     cluster = this_cluster()
     if cluster is not None:
@@ -36,40 +33,57 @@ def open_strategy(chosen: Devices, batch_size: int) -> Any:
             problem = f"leave it out: {VARIABLE} is set, and each machine uses all of its GPUs"
             raise ConfigurationError("training.devices", chosen, problem)
         return _joined(cluster)
-    names = _names(chosen, batch_size)
+    names = [] if chosen == "auto" else _names(chosen)
+    if len(names) == 1:
+        _only(names[0])
     return tf.distribute.MirroredStrategy(names) if len(names) > 1 else tf.distribute.get_strategy()
 
 
 def strategy_here() -> Any:
     """That of an evaluation: over the GPUs of this machine, if there are several."""
-    names = _names("all", 0)
+    names = _names("all")
     return tf.distribute.MirroredStrategy(names) if len(names) > 1 else tf.distribute.get_strategy()
 
 
-def _names(chosen: Devices, batch_size: int) -> list[str]:
-    """The devices on this machine; one or none leave the choice to TensorFlow."""
-    gpus = [f"GPU:{number}" for number in range(len(tf.config.list_physical_devices("GPU")))]
-    if chosen == "auto":
-        fitting = [n for n in range(len(gpus), 1, -1) if batch_size % n == 0 and batch_size // n >= FEWEST_PER_GPU]
-        return gpus[: fitting[0]] if fitting else []
+def _names(chosen: Devices) -> list[str]:
+    """The devices on this machine."""
+    gpus = [f"GPU:{number}" for number in range(len(tf.config.get_visible_devices("GPU")))]
     if chosen == "all":
         return gpus
     if isinstance(chosen, int):
-        chosen = tuple(f"{'GPU' if gpus else 'CPU'}:{number}" for number in range(chosen))
-    cpus = [int(name.removeprefix("CPU:")) for name in chosen if name.startswith("CPU:")]
-    if len(cpus) > 1:
-        _divide_the_cpu(1 + max(cpus))
-    there = (
-        [*gpus, *(f"CPU:{number}" for number in range(max(1, 1 + max(cpus, default=0))))]
-        if len(cpus) > 1
-        else [
-            *gpus,
-            "CPU:0",
-        ]
-    )
-    if missing := [name for name in chosen if name not in there]:
+        if 0 < len(gpus) < chosen:
+            raise ConfigurationError(
+                "training.devices", chosen, f"there are {len(gpus)} GPUs here; use that many at most"
+            )
+        names = [f"{'GPU' if gpus else 'CPU'}:{number}" for number in range(chosen)]
+    else:
+        names = list(chosen)
+    cpus = [int(name.removeprefix("CPU:")) for name in names if name.startswith("CPU:")]
+    there = [*gpus, *(f"CPU:{number}" for number in range(max(cpus) + 1 if len(cpus) > 1 else 1))]
+    if missing := [name for name in names if name not in there]:
         raise ConfigurationError("training.devices", missing[0], f"is not there (found: {', '.join(there)})")
-    return list(chosen)
+    if len(cpus) > 1:
+        _divide_the_cpu(max(cpus) + 1)
+    return names
+
+
+def _only(name: str) -> None:
+    """Let TensorFlow use this device alone.
+
+    Raises:
+        AdvGANError: it has started.
+    """
+    kind, _, number = name.partition(":")
+    gpus = tf.config.list_physical_devices("GPU")
+    wanted = [gpus[int(number)]] if kind == "GPU" else []
+    if tf.config.get_visible_devices("GPU") == wanted:
+        return
+    try:
+        tf.config.set_visible_devices(wanted, "GPU")
+    except RuntimeError:
+        raise AdvGANError(
+            f"TensorFlow has started in this process with other devices than {name}; use another"
+        ) from None
 
 
 def _divide_the_cpu(count: int) -> None:
@@ -91,7 +105,8 @@ def _joined(cluster: Cluster) -> Any:
     Raises:
         AdvGANError: one did not come.
     """
-    meet(cluster, seconds_to_join())  # TensorFlow would wait for ever, and could not be stopped
+    gpus = len(tf.config.get_visible_devices("GPU"))
+    meet(cluster, seconds_to_join(), f"{gpus} GPUs")  # TensorFlow would wait for ever, and could not be stopped
     jobs = [
         context.coordination_config_pb2.CoordinatedJob(name=job, num_tasks=len(addresses))
         for job, addresses in cluster.jobs.items()

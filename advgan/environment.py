@@ -114,7 +114,7 @@ def usual_threads(count: int, batch_size: int) -> tuple[int, int]:
 
 def has_gpu() -> bool:
     """Whether TensorFlow sees a GPU, and so computes there."""
-    return bool(tf.config.list_physical_devices("GPU"))
+    return bool(tf.config.get_visible_devices("GPU"))
 
 
 def compiles_step(settings: TrainingSettings) -> bool | Literal["auto"]:

@@ -7,6 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
+from advgan.cluster import work_alone
 from advgan.command_line import (
     SAME_COMMAND,
     add_configuration,
@@ -152,6 +153,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         config = load_config(find_config(options.config or DEFAULT), options.overrides)
     else:
         settings_are_kept(options, f", but for {JUDGING} and what describes --target, such as target.bounds")
+    work_alone()
     import_tensorflow()  # takes seconds, so after the options were checked
     from advgan.evaluation.shards import Shard
     from advgan.evaluation.subject import EvaluationRequest
@@ -201,6 +203,7 @@ def _compare(options: argparse.Namespace) -> int:
     for name in ("target", "transfer", "retrain", "to"):
         if given := getattr(options, name):
             raise ConfigurationError(f"--{name}", given, "--compare takes runs against their own targets only")
+    work_alone()
     import_tensorflow()  # takes seconds, so after the options were checked
     from advgan.experiments.compare import Comparison, compare
     from advgan.reports.terminal import comparison_results

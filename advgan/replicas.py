@@ -6,23 +6,25 @@ does nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import tensorflow as tf
 
-from advgan.errors import Interrupted
+from advgan.errors import AdvGANError, Interrupted
 
+logger = logging.getLogger(__name__)
 Tensor = Any
 LOST = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
     tf.errors.CancelledError,
     tf.errors.DeadlineExceededError,
-    tf.errors.FailedPreconditionError,
-    tf.errors.InternalError,
 )
 """What TensorFlow raises when a machine does not answer any more."""
 
@@ -91,6 +93,20 @@ def on_each(step: Callable[..., dict[str, Tensor]]) -> Callable[..., dict[str, T
     return call
 
 
+def devices_here() -> list[str]:
+    """The devices of the replicas of this process; none where there is one replica."""
+    strategy = tf.distribute.get_strategy()
+    return list(strategy.extended.worker_devices) if strategy.num_replicas_in_sync > 1 else []
+
+
+def number_here() -> int:
+    """Which of the replicas of this process the present step is on, from 0."""
+    context = _context()
+    if context is None:
+        return 0
+    return int(tf.get_static_value(context.replica_id_in_sync_group)) % len(devices_here())
+
+
 def on_this_machine() -> int:
     """The replicas whose devices this process can use by itself: all of them on one machine, none of several."""
     return 1 if worker()[1] > 1 else count()
@@ -133,22 +149,55 @@ def all_answer() -> Iterator[None]:
     """
     try:
         yield
-    except LOST:
+    except LOST as error:
         if worker()[1] == 1:
             raise
+        logger.debug("TensorFlow: %s", error)
         raise Interrupted("another machine does not answer any more; the last checkpoint holds") from None
 
 
-def of_workers(*numbers: float) -> np.ndarray:
-    """What each process says, float64 (processes, numbers); all of them have to ask at the same point."""
+_totals: MutableMapping[Any, Callable[..., Any]] = WeakKeyDictionary()
+"""What adds up over processes, made once for each strategy."""
+
+
+def of_workers(*numbers: int) -> np.ndarray:
+    """What each process says, whole numbers as float64 (processes, numbers); all have to ask at the same point."""
     strategy, (own, many) = tf.distribute.get_strategy(), worker()
     if many == 1:
         return np.asarray([numbers], np.float64)
     rows = np.zeros([many, len(numbers)])
-    rows[own] = np.asarray(numbers) * many / strategy.num_replicas_in_sync  # each of its replicas says it
+    rows[own] = numbers
+    if strategy not in _totals:
 
-    @tf.function(autograph=False)
-    def total(said: Tensor) -> Any:
-        return strategy.run(lambda: sum_of(tf.identity(said)))  # which has a device
+        @tf.function(autograph=False)
+        def total(said: Tensor) -> Any:
+            return strategy.run(lambda: sum_of(tf.identity(said)))  # which has a device
 
-    return np.asarray(strategy.experimental_local_results(total(tf.constant(rows)))[0])
+        _totals[strategy] = total
+    summed = strategy.experimental_local_results(_totals[strategy](tf.constant(rows)))[0]
+    return np.rint(np.asarray(summed) * many / strategy.num_replicas_in_sync)  # each of its replicas said it
+
+
+def check_same(facts: dict[str, object]) -> None:
+    """Raise where processes that train together differ.
+
+    Args:
+        facts: by what they are called.
+
+    Raises:
+        AdvGANError: that one does; the message names what differs.
+    """
+    numbers = [_number(fact) for fact in facts.values()]
+    for rows, names in (
+        (of_workers(len(facts), _number(list(facts))), ["the version of advgan"] * 2),
+        (of_workers(*numbers), list(facts)),
+    ):
+        for process, row in enumerate(rows):
+            if found := [name for name, here, there in zip(names, row, rows[0], strict=True) if here != there]:
+                listed = ", ".join(dict.fromkeys(found[:3]))
+                raise AdvGANError(f"worker {process} and worker 0 differ in {listed}; start the same on both")
+
+
+def _number(fact: object) -> int:
+    """Of 48 bits, which a float64 holds."""
+    return int(hashlib.sha256(str(fact).encode()).hexdigest()[:12], 16)

@@ -7,6 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from advgan.cluster import work_alone
 from advgan.command_line import SAME_COMMAND, command_parser, continued_by, parse, run_command
 from advgan.config.table import find_table, load_table
 from advgan.errors import AdvGANError
@@ -43,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _reproduce(options: argparse.Namespace) -> int:
     path = find_table(options.table)
     table = load_table(path)
+    work_alone()
     import_tensorflow()  # takes seconds, so after the table was checked
     from advgan.experiments import reproduce
 

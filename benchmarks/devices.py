@@ -44,7 +44,7 @@ def measure(devices: int, batch: int, steps: int) -> None:
 
     config = parse_config({"training": {"batch_size": batch, **({"devices": devices} if devices > 1 else {})}})
     prepare_environment(config.training)
-    strategy = open_strategy(config.training.devices, batch)
+    strategy = open_strategy(config.training.devices)
     with strategy.scope():
         training = load_dataset(config.data).training.loaded()
         target = build_classifier((28, 28, 1), 10, config.target)

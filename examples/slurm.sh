@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Train one run on several nodes under Slurm, each with all of its GPUs. Checked by shellcheck, not run on a cluster.
-#   sbatch --nodes=2 --gpus-per-node=8 examples/slurm.sh --config cifar10_wide_resnet34.yaml --set training.batch_size=1024
-# The folder of the runs has to be on a disk that all nodes share. After a stop the same line with --resume RUN continues.
+#   sbatch --nodes=2 --gpus-per-node=8 examples/slurm.sh --config cifar10_wide_resnet34.yaml \
+#       --set training.batch_size=1024 --set target.batch_size=1024
+#   sbatch --nodes=2 --gpus-per-node=8 examples/slurm.sh --resume checkpoints/cifar10_wide_resnet34/0   # after a stop
+# The folder of the runs has to be on a disk that all nodes share.
 #SBATCH --job-name=advgan
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=16

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +19,9 @@ import pytest
 from processes import finish, start, stop_when
 from pydantic import ValidationError
 
-from advgan.cluster import JOIN_VARIABLE, VARIABLE, speaker, this_cluster
+from advgan.cluster import JOIN_VARIABLE, VARIABLE, Cluster, meet, speaker, this_cluster
 from advgan.config.loading import parse_config
-from advgan.errors import ConfigurationError
+from advgan.errors import AdvGANError, ConfigurationError
 from advgan.experiments.plan import check
 
 HERE = Path(__file__).parent
@@ -75,6 +76,8 @@ def test_tf_config_names_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     found = this_cluster()
     assert found is not None
     assert (found.addresses, found.own) == (["c:3", "a:1", "b:2"], 2)
+    monkeypatch.setenv(VARIABLE, json.dumps({**TWO, "cluster": {"worker": ["a:1", "b:2"], "chief": []}}))
+    assert this_cluster() is not None
     monkeypatch.setenv(VARIABLE, json.dumps({"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}))
     assert this_cluster() is None
 
@@ -86,6 +89,9 @@ def test_tf_config_names_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
         ("[]", "should be JSON such as"),
         ({"cluster": TWO["cluster"]}, "should be JSON such as"),
         ({**TWO, "task": {"type": "worker", "index": 2}}, "its task worker 2 is not in its cluster"),
+        ({**TWO, "task": {"type": "worker", "index": "1"}}, "its task worker '1' is not in its cluster"),
+        ({**TWO, "cluster": {"worker": ["a:1", "b:99999"]}}, "the address 'b:99999' should be a host and a port"),
+        ({**TWO, "cluster": {"worker": ["a:1", "b..c:1"]}}, "the address 'b..c:1' should be a host and a port"),
         ({**TWO, "task": {"type": "chief", "index": 0}}, "its task chief 0 is not in its cluster"),
         ({**TWO, "cluster": {"worker": ["a:1", "b"]}}, "the address 'b' should be a host and a port"),
         ({**TWO, "cluster": {"worker": ["a:1", "a:1"]}}, "names the address a:1 twice"),
@@ -195,12 +201,42 @@ def test_two_processes_that_differ_say_in_what(tmp_path: Path) -> None:
     prepared(tmp_path / "a")
     processes = begin(tmp_path / "a", "--config", "small.yaml", changes=("", "loss.alpha=0.3"))
     for output in ends(processes, 2):
-        assert "worker 1 and worker 0 differ in loss.alpha; start the same command on both" in output
+        assert "worker 1 and worker 0 differ in loss.alpha; start the same on both" in output
         assert "Traceback" not in output
     processes = begin(tmp_path / "a", "--config", "small.yaml", changes=("", "data.dataset=nothing.npz"))
     first, second = (process.communicate(timeout=120)[0] for process in processes)
     assert first == "worker 0: another machine does not answer any more; the last checkpoint holds\n"
     assert second.startswith("worker 1: error: data.dataset = 'nothing.npz': is not there;")
+
+
+def test_processes_of_other_clusters_are_refused() -> None:
+    """Each hears of the other before TensorFlow begins to wait."""
+    first, second, third = free_ports(3)
+    addresses = [f"localhost:{first}", f"localhost:{second}"]
+    refused: list[str] = []
+
+    def come(addresses: list[str], own: int, fact: str) -> None:
+        try:
+            meet(Cluster({"worker": addresses}, own), 3, fact)
+        except AdvGANError as problem:
+            refused.append(str(problem))
+
+    for other, fact, problem in (
+        (addresses, "8 GPUs", "worker 1 has 8 GPUs, not 4 GPUs; start all with the same"),
+        ([*addresses, f"localhost:{third}"], "4 GPUs", "worker 1 names other machines in TF_CONFIG"),
+    ):
+        refused.clear()
+        thread = threading.Thread(target=come, args=(other, 1, fact))
+        thread.start()
+        come(addresses, 0, "4 GPUs")
+        thread.join()
+        assert any(each.startswith(problem) for each in refused), refused
+    refused.clear()
+    thread = threading.Thread(target=come, args=(addresses, 1, "4 GPUs"))
+    thread.start()
+    come(addresses, 0, "4 GPUs")
+    thread.join()
+    assert not refused
 
 
 @pytest.mark.slow

@@ -77,6 +77,13 @@ def test_parts_that_make_no_whole_are_refused(
     other = ("--optimized", "80")
     assert "is of another evaluation" in refused(merge(run, "1-of-3", "2-of-3", "3-of-3", options=other))
     assert "it is no finished part" in refused(["--run", str(run), "--merge", str(tmp_path)])
+    [stage] = (run / "evaluation" / "shards" / "2-of-3" / "stages").glob("full-range-*")
+    stage.rename(tmp_path / stage.name)
+    shutil.rmtree(run / "evaluation" / "stages", ignore_errors=True)
+    assert "2-of-3 lacks the results of full-range; run this part again" in refused(
+        merge(run, "1-of-3", "2-of-3", "3-of-3")
+    )
+    (tmp_path / stage.name).rename(stage)
     assert "200 images are 5 batches of 40" in refused(["--run", str(run), "--shard", "1/6"])
 
 

@@ -133,7 +133,7 @@ def main() -> None:
     """Compare along a run of so many steps."""
     states, overrides = int(sys.argv[1]), json.loads(sys.argv[2])
     config = parse_config({"training": {"batch_size": BATCH, "devices": 2}, **overrides})
-    two = open_strategy(config.training.devices, BATCH)
+    two = open_strategy(config.training.devices)
     random = np.random.default_rng(0)
     labels = np.arange(COUNT, dtype=np.int32) % 10
     split = Split(random.integers(0, 256, (COUNT, *SHAPE), np.uint8), labels)

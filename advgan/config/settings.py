@@ -426,8 +426,8 @@ class TrainingSettings(Settings):
     """Stop once the success rate of a validation reaches this, for example 0.99."""
     devices: Devices = "auto"
     """Those that share each batch: ``all`` GPUs, a number of GPUs (of parts of the processor where there is none), or a
-    list such as [GPU:0, GPU:1]; ``auto`` takes as many GPUs as divide the batch into 64 images or more. Where
-    ``TF_CONFIG`` names several machines, all GPUs of each."""
+    list such as [GPU:0, GPU:1]; ``auto`` is one device. Where ``TF_CONFIG`` names several machines: all GPUs of
+    each."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """For the convolutions of G and D; everything else stays float32."""
     tf32: bool = False

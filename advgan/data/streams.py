@@ -53,7 +53,10 @@ class FromMemory(Batches):
     """All images are in the memory of the device; a step is given indices."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
-        self._images, self._labels = tf.constant(images), tf.constant(labels)
+        self._copies = []
+        for device in replicas.devices_here() or ("",):  # each has its own, so that no step copies them
+            with tf.device(device or None):
+                self._copies.append((tf.constant(images), tf.constant(labels)))
 
     def start(self, batches: np.ndarray) -> None:
         """There is nothing to do."""
@@ -64,7 +67,8 @@ class FromMemory(Batches):
 
     def batch(self, given: Tensor) -> tuple[Tensor, Tensor]:
         """Gathered."""
-        return gather_batch(self._images, self._labels, replicas.share_of(given))
+        images, labels = self._copies[replicas.number_here()]
+        return gather_batch(images, labels, replicas.share_of(given))
 
 
 class FromDisk(Batches):

@@ -119,7 +119,7 @@ def retrained_success(
         return {"predictions": answers, "linf": linf, "lowest": lowest, "highest": highest}
 
     settings = {"epsilon": epsilon, "generator": file_digest(RunFolder(run).generator)}
-    result = stages.result(f"retrained-{epsilon}", settings, len(images), work)
+    result = stages.result(f"retrained-{epsilon}", settings, len(images), work, whole=True)
     bounds = result["linf"], result["lowest"], result["highest"]
     finding = checks.check_bounds(f"advgan retrained at {epsilon:.4g}", *bounds, epsilon)
     return success_rate(subject.goal, labels, clean, result["predictions"]), finding

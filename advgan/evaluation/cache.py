@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from advgan.attacks.baselines import Advance, Arrays
+from advgan.errors import AdvGANError
 from advgan.files import digest_of, write_whole
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,14 @@ class ResultCache:
         self.found: list[str] = []
         """Names of the stages whose results were there already."""
 
-    def result(self, name: str, settings: Mapping[str, Any], total: int, work: Callable[[Advance], Arrays]) -> Arrays:
+    def result(
+        self,
+        name: str,
+        settings: Mapping[str, Any],
+        total: int,
+        work: Callable[[Advance], Arrays],
+        whole: bool = False,
+    ) -> Arrays:
         """The arrays of a stage: read where they are there, worked out and kept otherwise.
 
         Args:
@@ -51,14 +59,17 @@ class ResultCache:
             settings: what decides the result besides the determinants. JSON can hold it.
             total: how many images ``work`` goes through.
             work: what the stage does; it tells how far it is, and returns arrays of numbers or booleans.
+            whole: the parts of an evaluation do not have this stage.
+
+        Raises:
+            AdvGANError: a part of the evaluation lacks it.
         """
         digest = self._digest(name, settings)
         if (kept := self.kept(name, settings)) is not None:
             self.found.append(name)
             return kept
-        parts = [shard.kept(name, settings) for shard in self._shards]
-        if parts and None not in parts:
-            arrays = _joined([part for part in parts if part is not None])
+        if self._shards and not whole:
+            arrays = _joined([shard.of_part(name, settings) for shard in self._shards])
             self._write(name, digest, arrays)
             return arrays
         begun = time.monotonic()
@@ -72,6 +83,16 @@ class ResultCache:
         """The arrays of a stage, where they are there."""
         digest = self._digest(name, settings)
         return _read(self._path(name, digest), digest)
+
+    def of_part(self, name: str, settings: Mapping[str, Any]) -> Arrays:
+        """The arrays of a stage of a part of an evaluation.
+
+        Raises:
+            AdvGANError: they are not there.
+        """
+        if (kept := self.kept(name, settings)) is None:
+            raise AdvGANError(f"{self._folder.parent} lacks the results of {name}; run this part again with --shard")
+        return kept
 
     def _digest(self, name: str, settings: Mapping[str, Any]) -> str:
         return digest_of([name, self._determinants, dict(settings)])

@@ -75,4 +75,4 @@ def read_back(folder: Path, subject: Subject, stages: ResultCache, files: Evalua
             answers["png_levels"] = np.array(levels)
         return answers
 
-    return stages.result("read-back", settings, len(subject.test), work)
+    return stages.result("read-back", settings, len(subject.test), work, whole=True)

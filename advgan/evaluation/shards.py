@@ -13,6 +13,8 @@ from advgan.evaluation.subject import EvaluationRequest, Subject
 from advgan.files import digest_of, read_json, write_json
 
 RECORD = "shard.json"
+VERSIONS = ("tensorflow", "keras", "numpy", "deterministic")
+"""What of the environment has to be the same; machines may differ."""
 
 
 class Shard(NamedTuple):
@@ -50,31 +52,41 @@ def shared_by_parts(decisive: Mapping[str, Any], request: EvaluationRequest, sub
     """What has to be the same for all parts of an evaluation: all that decides it but the machine, and its options."""
     return {
         **{key: value for key, value in decisive.items() if key not in ("environment", "commit")},
+        "versions": {key: decisive["environment"].get(key) for key in VERSIONS},
         "restarts": request.restarts,
         "optimized": request.optimized_images,
         "transfer": [other.digest for other in subject.others],
     }
 
 
-def write_record(folder: Path, shard: Shard, shared: Mapping[str, Any]) -> None:
+def write_record(folder: Path, shard: Shard, part: Subject, shared: Mapping[str, Any]) -> None:
     """Say that a part is complete."""
-    write_json(folder / RECORD, {"shard": shard.number, "of": shard.of, "evaluation": digest_of(shared)})
+    images = [part.first, part.first + len(part.test)]
+    content = {"shard": shard.number, "of": shard.of, "images": images, "evaluation": digest_of(shared)}
+    write_json(folder / RECORD, content)
 
 
-def complete_set(folders: Sequence[Path], shared: Mapping[str, Any]) -> list[tuple[Shard, Path]]:
+def complete_set(folders: Sequence[Path], shared: Mapping[str, Any], total: int) -> list[tuple[Shard, Path]]:
     """The parts in their order.
+
+    Args:
+        folders: of the parts.
+        shared: as ``shared_by_parts`` gives it.
+        total: images of the whole evaluation.
 
     Raises:
         ConfigurationError: one is missing, is there twice, or belongs to another evaluation.
     """
     found: dict[Shard, Path] = {}
+    images: dict[Shard, list[int]] = {}
     for folder in folders:
         if not (folder / RECORD).is_file():
             problem = f"holds no {RECORD}: it is no finished part; --shard makes one"
             raise ConfigurationError("--merge", str(folder), problem)
         try:
-            record = read_json(folder / RECORD, "shard", "of", "evaluation")
+            record = read_json(folder / RECORD, "shard", "of", "images", "evaluation")
             shard = Shard(int(record["shard"]), int(record["of"]))
+            images[shard] = [int(end) for end in record["images"]]
         except (AdvGANError, TypeError, ValueError) as error:
             raise ConfigurationError("--merge", str(folder), f"cannot be read ({error})") from None
         if record["evaluation"] != digest_of(shared):
@@ -90,4 +102,12 @@ def complete_set(folders: Sequence[Path], shared: Mapping[str, Any]) -> list[tup
     if missing := [number for number in range(1, of + 1) if Shard(number, of) not in found]:
         problem = f"part {missing[0]}/{of} is missing"
         raise ConfigurationError("--merge", " ".join(map(str, folders)), problem)
+    end = 0
+    for shard, folder in sorted(found.items()):
+        if images[shard][0] != end:
+            problem = f"begins at image {images[shard][0]}, the part before ends at {end}; run both again with --shard"
+            raise ConfigurationError("--merge", str(folder), problem)
+        end = images[shard][1]
+    if end != total:
+        raise ConfigurationError("--merge", str(folders[-1]), f"the parts end at image {end} of {total}")
     return sorted(found.items())

@@ -76,7 +76,7 @@ def evaluate_part(request: EvaluationRequest, shard: Shard) -> Path:
         shared, part = shared_by_parts(decisive, request, subject), part_of(subject, shard)
         (folder / SHARD).unlink(missing_ok=True)  # written last
         attack_part(request, part, ResultCache(folder / STAGES, _of_part(shared, shard), _watch))
-        write_record(folder, shard, shared)
+        write_record(folder, shard, part, shared)
     return folder
 
 
@@ -102,6 +102,10 @@ def evaluate_run(request: EvaluationRequest, command: str = "", parts: Sequence[
         BlackBoxUnavailable: the black box does not answer; a call with the same arguments goes on.
     """
     config, dataset = check_request(request)
+    if parts and queries_black_box(request, config):
+        raise ConfigurationError(
+            "--merge", str(parts[0]), "is not for a black box, which one process asks; leave it out"
+        )
     if request.to is not None and request.retrain:
         raise ConfigurationError("--retrain", list(request.retrain), "is for generators with one goal; leave it out")
     planned = plan_retraining(request.run, config, request.retrain) if request.retrain else []
@@ -119,7 +123,7 @@ def evaluate_run(request: EvaluationRequest, command: str = "", parts: Sequence[
         shards = []
         if parts:
             shared = shared_by_parts(decisive, request, subject)
-            for shard, folder in complete_set(parts, shared):
+            for shard, folder in complete_set(parts, shared, len(subject.test)):
                 shards.append(ResultCache(folder / STAGES, _of_part(shared, shard), _watch))
         stages = ResultCache(request.folder / STAGES, decisive, _watch, shards)
         model = threat_model_of(config).describe(subject.other_target)

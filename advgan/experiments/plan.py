@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from advgan.environment import Environment, code_digest, prepare_environment
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation.checks import check_held_out
 from advgan.experiments.threat_models import ThreatModel, threat_model_of
-from advgan.files import check_writable, digest_of
+from advgan.files import check_writable, path_digest
 from advgan.networks.discriminator import build_discriminator
 from advgan.networks.generator import build_generator
 from advgan.records.finding import Finding
@@ -103,7 +104,7 @@ def check(config: Config) -> Plan:
         AdvGANError: every validation image is of the target class.
     """
     environment = prepare_environment(config.training)  # before TensorFlow computes anything
-    strategy = open_strategy(config.training.devices, config.training.batch_size)
+    strategy = open_strategy(config.training.devices)
     with strategy.scope(), replicas.all_answer():
         return _checked(config, environment, strategy)
 
@@ -143,6 +144,8 @@ def _checked(config: Config, environment: Environment, strategy: Any) -> Plan:
             raise ConfigurationError("oracle.black_box", config.oracle.black_box, problem)
         _check_same_everywhere(config, dataset)
     networks = build_networks(dataset.image_shape, classes, config)
+    if replicas.worker()[1] > 1:
+        _check_normalization(networks)
     config, pixels = threat_model.check_classifier(networks.target, dataset)
     held_out = check_held_out(dataset.test, [owner.training, dataset.training, dataset.validation], stop=False)
     steps = total_steps(len(dataset.training), config)
@@ -161,26 +164,40 @@ def _checked(config: Config, environment: Environment, strategy: Any) -> Plan:
     )
 
 
+def _check_normalization(networks: UntrainedNetworks) -> None:
+    """Refuse what several machines cannot do with Keras 2, which does not mirror batch normalization's statistics.
+
+    Raises:
+        AdvGANError: a network that is trained has batch normalization.
+    """
+    for role, network in networks._asdict().items():
+        if isinstance(network, keras.Model) and not hasattr(keras, "ops"):
+            for layer in network.layers:
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    raise AdvGANError(
+                        f"the {role} has batch normalization, which TensorFlow 2.15 trains on one machine only; "
+                        "leave TF_CONFIG out, or install a newer TensorFlow"
+                    )
+
+
 def _check_same_everywhere(config: Config, dataset: Dataset) -> None:
     """Raise where the machines would not do the same.
 
     Raises:
         AdvGANError: settings, data, code or versions of one differ from those of the first.
     """
-    settings = config.model_dump(mode="json")
-    facts: dict[str, object] = {"data": dataset.digest, "advgan's code": code_digest(), "TensorFlow": tf.__version__}
-    for section, value in settings.items():
-        facts |= (
-            {f"{section}.{key}": each for key, each in value.items()} if isinstance(value, dict) else {section: value}
-        )
-    numbers = [int(digest_of(str(fact))[:12], 16) for fact in facts.values()]
-    rows = replicas.of_workers(*numbers)
-    for worker, row in enumerate(rows):
-        differing = [name for name, here, there in zip(facts, row, rows[0], strict=True) if here != there]
-        if differing:
-            raise AdvGANError(
-                f"worker {worker} and worker 0 differ in {', '.join(differing[:3])}; start the same command on both"
-            )
+    file = config.target.file
+    facts: dict[str, object] = {
+        "advgan's code": code_digest(),
+        "TensorFlow": tf.__version__,
+        "Keras": version("keras"),
+        "data": dataset.digest,
+        "the target's file": "" if file is None or not Path(file).exists() else path_digest(Path(file)),
+    }
+    for section, value in config.model_dump(mode="json").items():
+        keys = value if isinstance(value, dict) else {"": value}
+        facts |= {f"{section}.{key}".rstrip("."): each for key, each in keys.items()}
+    replicas.check_same(facts)
 
 
 def _with_classes(config: Config, classes: int) -> Config:

@@ -9,6 +9,7 @@ from pathlib import Path
 from advgan.classifiers.run_target import kept_target
 from advgan.config.loading import dump_config
 from advgan.config.settings import Config
+from advgan.environment import has_gpu
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.experiments.plan import check
 from advgan.experiments.train import train
@@ -60,7 +61,10 @@ def _planned(run: Path, config: Config, epsilon: float) -> Retraining:
     folder = RunFolder(run).retrained / f"epsilon-{epsilon}"
     attack = config.attack.model_copy(update={"epsilon": epsilon})
     output = config.output.model_copy(update={"directory": str(folder.parent.absolute())})
-    wanted = config.model_copy(update={"attack": attack, "output": output})
+    training = config.training
+    if not has_gpu() and training.devices != "auto":  # the processor is one device by now
+        training = training.model_copy(update={"devices": "auto"})
+    wanted = config.model_copy(update={"attack": attack, "output": output, "training": training})
     if RunFolder(folder).config.exists():
         found = load_run_config(folder)
         moved = found.output.model_copy(update={"directory": output.directory})

@@ -83,7 +83,7 @@ def new_run(plan: Plan) -> Path:
     with plan.strategy.scope(), replicas.all_answer():
         own, _ = replicas.worker()
         number = 0 if own else int(new_run_directory(plan.config).name)
-        agreed = int(replicas.of_workers(number)[0, 0])
+        agreed = int(replicas.of_workers(number)[0, 0])  # the first's
         return Path(plan.config.output.directory) / plan.config.name / str(agreed)
 
 
@@ -149,6 +149,12 @@ def _run(plan: Plan, run: RunFolder, command: str, checkpoints: Checkpoints) -> 
     if checkpoints.restore_latest(state):
         position = state.position
         logger.info("Resumed        at step %d of %d%s", position.step, plan.steps, victim.progress_note(position))
+    replicas.check_same(
+        {
+            "the run's checkpoint": (state.position.number, weights_digest(state.networks.generator)),
+            "the target": victim.attacked.weights or victim.attacked.digest,
+        }
+    )
     if not state.position.finished:
         _train_generator(state, plan, checkpoints, run, victim)
 

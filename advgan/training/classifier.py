@@ -41,10 +41,14 @@ DIVIDED_BY = {"validation_split", "split_seed", "image_size"}
 TRAINED_BY = (
     "classifiers/architectures.py",
     "classifiers/resnet.py",
+    "networks/forward.py",
+    "networks/input_gradients.py",
+    "replicas.py",
     "training/classifier.py",
     "training/loop.py",
     "training/optimizers.py",
     "data/augmentation.py",
+    "data/batch_parts.py",
     "data/batches.py",
 )
 """The files that decide a target's weights: a target that other code trained is not found in the cache."""

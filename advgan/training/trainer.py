@@ -27,6 +27,7 @@ from advgan.training.validation import Validation, discriminator_health
 BeforeEpoch = Callable[[Callable[[], bool], Callable[[], None]], None]
 """Takes a function that says whether a stop was requested, and one that saves the state."""
 VALIDATIONS_IN_FIRST_EPOCH = 4
+ROUNDING = 10**9
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,15 @@ class GeneratorTrainer(Trainer):
                     where = f"after epoch {position.epoch}" if position.epoch > epoch else f"at step {position.step}"
                     raise Interrupted(f"stopped {where}; nothing is lost")
 
+    @staticmethod
+    def _agreed(success: float) -> float:
+        """Of several machines that of the first: what follows from it is the same on all."""
+        return (
+            float(replicas.of_workers(round(success * ROUNDING))[0, 0]) / ROUNDING
+            if replicas.worker()[1] > 1
+            else success
+        )
+
     def _validated_steps(self) -> list[int]:
         """After how many steps of the epoch the generator is validated."""
         count = self._steps_per_epoch
@@ -166,7 +176,7 @@ class GeneratorTrainer(Trainer):
         """Validate, and keep the generator if it is the best; at its end close the epoch: log and show what it was."""
         state, position, training = self._state, self._state.position, self._config.training
         found = self._validation()
-        self._validated = found["validation_success"]
+        self._validated = self._agreed(found["validation_success"])
         improved = self._validation.improves(self._validated, position.best_success)
         if improved:
             state.keep_best(self._validated)
