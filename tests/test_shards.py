@@ -14,7 +14,8 @@ from processes import one_line_error
 from advgan.data import batches
 from advgan.evaluate import main
 
-OPTIONS = ("--optimized", "90")
+OPTIONS = ("--images", "120", "--optimized", "50")
+FOLDER = "evaluation-first-120"
 TIMES = {"seconds_per_1000_images", "command", "seconds"}
 
 
@@ -26,7 +27,7 @@ def timeless(value: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def parts(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A run, and a copy of it with an evaluation in three parts: of 80, 40 and 80 of its 200 images."""
+    """A run, and a copy of it with an evaluation in three parts: of 40 images each."""
     folder = tmp_path_factory.mktemp("shards")
     runs = shutil.copytree(small_run, folder / "whole"), shutil.copytree(small_run, folder / "parts")
     with pytest.MonkeyPatch.context() as patch:
@@ -38,7 +39,7 @@ def parts(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 
 def merge(run: Path, *numbers: str, options: tuple[str, ...] = OPTIONS) -> list[str]:
-    return ["--run", str(run), *options, "--merge", *(str(run / "evaluation" / "shards" / each) for each in numbers)]
+    return ["--run", str(run), *options, "--merge", *(str(run / FOLDER / "shards" / each) for each in numbers)]
 
 
 def test_merged_parts_have_the_figures_of_one_process(
@@ -48,14 +49,14 @@ def test_merged_parts_have_the_figures_of_one_process(
     monkeypatch.setattr(batches, "VALUES_AT_ONCE", 40 * 784)
     assert main(merge(run, "2-of-3", "1-of-3", "3-of-3")) == 0
     assert "Found already" not in capsys.readouterr().out  # nothing was found, all was put together
-    texts = [(each / "evaluation" / "evaluation.json").read_text() for each in (whole, run)]
+    texts = [(each / FOLDER / "evaluation.json").read_text() for each in (whole, run)]
     records = [json.loads(text.replace(str(whole), str(run))) for text in texts]
     for record in records:
         record["card"] = [each for each in record["card"] if each["item"] != "One command repeats it"]
     assert timeless(records[0]) == timeless(records[1])
     with (
-        np.load(whole / "evaluation" / "adversarial.npz") as one,
-        np.load(run / "evaluation" / "adversarial.npz") as other,
+        np.load(whole / FOLDER / "adversarial.npz") as one,
+        np.load(run / FOLDER / "adversarial.npz") as other,
     ):
         assert all((one[name] == other[name]).all() for name in one.files)
 
@@ -74,12 +75,12 @@ def test_parts_that_make_no_whole_are_refused(
 
     assert "part 3/3 is missing" in refused(merge(run, "1-of-3", "2-of-3"))
     assert "is part 1/3, and so is" in refused(merge(run, "1-of-3", "1-of-3"))
-    other = ("--optimized", "80")
+    other = ("--images", "120", "--optimized", "40")
     assert "is of another evaluation" in refused(merge(run, "1-of-3", "2-of-3", "3-of-3", options=other))
     assert "it is no finished part" in refused(["--run", str(run), "--merge", str(tmp_path)])
-    [stage] = (run / "evaluation" / "shards" / "2-of-3" / "stages").glob("full-range-*")
+    [stage] = (run / FOLDER / "shards" / "2-of-3" / "stages").glob("full-range-*")
     stage.rename(tmp_path / stage.name)
-    shutil.rmtree(run / "evaluation" / "stages", ignore_errors=True)
+    shutil.rmtree(run / FOLDER / "stages", ignore_errors=True)
     assert "2-of-3 lacks the results of full-range; run this part again" in refused(
         merge(run, "1-of-3", "2-of-3", "3-of-3")
     )
