@@ -90,7 +90,7 @@ def forward_in_parts(network: Any) -> Callable[[list[Any], bool], list[Tensor]]:
 
 
 def _whole(network: Any, parts: list[Any], training: bool) -> list[Tensor]:
-    if training:
+    if training and replicas.here() > 1:
         for layer in network._flatten_layers():
             _check_alone(layer)
     if len(parts) == 1:

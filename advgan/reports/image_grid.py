@@ -17,7 +17,7 @@ REACHED, MISSED, UNCOUNTED = "#1a7f37", "#b42318", "#57606a"
 """Colours: the attack succeeded, failed, or the image does not count."""
 LETTERS = 11
 """Of a title, in an inch."""
-MOST_LETTERS = 12
+MOST_LETTERS = 10
 """Of a class's name on a picture."""
 
 
