@@ -139,7 +139,7 @@ def test_the_attack_is_led_towards_a_class(run: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [{}, {"goal": "targeted", "target_class": 12}])
-def test_a_bare_generator_has_to_be_told_a_class(run: Path, given: dict[str, Any]) -> None:
+def test_a_bare_generator_needs_a_class(run: Path, given: dict[str, Any]) -> None:
     with pytest.raises(AdvGANError, match='pass goal="targeted" and a target_class from 0 to 9'):
         AdvGANAttack.load(RunFolder(run).generator, epsilon=0.4, **given)
     bare = AdvGANAttack.load(RunFolder(run).generator, epsilon=0.4, goal="targeted", target_class=8)
