@@ -114,9 +114,12 @@ def meet(cluster: Cluster, seconds: float, fact: str) -> None:
         server = socket.create_server(("", int(addresses[own][2])))
     except OSError as error:
         raise AdvGANError(f"{cluster.addresses[own]} cannot be used ({error.strerror}); choose another port") from None
+    unlike: dict[int, str] = {}
     with server:
         server.settimeout(LOOK_EVERY)
         while came != others or reached != others:
+            if known_here := reached & unlike.keys():  # which it learns too
+                raise AdvGANError(unlike[min(known_here)])
             if time.monotonic() > deadline:
                 late = min(others - (came & reached))
                 raise AdvGANError(f"worker {late} ({cluster.addresses[late]}) did not come in {seconds:.0f} s")
@@ -131,8 +134,9 @@ def meet(cluster: Cluster, seconds: float, fact: str) -> None:
                     what = (
                         "names other machines in TF_CONFIG" if facts[0] != known[0] else f"has {facts[1]}, not {fact}"
                     )
-                    raise AdvGANError(f"worker {number} {what}; start all with the same")
-                came.add(number)
+                    unlike[number] = f"worker {number} {what}; start all with the same"
+                else:
+                    came.add(number)
 
 
 def _greeting(server: socket.socket) -> list[Any] | None:

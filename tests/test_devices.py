@@ -232,6 +232,7 @@ def test_processes_of_other_clusters_are_refused() -> None:
         come(addresses, 0, "4 GPUs")
         thread.join()
         assert any(each.startswith(problem) for each in refused), refused
+        assert not any("did not come" in each for each in refused), refused
     refused.clear()
     thread = threading.Thread(target=come, args=(addresses, 1, "4 GPUs"))
     thread.start()
