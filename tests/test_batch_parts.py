@@ -19,7 +19,7 @@ from advgan.data.batch_parts import means_over, side_by_side, split_batch
 from advgan.data.datasets import Split
 from advgan.progress import Progress
 from advgan.training import classifier, distillation
-from advgan.training.classifier import ClassifierTrainer
+from advgan.training.classifier import ClassifierState, ClassifierTrainer
 from advgan.training.optimizers import adam
 from advgan.training.state import build_state
 from advgan.training.step import StepSettings, training_step
@@ -90,7 +90,7 @@ def test_a_classifier_learns_the_same_from_parts(architecture: Any, monkeypatch:
                 layer.rate = 0.0  # what is dropped is drawn for each part
         optimizer = adam(model, 1e-2, "constant", 1)
         progress = Progress("target", 2)
-        trainer = ClassifierTrainer(model, optimizer, Split(images, LABELS), progress)
+        trainer = ClassifierTrainer(ClassifierState(model, optimizer), Split(images, LABELS), progress)
         losses = trainer.steps(1, np.arange(18, dtype=np.int32).reshape(2, 9) % 9)
         progress.close()
         learned.append(next(iter(losses.values())))

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from advgan.attacks.foolbox_adapter import foolbox_model
-from advgan.attacks.gradient_attacks import fgsm, pgd
+from advgan.attacks.gradient_attacks import fgsm, pgd, random_start
 from advgan.config.settings import DataSettings
 from advgan.data.datasets import scaled
 from advgan.data.loading import load_dataset
@@ -57,6 +57,11 @@ def linear(weights: np.ndarray) -> Any:
     return model
 
 
+def pgd_from(seed: Any, classifier: Any, images: Any, labels: Any, epsilon: float, **options: Any) -> Any:
+    """PGD from the random start that a seed gives."""
+    return pgd(classifier, images, labels, epsilon, random_start(images, epsilon, seed), **options)
+
+
 def robust(classifier: Any, images: Any, labels: Any) -> float:
     """The share classified correctly, by Keras and NumPy alone."""
     return float(np.mean(classifier.predict(images, verbose=0).argmax(axis=1) == np.asarray(labels)))
@@ -78,7 +83,7 @@ def test_pgd_walks_to_the_corner_of_the_ball_on_a_linear_classifier() -> None:
     w = random.normal(size=784).astype(np.float32)
     model = linear(np.stack([-w, w], axis=1) / 100)
     x = random.random((3, 784, 1, 1), np.float32)
-    adversarial = pgd(model, tf.constant(x), tf.constant([0, 0, 1]), 0.1, tf.constant([0, 0]), steps=60)
+    adversarial = pgd_from([0, 0], model, tf.constant(x), tf.constant([0, 0, 1]), 0.1, steps=60)
     direction = np.sign(w).reshape(1, 784, 1, 1) * np.array([1, 1, -1]).reshape(3, 1, 1, 1)
     np.testing.assert_allclose(adversarial, np.clip(x + 0.1 * direction, 0, 1), atol=1e-6)
 
@@ -96,7 +101,7 @@ def test_pgd_leaves_the_robust_accuracy_that_foolbox_leaves(classifier: Any, ima
     epsilon = 0.1
     tf.random.set_seed(0)
     _, expected, _ = foolbox.attacks.LinfPGD()(foolbox_model(classifier), images, labels, epsilons=epsilon)
-    ours = tf.function(pgd)(classifier, images, labels, epsilon, tf.constant([0, 0]))
+    ours = pgd_from([0, 0], classifier, images, labels, epsilon)
     left = robust(classifier, ours, labels)
     assert abs(left - robust(classifier, expected, labels)) <= 0.005
     assert 0.1 < left < robust(classifier, fgsm(classifier, images, labels, epsilon), labels) - 0.005
@@ -107,7 +112,7 @@ def test_both_stay_within_epsilon_and_the_pixels(classifier: Any, images: Any, l
     for epsilon in (0.3, 8 / 255, 1.0):
         for made in (
             fgsm(classifier, images[:100], labels[:100], epsilon),
-            pgd(classifier, images[:100], labels[:100], epsilon, tf.constant([1, 2]), steps=3),
+            pgd_from([1, 2], classifier, images[:100], labels[:100], epsilon, steps=3),
         ):
             assert np.abs(made.numpy().astype(np.float64) - clean).max() <= epsilon + 1e-6
             assert made.numpy().min() >= 0 and made.numpy().max() <= 1
@@ -115,7 +120,7 @@ def test_both_stay_within_epsilon_and_the_pixels(classifier: Any, images: Any, l
 
 def test_the_seed_alone_determines_the_random_start(classifier: Any, images: Any, labels: Any) -> None:
     def start(seed: list[int]) -> np.ndarray:
-        return pgd(classifier, images[:5], labels[:5], 0.1, tf.constant(seed), steps=0).numpy()
+        return pgd_from(seed, classifier, images[:5], labels[:5], 0.1, steps=0).numpy()
 
     tf.random.set_seed(1)
     first = start([3, 4])
@@ -140,12 +145,12 @@ def test_both_work_inside_a_compiled_step_with_batches_of_any_size(classifier: A
     @tf.function(input_signature=[tf.TensorSpec([None, 28, 28, 1]), tf.TensorSpec([None], tf.int64), tf.TensorSpec([])])
     def both(batch: Any, classes: Any, step: Any) -> tuple[Any, Any]:
         seed = tf.stack([7, tf.cast(step, tf.int32)])
-        return fgsm(classifier, batch, classes, 0.1), pgd(classifier, batch, classes, 0.1, seed, steps=5)
+        return fgsm(classifier, batch, classes, 0.1), pgd_from(seed, classifier, batch, classes, 0.1, steps=5)
 
     for count in (1, 20):
         one_step, many = both(images[:count], labels[:count], tf.constant(3.0))
         np.testing.assert_allclose(one_step, fgsm(classifier, images[:count], labels[:count], 0.1), atol=0.2)
-        again = pgd(classifier, images[:count], labels[:count], 0.1, tf.constant([7, 3]), steps=5)
+        again = pgd_from([7, 3], classifier, images[:count], labels[:count], 0.1, steps=5)
         assert np.mean(np.abs(many - again) > 1e-6) < 1e-2
     assert both.experimental_get_tracing_count() == 1
 
@@ -163,6 +168,6 @@ def test_the_classifier_is_in_inference_mode_and_is_not_changed(images: Any, lab
     before = [value.copy() for value in model.get_weights()]
     first, second = (fgsm(model, images[:20], labels[:20], 0.1) for _ in range(2))
     np.testing.assert_array_equal(first, second)
-    pgd(model, images[:20], labels[:20], 0.1, tf.constant([0, 0]), steps=2)
+    pgd_from([0, 0], model, images[:20], labels[:20], 0.1, steps=2)
     for here, there in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(here, there)

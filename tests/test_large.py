@@ -16,7 +16,7 @@ from advgan.config.loading import load_config
 from advgan.data.datasets import Split
 from advgan.networks.forward import forward
 from advgan.progress import Progress
-from advgan.training.classifier import ClassifierTrainer
+from advgan.training.classifier import ClassifierState, ClassifierTrainer
 from advgan.training.optimizers import adam
 from advgan.training.state import build_state
 from advgan.training.step import training_step
@@ -33,7 +33,8 @@ def test_a_wide_resnet34_takes_a_step_of_its_training_and_one_of_the_generators(
     target = build_classifier((32, 32, 3), 10, config.target)
     before = target.get_weights()
     optimizer = adam(target, 1e-3, "constant", 1)
-    ClassifierTrainer(target, optimizer, images, Progress("target", 1)).train(np.arange(8, dtype=np.int32)[np.newaxis])
+    state = ClassifierState(target, optimizer)
+    ClassifierTrainer(state, images, Progress("target", 1)).train(np.arange(8, dtype=np.int32)[np.newaxis])
     changed = [not np.array_equal(*pair) for pair in zip(before, target.get_weights(), strict=True)]
     assert all(changed)
     state = build_state((32, 32, 3), forward(target), config, 10)

@@ -322,7 +322,8 @@ def test_a_target_is_trained_as_keras_trains_it(schedule: str, batch_normalizati
     )
     random = np.random.default_rng(0)
     images = Split(random.integers(0, 256, (14, 12, 12, 1), np.uint8), random.integers(0, 3, 14).astype(np.int32))
-    trained = train_classifier(config, replace(load_dataset(DataSettings()), training=images, number_of_classes=3))
+    dataset = replace(load_dataset(DataSettings()), training=images, number_of_classes=3)
+    trained = train_classifier(config, dataset).chosen
 
     keras.utils.set_random_seed(5)
     reference = build_classifier((12, 12, 1), 3, config.target)
@@ -344,7 +345,7 @@ def test_weight_decay_shrinks_the_weights_of_a_target(tmp_path: Path) -> None:
 
     def size(weight_decay: float) -> float:
         config = tiny(tmp_path, target={"weight_decay": weight_decay, "epochs": 3})
-        kernels = [w.numpy() for w in train_classifier(config, dataset).trainable_variables if w.shape.rank != 1]
+        kernels = [w.numpy() for w in train_classifier(config, dataset).chosen.trainable_variables if w.shape.rank != 1]
         return float(sum(np.square(kernel).sum() for kernel in kernels))
 
     assert size(0.01) < 0.8 * size(0.0)

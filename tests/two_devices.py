@@ -27,7 +27,7 @@ from advgan.data.streams import FromMemory  # noqa: E402
 from advgan.devices import open_strategy  # noqa: E402
 from advgan.networks.forward import forward  # noqa: E402
 from advgan.progress import Progress  # noqa: E402
-from advgan.training.classifier import ClassifierTrainer  # noqa: E402
+from advgan.training.classifier import ClassifierState, ClassifierTrainer  # noqa: E402
 from advgan.training.distillation import distillation_step  # noqa: E402
 from advgan.training.loop import several_steps  # noqa: E402
 from advgan.training.optimizers import Adam  # noqa: E402
@@ -75,7 +75,7 @@ class Side:
             )
             progress = Progress("target", 1)
             self.classifier = ClassifierTrainer(
-                self.target, self.of_target, split, progress, config.target.augmentation
+                ClassifierState(self.target, self.of_target), split, progress, config.target.augmentation
             )
             soft = tf.one_hot(split.labels, 10) * 0.8 + 0.02
             images = tf.constant(split.images / np.float32(255))

@@ -97,6 +97,95 @@ class DataSettings(Settings):
         return self
 
 
+class OtherNetwork(Settings):
+    """A classifier whose adversarial images another one learns: as a target of the same kind is trained by default."""
+
+    architecture: Architecture = "model_a"
+    seed: Seed = 0
+    epochs: PositiveInt = 3
+
+
+class AdversarialTrainingSettings(Settings):
+    """Adversarial training of the target: it learns images as an attack on it changes them."""
+
+    lists: ClassVar[str] = "should be a list of 1 to 9 networks, such as [{architecture: model_c, seed: 1}]"
+    method: Literal["none", "fgsm", "ensemble", "pgd", "advgan"] = "none"
+    """``fgsm``: one step of the gradient's sign (Goodfellow et al. 2015); ``ensemble``: the same, in each batch on the
+    target or on one of ``others``, as drawn (Tramer et al. 2018); ``pgd``: several steps (Madry et al. 2018);
+    ``advgan``: a generator that is trained with it."""
+    epsilon: Annotated[Number, Field(gt=0, le=1)] | None = None
+    """The largest change of a pixel, pixels being in [0, 1]."""
+    steps: PositiveInt | None = None
+    """Of ``pgd``; 7 by default."""
+    step_size: Annotated[Number, Field(gt=0, le=1)] | None = None
+    """By default 2.5 epsilon / steps for ``pgd``; for ``fgsm`` and ``ensemble`` epsilon, or with a random start 1.25
+    epsilon (Wong et al. 2020)."""
+    random_start: bool | None = None
+    """Whether the attack starts at a random point within epsilon; by default that of ``pgd`` does."""
+    clean_share: Annotated[Number, Field(ge=0, lt=1)] | None = None
+    """The weight of the loss on the images as they are; by default 0.5 for ``fgsm`` without a random start and for
+    ``ensemble``, else 0."""
+    warmup_epochs: Annotated[StrictInt, Field(ge=0, le=1_000_000_000)] = 0
+    """Over so many epochs epsilon rises from 0 in a straight line."""
+    others: Annotated[tuple[OtherNetwork, ...], Field(min_length=1, max_length=9)] | None = None
+    """Of ``ensemble``: trained first, on the same images, or found where they were trained before."""
+
+    @model_validator(mode="after")
+    def _options_are_of_the_method(self) -> AdversarialTrainingSettings:
+        uses = {
+            "none": (),
+            "fgsm": ("epsilon", "step_size", "random_start", "clean_share", "warmup_epochs"),
+            "ensemble": ("epsilon", "step_size", "random_start", "clean_share", "warmup_epochs", "others"),
+            "pgd": ("epsilon", "steps", "step_size", "random_start", "clean_share", "warmup_epochs"),
+            "advgan": ("epsilon", "clean_share"),
+        }
+        section = "target.adversarial_training"
+        for key, field in AdversarialTrainingSettings.model_fields.items():
+            value, users = getattr(self, key), [method for method, keys in uses.items() if key in keys]
+            if key != "method" and value != field.default and self.method not in users:
+                raise ConfigurationError(
+                    f"{section}.{key}", value, f"is for {section}.method: {' or '.join(users)}; leave it out"
+                )
+        for key, example in (("epsilon", "0.3 or 8/255"), ("others", self.lists.partition("such as ")[2])):
+            if key in uses[self.method] and getattr(self, key) is None:
+                raise ConfigurationError(
+                    f"{section}.{key}", None, f"is needed by {section}.method: {self.method}, such as {example}"
+                )
+        for other in self.others or ():
+            if (self.others or ()).count(other) > 1:
+                raise ConfigurationError(
+                    f"{section}.others", f"{other.architecture}, seed {other.seed}", "is there twice; leave one out"
+                )
+        return self
+
+    @property
+    def starts_at_random(self) -> bool:
+        """Whether the attack does."""
+        return self.method == "pgd" if self.random_start is None else self.random_start
+
+    @property
+    def pgd_steps(self) -> int:
+        """The steps of ``pgd``."""
+        return 7 if self.steps is None else self.steps
+
+    @property
+    def length_of_step(self) -> float:
+        """The step size as a share of epsilon."""
+        if self.step_size is not None:
+            return self.step_size / (self.epsilon or 1.0)
+        if self.method == "pgd":
+            return 2.5 / self.pgd_steps
+        return 1.25 if self.starts_at_random else 1.0
+
+    @property
+    def weight_of_clean(self) -> float:
+        """The weight of the loss on clean images."""
+        if self.clean_share is not None:
+            return self.clean_share
+        mixed = self.method == "ensemble" or (self.method == "fgsm" and not self.starts_at_random)
+        return 0.5 if mixed else 0.0
+
+
 class TargetSettings(Settings):
     """The classifier under attack: one of the user's own, or one that is trained when no checkpoint of it exists."""
 
@@ -135,6 +224,7 @@ class TargetSettings(Settings):
     ResNets have it always, a network of ``keras.applications`` is as Keras builds it."""
     seed: Seed | None = None
     """The run's seed by default."""
+    adversarial_training: AdversarialTrainingSettings = AdversarialTrainingSettings()
 
     @model_validator(mode="after")
     def _own_classifier_is_not_trained(self) -> TargetSettings:
@@ -180,6 +270,14 @@ class TargetSettings(Settings):
         if len(lengths) > 1:
             raise ConfigurationError("target.std", list(self.std or ()), "should have as many values as target.mean")
         return self
+
+    @property
+    def in_words(self) -> str:
+        """The architecture, and what it is trained to resist."""
+        defence = self.adversarial_training
+        if defence.method == "none":
+            return self.architecture
+        return f"{self.architecture}, adversarially trained ({defence.method}, epsilon {defence.epsilon:.4g})"
 
     @property
     def pixel_bounds(self) -> tuple[float, float]:
@@ -510,6 +608,18 @@ class Config(Settings):
             raise ConfigurationError(
                 "attack.target_class", self.attack.target_class, "a black-box attack is towards one class; give one"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _ensemble_is_of_others(self) -> Config:
+        target = self.target
+        for other in target.adversarial_training.others or ():
+            if (other.architecture, other.seed) == (target.architecture, self.target_seed):
+                raise ConfigurationError(
+                    "target.adversarial_training.others",
+                    f"{other.architecture}, seed {other.seed}",
+                    "is the target itself; give another architecture or another seed",
+                )
         return self
 
     @model_validator(mode="after")

@@ -27,6 +27,7 @@ from advgan.evaluation.scores import accuracy
 from advgan.experiments.victims import BlackBoxVictim, FrozenVictim, Victim
 from advgan.records.pixel_search import PixelSearch
 from advgan.run_folder import RunFolder
+from advgan.training.classifier import other_target
 from advgan.training.distillation import build_distilled
 from advgan.training.query_plan import query_plan
 
@@ -147,7 +148,7 @@ class SemiWhiteBox(ThreatModel):
 
     def target_named(self, target: Any) -> str:
         """How large the target is, and what it is."""
-        name = self.config.target.file or self.config.target.architecture
+        name = self.config.target.file or self.config.target.in_words
         network = target.network if isinstance(target, Classifier) else target
         return name if network is None else f"{network.count_params():,} parameters: {name}"
 
@@ -164,7 +165,7 @@ class SemiWhiteBox(ThreatModel):
     def target_network(self, shape: Shape, classes: int) -> Any:
         """The target."""
         if self.config.target.file is None:
-            return build_classifier(shape, classes, self.config.target)
+            return _trained_here(shape, classes, self.config)
         with _problems_of("target.file", self.config.target.file):
             return load_classifier(self.config.target.file, shape, self.config.target)
 
@@ -230,7 +231,7 @@ class BlackBox(ThreatModel):
         """How large a target is that is trained here; else how the black box is named."""
         if target is None:
             return f"a black box: {self.given}"
-        return f"{target.count_params():,} parameters: {self.config.target.architecture}"
+        return f"{target.count_params():,} parameters: {self.config.target.in_words}"
 
     def divide(self, dataset: Dataset) -> tuple[Dataset, Dataset]:
         """The two have no training image in common.
@@ -270,7 +271,7 @@ class BlackBox(ThreatModel):
 
     def target_network(self, shape: Shape, classes: int) -> Any:
         """A target that is trained here; else None."""
-        return build_classifier(shape, classes, self.config.target) if self.is_trained_here else None
+        return _trained_here(shape, classes, self.config) if self.is_trained_here else None
 
     def distilled_network(self, shape: Shape, classes: int) -> Any:
         """The distilled network, untrained."""
@@ -307,6 +308,13 @@ class BlackBox(ThreatModel):
     def open_victim(self, run: RunFolder, owner: Dataset, attacker: Dataset, environment: Environment) -> Victim:
         """The black box behind its counter, and a distilled network."""
         return BlackBoxVictim(self.config, run, owner, attacker, environment)
+
+
+def _trained_here(shape: Shape, classes: int, config: Config) -> Any:
+    """The target, untrained; the other networks of an ensemble are built to see that they fit the images."""
+    for other in config.target.adversarial_training.others or ():
+        build_classifier(shape, classes, other_target(config, other).target, "target.adversarial_training.others")
+    return build_classifier(shape, classes, config.target)
 
 
 @contextmanager

@@ -43,6 +43,7 @@ from advgan.reports.plots import (
 )
 from advgan.reports.terminal import warnings
 from advgan.run_folder import RunFolder, load_run_config, located, new_run_directory
+from advgan.training.adversarial_training import check_overfitting
 from advgan.training.checkpoints import Checkpoints
 from advgan.training.metrics_log import MetricsLog, read_rows
 from advgan.training.state import TrainingState, build_state
@@ -176,6 +177,10 @@ def _run(plan: Plan, run: RunFolder, command: str, checkpoints: Checkpoints) -> 
     if towards is not None:
         of_victim["towards"] = towards
     position = state.position
+    if (defence := victim.defence) is not None:
+        of_victim["defence"] = defence
+        warmup_epochs = config.target.adversarial_training.warmup_epochs
+        findings.append(check_overfitting(defence.epochs, warmup_epochs))
     summary = Summary(
         version=Summary.newest,
         processes=tuple(read_processes(run.processes)),

@@ -20,12 +20,15 @@ from advgan.config.settings import Config
 from advgan.data.datasets import Dataset, Split, scaled
 from advgan.environment import Environment
 from advgan.errors import AdvGANError
+from advgan.evaluation.robustness import robustness
 from advgan.evaluation.scores import accuracy
 from advgan.files import copy_whole, path_digest, read_json, write_json, write_whole
 from advgan.metrics import Rate, share, success_rate
 from advgan.networks.keras_file import weights_digest
+from advgan.records.adversarial_training import Defence
 from advgan.records.finding import Finding
 from advgan.records.pixel_search import PixelSearch
+from advgan.records.record import checked
 from advgan.records.summary import BlackBoxSummary, DistilledScore
 from advgan.reports.terminal import warnings
 from advgan.run_folder import RunFolder
@@ -100,6 +103,12 @@ class Victim(ABC):
     def validation(self, attack: AdvGANAttack) -> Validation:
         """How the generator is measured after each epoch."""
 
+    @property
+    def defence(self) -> Defence | None:
+        """What an adversarial training of the target came to; None where it had none."""
+        record = read_json(self.run.target_record)
+        return checked(Defence, self.run.target_record, record["defence"]) if "defence" in record else None
+
     def training_seconds(self, position: Position) -> dict[str, float]:
         """How long each training took, by field of ``Seconds``; 0 for a classifier that was not trained here."""
         target = float(read_json(self.run.target_record, "seconds")["seconds"])
@@ -130,7 +139,15 @@ class Victim(ABC):
         cache = Path(self.config.output.directory) / "targets"
         found = load_or_train_target(self.config, self.owner, self.environment, cache)
         write_whole(self.run.target, found.model.save)
-        write_json(self.run.target_record, {"digest": found.digest, "seconds": found.seconds})
+        record: dict[str, Any] = {"digest": found.digest, "seconds": found.seconds}
+        settings = self.config.target.adversarial_training
+        if settings.epsilon is not None:
+            classifier = classifier_of(found.model, self.owner.image_shape, self.config.target.architecture)
+            resists = robustness(classifier, self.owner.test, settings.epsilon)
+            defence = Defence(method=settings.method, epochs=found.epochs, robustness=resists)
+            record["defence"] = defence.model_dump(mode="json")
+            logger.info("Target         first %s test images: %s", f"{resists.pgd.n:,}", resists)
+        write_json(self.run.target_record, record)
         came = "loaded" if found.cached else f"trained in {found.seconds:.0f} s"
         logger.info("Target         %s, digest %s", came, found.digest)
 
@@ -245,6 +262,12 @@ class BlackBoxVictim(Victim):
         if count:
             return BlackBoxValidation(self._counter, attack, data.validation, count, config)
         return DistilledValidation(attack, data.validation)
+
+    @property
+    def defence(self) -> Defence | None:
+        """What an adversarial training of the target came to; None where it had none."""
+        record = read_json(self.run.target_record)
+        return checked(Defence, self.run.target_record, record["defence"]) if "defence" in record else None
 
     def training_seconds(self, position: Position) -> dict[str, float]:
         """Of the generator's training, what went into queries and distillation is apart."""

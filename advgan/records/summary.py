@@ -9,6 +9,7 @@ from typing import Any
 
 from advgan.files import read_json, write_json
 from advgan.metrics import Rate
+from advgan.records.adversarial_training import Defence
 from advgan.records.data_card import DataCard
 from advgan.records.finding import Finding
 from advgan.records.pixel_search import PixelSearch
@@ -121,6 +122,8 @@ class Summary(Record):
     """Of such a generator."""
     target_remarks: tuple[str, ...] = ()
     """What had to be done to the target's inputs and outputs."""
+    defence: Defence | None = None
+    """Of a target that was trained to resist."""
     pixels: PixelSearch | None = None
     """How the pixels were found that the target takes; absent where the configuration stated them."""
     checks: tuple[Finding, ...] = ()

@@ -1,4 +1,4 @@
-"""A run's checkpoints, written whole or not at all.
+"""The checkpoints of a training, written whole or not at all.
 
 A checkpoint is a folder ``<number>`` (``Position.number``: the step, but for black-box runs) with TensorFlow's files
 and ``position.json``; it is made under another name, flushed to disk and renamed, so a folder with a number for a name
@@ -10,17 +10,31 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any, Protocol
 
 import tensorflow as tf
 
 from advgan import replicas
 from advgan.errors import AdvGANError
 from advgan.files import PARTIAL, read_json, whole_directory, write_json
-from advgan.training.state import Position, TrainingState
+
+
+class State(Protocol):
+    """All that a training changes."""
+
+    @property
+    def position(self) -> Any:
+        """How far it is: a dataclass whose ``number`` grows with every change."""
+
+    @position.setter
+    def position(self, value: Any) -> None: ...
+
+    def checkpoint(self) -> Any:
+        """The part that TensorFlow saves."""
 
 
 class Checkpoints:
-    """The checkpoints of one run, in ``folder``; the ``keep`` newest stay.
+    """The checkpoints of one training, in ``folder``; the ``keep`` newest stay.
 
     Of several machines that train together one ``writes``, and the others wait until it has.
     """
@@ -36,7 +50,7 @@ class Checkpoints:
             return []
         return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit())
 
-    def save(self, state: TrainingState) -> None:
+    def save(self, state: State) -> None:
         """Write the state, then delete the oldest checkpoints beyond ``keep``.
 
         Raises:
@@ -46,7 +60,7 @@ class Checkpoints:
             self._write(state)
         replicas.of_workers(0)
 
-    def _write(self, state: TrainingState) -> None:
+    def _write(self, state: State) -> None:
         with whole_directory(self.folder / f"{state.position.number:08d}") as folder:
             try:
                 state.checkpoint().write(str(folder / "state"))
@@ -58,7 +72,7 @@ class Checkpoints:
             (self.folder / f"{number:08d}").replace(doomed)  # a folder that has a number for a name is complete
             shutil.rmtree(doomed)
 
-    def restore_latest(self, state: TrainingState) -> bool:
+    def restore_latest(self, state: State) -> bool:
         """Put the newest checkpoint into the state; False when there is none.
 
         Raises:
@@ -70,8 +84,8 @@ class Checkpoints:
         folder = self.folder / f"{numbers[-1]:08d}"
         try:
             state.checkpoint().read(str(folder / "state")).assert_consumed()
-            fields = [field.name for field in dataclasses.fields(Position)]
-            state.position = Position(**read_json(folder / "position.json", *fields))
+            fields = [field.name for field in dataclasses.fields(state.position)]
+            state.position = type(state.position)(**read_json(folder / "position.json", *fields))
         except Exception as error:  # TensorFlow and Keras raise nearly anything when a file is damaged
             reason = " ".join(str(error).split())[:200]
             raise AdvGANError(
