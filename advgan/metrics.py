@@ -38,6 +38,46 @@ class Rate:
         return f"{self.rate:.2%} [{self.low:.2%}, {self.high:.2%}] of {self.n:,}"
 
 
+@dataclass(frozen=True)
+class PairedDifference:
+    """How much more often one of two things happens than the other, on the same n images, with its 95 % interval."""
+
+    first: Rate
+    second: Rate
+    only_first: int
+    """On how many images the first happens and the second does not."""
+    only_second: int
+    difference: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, first: np.ndarray, second: np.ndarray) -> PairedDifference:
+        """From booleans of shape (n,); the interval is Newcombe's (1998, method 10): Wilson's, with their correlation.
+
+        All is 0 where n is 0.
+        """
+        one, other, n = share(first), share(second), len(first)
+        both, neither = int((first & second).sum()), int((~first & ~second).sum())
+        only_first, only_second = one.successes - both, other.successes - both
+        product = one.successes * (n - one.successes) * other.successes * (n - other.successes)
+        excess = both * neither - only_first * only_second
+        correlation = 0.0
+        if product:
+            correlation = (max(excess - n / 2, 0.0) if excess > 0 else excess) / math.sqrt(product)
+
+        def half(below: float, above: float) -> float:
+            return math.sqrt(max(0.0, below**2 - 2 * correlation * below * above + above**2))
+
+        difference = one.rate - other.rate
+        low = difference - half(one.rate - one.low, other.high - other.rate)
+        high = difference + half(one.high - one.rate, other.rate - other.low)
+        return cls(one, other, only_first, only_second, difference, low, high)
+
+    def __str__(self) -> str:
+        return f"{100 * self.difference:.2f} [{100 * self.low:.2f}, {100 * self.high:.2f}] points"
+
+
 def share(hits: np.ndarray) -> Rate:
     """How many of all: booleans of shape (n,)."""
     return Rate.of(int(hits.sum()), len(hits))

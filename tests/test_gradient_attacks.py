@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import eagerpy as ep
 import foolbox
 import numpy as np
 import pytest
@@ -171,3 +172,29 @@ def test_the_classifier_is_in_inference_mode_and_is_not_changed(images: Any, lab
     pgd_from([0, 0], model, images[:20], labels[:20], 0.1, steps=2)
     for here, there in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(here, there)
+
+
+class Margin(foolbox.attacks.LinfPGD):
+    """Foolbox's PGD along the margin of logits."""
+
+    def get_loss_fn(self, model: Any, labels: Any) -> Any:
+        def loss(inputs: Any) -> Any:
+            logits = model(inputs).raw
+            others = tf.reduce_max(logits - 1e4 * tf.one_hot(labels.raw, 10), 1)
+            return ep.astensor(tf.reduce_sum(others - tf.gather(logits, labels.raw, batch_dims=1)))
+
+        return loss
+
+
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_pgd_along_the_margin_leaves_what_foolbox_leaves(
+    classifier: Any, images: Any, labels: Any, scale: float
+) -> None:
+    """With logits times 1,000 the cross-entropy's gradient vanishes, the margin's does not."""
+    scaled_up = keras.Sequential([keras.Input((28, 28, 1)), classifier, keras.layers.Rescaling(scale)])
+    _, expected, _ = Margin()(foolbox_model(scaled_up), images, labels, epsilons=0.1)
+    ours = pgd_from([0, 0], scaled_up, images, labels, 0.1, loss="margin")
+    left = robust(classifier, ours, labels)
+    assert abs(left - robust(classifier, expected, labels)) <= 0.005
+    along_cross_entropy = robust(classifier, pgd_from([0, 0], scaled_up, images, labels, 0.1), labels)
+    assert abs(along_cross_entropy - left) < 0.02 if scale == 1 else along_cross_entropy > left + 0.2

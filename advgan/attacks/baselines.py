@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import eagerpy as ep
 import foolbox
 import numpy as np
 import tensorflow as tf
@@ -50,6 +51,10 @@ class Baseline:
     """It attacks the first so many; None for all."""
     restarts: int = 1
     """How often it starts; an image on which it succeeded is not attacked again."""
+    gradients: int = 0
+    """How often it evaluates the gradient at an image, each time it starts."""
+    continues: str | None = None
+    """The attack before it, whose successes it takes over: it attacks the other images."""
 
 
 def baselines(goal: Goal, epsilon: float, restarts: int, optimized_images: int) -> list[Baseline]:
@@ -62,9 +67,15 @@ def baselines(goal: Goal, epsilon: float, restarts: int, optimized_images: int) 
         optimized_images: how many images FMN attacks.
     """
     found = [*noise_baselines(epsilon), *_gradient_baselines(goal, epsilon, restarts)]
+    pgd = found[-1]
+    with_margin = {**pgd.settings, "loss": "margin of logits", "attacks": f"what {pgd.name} left"}
+    along_margin = pgd_attack(goal, epsilon, margin=True)
+    name = f"{pgd.name} margin"
+    found.append(replace(pgd, name=name, settings=with_margin, attack=along_margin, continues=pgd.name))
     fmn = {"steps": 100, "max_stepsize": 1.0, "gamma": 0.05, "norm": "L_inf", "loss": "margin of logits"}
     attack = LInfFMNAttack(steps=100, max_stepsize=1.0, gamma=0.05)
-    found.append(Baseline("fmn", "optimization", fmn, _foolbox(attack, goal, epsilon), images=optimized_images))
+    attacked = _foolbox(attack, goal, epsilon)
+    found.append(Baseline("fmn", "optimization", fmn, attacked, images=optimized_images, gradients=100))
     return found
 
 
@@ -81,20 +92,43 @@ def black_box_baselines(goal: Goal, epsilon: float, restarts: int) -> list[Basel
     found = noise_baselines(epsilon)
     for each in _gradient_baselines(goal, epsilon, restarts):
         settings = {**each.settings, "follows": "the distilled network"}
-        found.append(replace(each, name=f"{each.name} on the distilled network", kind="transfer", settings=settings))
+        name = f"{each.name} on the distilled network"
+        found.append(replace(each, name=name, kind="transfer", settings=settings))
     return found
 
 
 def _gradient_baselines(goal: Goal, epsilon: float, restarts: int) -> list[Baseline]:
-    fgsm = Baseline("fgsm", "single step", {"step": epsilon}, _foolbox(foolbox.attacks.FGSM(), goal, epsilon))
+    single = _foolbox(foolbox.attacks.FGSM(), goal, epsilon)
+    fgsm = Baseline("fgsm", "single step", {"step": epsilon}, single, gradients=1)
     settings = {"steps": STEPS, "step": epsilon / 30, "random_start": True}
-    pgd = Baseline(f"pgd-{STEPS}", "iterative", settings, pgd_attack(goal, epsilon), restarts=restarts)
+    several = pgd_attack(goal, epsilon)
+    pgd = Baseline(f"pgd-{STEPS}", "iterative", settings, several, restarts=restarts, gradients=STEPS)
     return [pgd] if isinstance(goal, Targeted) else [fgsm, pgd]
 
 
-def pgd_attack(goal: Goal, epsilon: float) -> Attack:
-    """Foolbox's LinfPGD with its defaults: 40 steps of epsilon / 30 from a random start."""
-    return _foolbox(foolbox.attacks.LinfPGD(rel_stepsize=1 / 30, steps=STEPS, random_start=True), goal, epsilon)
+def pgd_attack(goal: Goal, epsilon: float, margin: bool = False) -> Attack:
+    """Foolbox's LinfPGD with its defaults: 40 steps of epsilon / 30 from a random start.
+
+    Args:
+        goal: the attacker's.
+        epsilon: the largest change of a pixel, in [0, 1].
+        margin: follow the margin of logits (Carlini and Wagner 2017) in the place of the cross-entropy.
+    """
+    kind = _MarginPGD if margin else foolbox.attacks.LinfPGD
+    return _foolbox(kind(rel_stepsize=1 / 30, steps=STEPS, random_start=True), goal, epsilon)
+
+
+class _MarginPGD(foolbox.attacks.LinfPGD):
+    """Along the margin by which the best other class exceeds the given one, which Foolbox has lowered for a goal."""
+
+    def get_loss_fn(self, model: Any, labels: Any) -> Callable[[Any], Any]:
+        def loss(inputs: Any) -> Any:
+            logits = model(inputs)
+            own = ep.onehot_like(logits, labels) == 1
+            others = ep.where(own, -np.inf, logits).max(axis=-1)
+            return (others - ep.where(own, logits, 0.0).sum(axis=-1)).sum()
+
+        return loss
 
 
 def foolbox_model(classifier: Classifier) -> Any:
@@ -112,6 +146,7 @@ def run_baseline(
     seed: int,
     followed: Classifier | None = None,
     first: int = 0,
+    before: Arrays | None = None,
 ) -> Callable[[Advance], Arrays]:
     """The work of a stage: attack images, keep per image what the classifier answers and how large the change is.
 
@@ -123,11 +158,12 @@ def run_baseline(
         seed: of all randomness, which is a function of it, the restart and the number of the first image of a batch.
         followed: whose gradient the attack follows; that of ``classifier`` by default.
         first: number of the first image, where these are a part of all.
+        before: what the attack left on the same images that this one continues.
 
     Returns:
         A function that advances by every image at every start, and returns ``predictions`` (on the first start that
         succeeds, on the last otherwise), ``linf`` (the largest over all starts, float64), ``lowest`` and ``highest``
-        pixel, all of shape (n,), and ``seconds``.
+        pixel, all of shape (n,); ``seconds``, and ``gradients``, how many it evaluated. What it continues is included.
     """
 
     def work(advance: Advance) -> Arrays:
@@ -135,18 +171,25 @@ def run_baseline(
         count = len(images)
         predictions, reached = np.zeros(count, np.int32), np.zeros(count, bool)
         linf, lowest, highest = np.zeros(count), np.zeros(count), np.ones(count)
+        seconds, gradients = 0.0, 0
+        if before is not None:
+            predictions, linf, lowest, highest = (
+                before[name].copy() for name in ("predictions", "linf", "lowest", "highest")
+            )
+            reached = goal.reached(labels, predictions)
+            seconds, gradients = float(before["seconds"]), int(before["gradients"])
         if count:
             baseline.attack(model, images[:1], labels[:1], np.random.default_rng(seed))  # compiled off the clock
-        seconds = 0.0
 
         def start_on(part: slice, restart: int) -> None:
-            nonlocal seconds
+            nonlocal seconds, gradients
             here = np.arange(part.start, part.stop)[~reached[part]]
             if len(here):
                 random = np.random.default_rng([seed, restart, first + part.start])
                 start = time.perf_counter()
                 made = baseline.attack(model, images[here], labels[here], random)
                 seconds += time.perf_counter() - start
+                gradients += baseline.gradients * len(here)
                 predictions[here] = classifier.predict(made)
                 reached[here] = goal.reached(labels[here], predictions[here])
                 linf[here] = np.maximum(linf[here], measure(images[here], made).linf)
@@ -163,6 +206,7 @@ def run_baseline(
             "lowest": lowest,
             "highest": highest,
             "seconds": np.array(seconds),
+            "gradients": np.array(gradients),
         }
 
     return work

@@ -24,7 +24,7 @@ from advgan.evaluation.loading import load_generator
 from advgan.evaluation.subject import SEED, EvaluationRequest, MoreResults, Subject, extremes
 from advgan.files import file_digest
 from advgan.goals import Untargeted
-from advgan.metrics import Rate, share, success_rate
+from advgan.metrics import PairedDifference, Rate, share, success_rate
 from advgan.perturbation import to_8_bits
 from advgan.records.evaluation import ComparedAttack, CurvePoint, Transfer
 from advgan.records.finding import Finding
@@ -41,6 +41,8 @@ class Results:
     """The attacks to compare with."""
     worst_case: Rate
     """The success of all attacks together, image by image."""
+    amortization_gap: PairedDifference | None
+    """PGD's success less AdvGAN's; None where no gradient is followed."""
     transfer: list[Transfer]
     curve: list[CurvePoint]
     full_range: Rate | None
@@ -59,7 +61,7 @@ def attack_all(request: EvaluationRequest, subject: Subject, stages: ResultCache
     (clean, *others_clean), judged = _clean(subject, stages)
     made = {**_advgan(subject, stages), "clean_predictions": clean}
     within = checks.check_bounds("advgan", *extremes(subject.images, made["adversarial"]), subject.epsilon)
-    compared, fooled, findings = _baselines(request, subject, stages, made)
+    compared, fooled, findings, gap = _baselines(request, subject, stages, made)
     more = subject.more_stages(request, stages, made)
     compared += more.compared
     fooled[: len(more.fooled)] |= more.fooled
@@ -73,6 +75,7 @@ def attack_all(request: EvaluationRequest, subject: Subject, stages: ResultCache
         made,
         compared,
         worst,
+        gap,
         transfer,
         curve,
         full_range,
@@ -179,21 +182,25 @@ def _advgan(subject: Subject, stages: ResultCache) -> Arrays:
 
 def _baselines(
     request: EvaluationRequest, subject: Subject, stages: ResultCache, made: Arrays
-) -> tuple[list[ComparedAttack], np.ndarray, list[Finding]]:
-    """A stage for each attack to compare with; whether any, AdvGAN's too, fooled each image; their bounds.
+) -> tuple[list[ComparedAttack], np.ndarray, list[Finding], PairedDifference | None]:
+    """A stage for each attack to compare with; whether any, AdvGAN's too, fooled each image; their bounds; the gap.
 
     Where the target has no gradient, only noise attacks it. On a black box that of the distilled network is followed.
     """
     findings = []
     goal, labels = subject.goal, subject.test.labels
-    fooled = goal.reached(labels, made["predictions"])
-    rows = []
+    by_advgan = goal.reached(labels, made["predictions"])
+    fooled, counted = by_advgan.copy(), goal.eligible(labels, made["clean_predictions"])
+    rows, gap = [], None
     for baseline, settings, part, result in _baseline_answers(request, subject, stages):
         extremes = result["linf"], result["lowest"], result["highest"]
         findings.append(checks.check_bounds(baseline.name, *extremes, subject.epsilon))
-        fooled[part] |= goal.reached(labels[part], result["predictions"])
+        reached = goal.reached(labels[part], result["predictions"])
+        fooled[part] |= reached
+        if baseline.continues is not None:  # PGD's second loss, whose row has the successes of the first
+            gap = PairedDifference.of(reached[counted], by_advgan[counted])
         rows.append(subject.compared(baseline.name, baseline.kind, settings, made, result))
-    return rows, fooled, findings
+    return rows, fooled, findings, gap
 
 
 def _baseline_answers(
@@ -201,15 +208,20 @@ def _baseline_answers(
 ) -> Iterator[tuple[Baseline, dict[str, Any], slice, Arrays]]:
     """Each attack to compare with, its settings, which images it is tried on, and what its stage left."""
     chosen, followed = subject.baselines(request)
+    left: dict[str, Arrays] = {}
     for baseline in chosen:
         if not (followed.has_gradient or baseline.kind == "noise"):
             continue
         total, part = subject.part_of_first(baseline.images)
         images, classes = subject.images[part], subject.test.labels[part]
         settings = {**baseline.settings, "restarts": baseline.restarts, "images": total, "seed": SEED}
-        work = run_baseline(baseline, subject.classifier, subject.goal, images, classes, SEED, followed, subject.first)
+        before = None if baseline.continues is None else left[baseline.continues]
+        work = run_baseline(
+            baseline, subject.classifier, subject.goal, images, classes, SEED, followed, subject.first, before
+        )
         name = baseline.name.replace(" ", "-")
-        yield baseline, settings, part, stages.result(name, settings, len(images) * baseline.restarts, work)
+        left[baseline.name] = stages.result(name, settings, len(images) * baseline.restarts, work)
+        yield baseline, settings, part, left[baseline.name]
 
 
 def _transfer(subject: Subject, stages: ResultCache, made: Arrays, others_clean: list[np.ndarray]) -> list[Transfer]:
@@ -269,19 +281,21 @@ def _compare_attacks(
         rates = [attack.success for attack in compared if attack.kind in kinds]
         return max(rates, key=lambda rate: rate.rate, default=None)
 
+    iterative = [attack.success for attack in compared if attack.kind == "iterative"]
     transferred = success if subject.other_target else None  # trained elsewhere, the generator is a black-box attack
     of_gradients = [
         subject.about_gradients(finding)
         for finding in (
             checks.check_iterative(best("single step"), best("iterative")),
+            checks.check_losses(*iterative) if len(iterative) == 2 else checks.check_losses(None, None),
             checks.check_white_box(best("noise"), best("single step", "iterative"), transferred),
             checks.check_full_range(full_range, subject.dataset.number_of_classes),
         )
     ]
     return [
-        *of_gradients[:2],
+        *of_gradients[:3],
         checks.check_generator(best("noise"), success),
-        *of_gradients[2:],
+        *of_gradients[3:],
         checks.check_curve(
             [point.epsilon for point in curve if point.falls], [point.epsilon for point in curve if point.falls_clearly]
         ),

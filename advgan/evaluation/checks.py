@@ -145,6 +145,24 @@ def check_iterative(single_step: Rate | None, iterative: Rate | None) -> Finding
     return _should_not_beat("iterative beats single step", "FGSM", single_step, "PGD", iterative, MASKED)
 
 
+def check_losses(cross_entropy: Rate | None, margin: Rate | None) -> Finding:
+    """Mark a target on which PGD along the cross-entropy finds less than half of what it finds with the margin's help.
+
+    The gradient of the cross-entropy vanishes where logits are large, whatever the robustness.
+
+    Args:
+        cross_entropy: the success of PGD along the cross-entropy; None where it was not run.
+        margin: the same, with what it finds along the margin of logits on the images that are left.
+    """
+    guard = "cross-entropy finds what the margin finds"
+    if cross_entropy is None or margin is None:
+        return Finding(guard, NOT_CHECKED, "PGD did not run")
+    reason = f"PGD along the cross-entropy {cross_entropy.rate:.2%}, with the margin of logits {margin.rate:.2%}"
+    remedy = "The cross-entropy's gradient vanishes: trust the attacks along the margin, or scale the logits down."
+    wrong = cross_entropy.high < margin.low and cross_entropy.rate < margin.rate / 2
+    return marked_if(wrong, guard, reason, remedy)
+
+
 def check_white_box(noise: Rate | None, white_box: Rate | None, transferred: Rate | None = None) -> Finding:
     """Mark an evaluation in which attacks that do not know the target do better than those that do.
 

@@ -84,6 +84,7 @@ def evaluation_record(
         seconds_per_1000_images=float(made["seconds"]) * 1000 / len(labels),
         attacks=tuple(results.compared),
         worst_case=results.worst_case,
+        amortization_gap=results.amortization_gap,
         seed=SEED,
         transfer=tuple(results.transfer),
         guards=tuple(findings),

@@ -215,6 +215,7 @@ class Subject:
             accuracy_under_attack=share(answers == labels),
             largest_linf=float(result["linf"].max()),
             seconds_per_1000_images=float(result["seconds"]) * 1000 / total,
+            gradients_per_image=float(result["gradients"]) / total if "gradients" in result else None,
         )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from advgan.metrics import Rate
+from advgan.metrics import PairedDifference, Rate
 from advgan.records.data_card import DataCard
 from advgan.records.finding import Finding, Status
 from advgan.records.record import Part, Record
@@ -120,6 +120,8 @@ class ComparedAttack(Part):
     accuracy_under_attack: Rate
     largest_linf: float
     seconds_per_1000_images: float
+    gradients_per_image: float | None = None
+    """How often it evaluated the gradient, in the mean over the images."""
     queries: int | None = None
     """Of an attack that queries a black box: in all."""
     median_queries: float | None = None
@@ -277,6 +279,9 @@ class Evaluation(EvaluationHead):
     attacks: tuple[ComparedAttack, ...]
     worst_case: Rate
     """All attacks together, image by image."""
+    amortization_gap: PairedDifference | None = None
+    """PGD's success (first), along cross-entropy and margin, less AdvGAN's (second): the price of one pass.
+    None where there is no gradient."""
     seed: int
     transfer: tuple[Transfer, ...]
     guards: tuple[Finding, ...]

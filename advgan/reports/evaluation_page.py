@@ -66,9 +66,11 @@ def page(evaluation: Evaluation, figures: Sequence[tuple[str, str, bytes]]) -> s
         rate_table(_success_rows(evaluation)),
         *_black_box(evaluation),
         "<h2>Other attacks</h2>",
-        f"<p>Same images, same epsilon. {_followed(evaluation)}Seconds are for 1,000 images on the machine named "
+        f"<p>Same images, same epsilon. {_followed(evaluation)}Gradients: how often an attack evaluates the "
+        "classifier's gradient, in the mean over the images. Seconds are for 1,000 images on the machine named "
         "below.</p>",
-        rate_table(_attack_rows(evaluation), "attack", "seconds"),
+        rate_table(_attack_rows(evaluation), "attack", "gradients", "seconds"),
+        *_gap(evaluation),
         "<h2>Size of the changes</h2>",
         table(["", ""], _distortion_rows(evaluation.distortion)),
         *_retrained(evaluation),
@@ -226,13 +228,24 @@ def _query_rows(queries: Queries) -> Iterable[Sequence[Cell]]:
 
 
 def _attack_rows(evaluation: Evaluation) -> Iterable[Sequence[Cell]]:
-    yield rate_row("advgan", evaluation.success, f"{evaluation.seconds_per_1000_images:.3f}")
+    yield rate_row("advgan", evaluation.success, "0", f"{evaluation.seconds_per_1000_images:.3f}")
     for attack in evaluation.attacks:
         few = "" if attack.images == evaluation.data.images else f" (first {attack.images:,} images)"
-        yield rate_row(attack.name + few, attack.success, f"{attack.seconds_per_1000_images:.3f}")
+        gradients = "" if attack.gradients_per_image is None else f"{attack.gradients_per_image:.3g}"
+        yield rate_row(attack.name + few, attack.success, gradients, f"{attack.seconds_per_1000_images:.3f}")
     for missing in evaluation.attacks_left_out:
-        yield missing.name, (missing.reason, "long"), "", "", ""
-    yield rate_row("all together, image by image", evaluation.worst_case)
+        yield missing.name, (missing.reason, "long"), "", "", "", ""
+    yield rate_row("all together, image by image", evaluation.worst_case, "", "")
+
+
+def _gap(evaluation: Evaluation) -> Iterable[str]:
+    """What attacking in one pass costs."""
+    if (gap := evaluation.amortization_gap) is not None:
+        yield (
+            "<p>The amortization gap, the success of PGD (along cross-entropy and, where that fails, the margin of "
+            f"logits) less AdvGAN's on the same {gap.first.n:,} images: {escape(str(gap))} (95 % interval of a paired "
+            f"difference). PGD alone succeeds on {gap.only_first:,} of them, AdvGAN alone on {gap.only_second:,}.</p>"
+        )
 
 
 def _distortion_rows(distortion: Distortion) -> Iterable[Sequence[Cell]]:

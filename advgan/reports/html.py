@@ -76,21 +76,21 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     return f'<div class="table"><table>{top}<tbody>{"".join(lines)}</tbody></table></div>'
 
 
-def rate_table(rows: Iterable[Sequence[Cell]], first: str = "", last: str = "") -> str:
+def rate_table(rows: Iterable[Sequence[Cell]], first: str = "", *last: str) -> str:
     """A table of rates; ``rate_row`` makes its rows.
 
     Args:
         rows: one for each rate.
-        first, last: what stands above the names and above the last column.
+        first, last: what stands above the names and above the last columns.
     """
-    return table([first, "rate", "Wilson 95 %", "images", last], rows)
+    return table([first, "rate", "Wilson 95 %", "images", *last], rows)
 
 
-def rate_row(name: str, rate: Rate | None, last: str = "") -> Sequence[Cell]:
-    """A row of a table of rates; ``last`` is one more number."""
+def rate_row(name: str, rate: Rate | None, *last: str) -> Sequence[Cell]:
+    """A row of a table of rates; ``last`` are more numbers."""
     if rate is None:
-        return name, number("not measured"), "", "", ""
-    return name, number(f"{rate.rate:.2%}"), number(interval(rate)), number(f"{rate.n:,}"), number(last)
+        return name, number("not measured"), "", "", *("" for _ in last)
+    return name, number(f"{rate.rate:.2%}"), number(interval(rate)), number(f"{rate.n:,}"), *map(number, last)
 
 
 def number(text: str) -> Cell:

@@ -174,6 +174,11 @@ def _other_attacks(evaluation: Evaluation) -> Iterable[Line]:
     for missing in evaluation.attacks_left_out:
         yield missing.name, f"       {missing.reason}"
     yield "all together, image by image", _rate(evaluation.worst_case)
+    if (gap := evaluation.amortization_gap) is not None:
+        yield (
+            "PGD along both losses less AdvGAN",
+            f"{100 * gap.difference:>7.2f}    [{100 * gap.low:.2f}, {100 * gap.high:.2f}] points",
+        )
     for other in evaluation.transfer:
         yield f"transfer to {other.name}", f"{_rate(other.success):<{RATES}}{_clean(other)}"
     for point in evaluation.retrained:
