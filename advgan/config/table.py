@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from advgan.config.loading import find_config, find_shipped, load_config, parse_settings, read_yaml
 from advgan.config.settings import Config, Settings
-from advgan.config.values import Seed
+from advgan.config.values import PositiveInt, Seed
 from advgan.errors import AdvGANError, ConfigurationError
 
 TABLES = "configs/tables"
@@ -79,6 +79,8 @@ class Section(_Part):
     title: Text
     text: str | None = None
     """What is said above the rows, as Markdown."""
+    attack_images: PositiveInt | None = None
+    """Every run is evaluated on the first so many test images, and the rows show the other attacks too."""
     picture: Literal["queries"] | None = None
     """``queries``: success against the queries per attacked image is drawn below the rows."""
     rows: Annotated[tuple[Row, ...], Field(min_length=1)]

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -17,11 +18,12 @@ from advgan.config.loading import dump_config
 from advgan.config.settings import Config
 from advgan.config.table import Row, Section, Table
 from advgan.errors import AdvGANError, BlackBoxUnavailable, ConfigurationError, Interrupted
-from advgan.experiments.evaluate import EVALUATION
+from advgan.evaluation.subject import EvaluationRequest
+from advgan.experiments.evaluate import EVALUATION, evaluate_run
 from advgan.experiments.plan import check
 from advgan.experiments.train import train
 from advgan.files import check_writable, locked, write_text
-from advgan.records.evaluation import Evaluation, QueryCurve
+from advgan.records.evaluation import Evaluation
 from advgan.records.results_table import DoneRun, FailedRun, TableRecord, TableRow, TableRun, TableSection
 from advgan.records.summary import Summary
 from advgan.reports.plots import save_figure, success_against_queries
@@ -43,11 +45,22 @@ class Cell:
     config: Config
     folder: Path
     """Where the run lives; cells with equal settings share it."""
+    attack_images: int | None = None
+    """The first test images, which other attacks are tried on too; None for no evaluation."""
+
+    @property
+    def evaluation(self) -> EvaluationRequest | None:
+        """The evaluation that belongs to the run."""
+        if self.attack_images is None:
+            return None
+        return EvaluationRequest(run=self.folder, images=self.attack_images)
 
     @property
     def done(self) -> bool:
-        """Whether the run is finished."""
-        return RunFolder(self.folder).summary.is_file()
+        """Whether the run is finished, and its evaluation too."""
+        request = self.evaluation
+        evaluated = request is None or (request.folder / EVALUATION).is_file()
+        return evaluated and RunFolder(self.folder).summary.is_file()
 
     @property
     def begun(self) -> bool:
@@ -94,11 +107,7 @@ class Reproduction:
             ConfigurationError: there is no such row.
         """
         places = _runs_by_settings(self.output / RUNS)
-        rows = [
-            [*_cells(section.title, row, self.output, places)]
-            for section in self.table.sections
-            for row in section.rows
-        ]
+        rows = [[*_cells(section, row, self.output, places)] for section in self.table.sections for row in section.rows]
         cells = [cell for round_ in zip_longest(*rows) for cell in round_ if cell is not None]
         chosen = [cell for cell in cells if only is None or only.lower() in f"{cell.section}\n{cell.row.name}".lower()]
         if not chosen:
@@ -109,14 +118,15 @@ class Reproduction:
         return chosen
 
 
-def _cells(section: str, row: Row, output: Path, places: dict[tuple[str, int], Path]) -> Iterator[Cell]:
+def _cells(section: Section, row: Row, output: Path, places: dict[tuple[str, int], Path]) -> Iterator[Cell]:
     for seed in row.seeds:
         config = row.configuration(seed)
         directory = config.output.model_copy(update={"directory": str(output / RUNS)})
         config = config.model_copy(update={"output": directory})
         digest = _settings_digest(located(config))
         new = output / RUNS / f"{_slug(row.name)}-{digest[:8]}" / f"seed-{seed}"
-        yield Cell(section, row, seed, config, places.setdefault((digest, seed), new))
+        folder = places.setdefault((digest, seed), new)
+        yield Cell(section.title, row, seed, config, folder, section.attack_images)
 
 
 def _runs_by_settings(runs: Path) -> dict[tuple[str, int], Path]:
@@ -163,16 +173,16 @@ def dry_run(cells: Sequence[Cell]) -> list[str]:
 
 
 def _to_do(cells: Sequence[Cell]) -> list[Cell]:
-    """The unfinished runs, each once."""
-    first: dict[Path, Cell] = {}
+    """The unfinished runs, each once; in two sections one may be evaluated on different images."""
+    first: dict[tuple[Path, int | None], Cell] = {}
     for cell in cells:
         if not cell.done:
-            first.setdefault(cell.folder, cell)
+            first.setdefault((cell.folder, cell.attack_images), cell)
     return list(first.values())
 
 
 def _count(cells: Sequence[Cell]) -> str:
-    runs = {cell.folder: cell.done for cell in cells}
+    runs = {(cell.folder, cell.attack_images): cell.done for cell in cells}
     return f"{sum(runs.values())} of {len(runs)} runs are done."
 
 
@@ -228,6 +238,8 @@ def _run(cell: Cell, command: str) -> None:
     logger.info("Success        %s", summary.test.success)
     for line in warnings(summary.checks):
         logger.warning(line)
+    if (request := cell.evaluation) is not None:
+        evaluate_run(request, command)
 
 
 def _name(work: Reproduction, cell: Cell) -> str:
@@ -273,7 +285,9 @@ def _section_record(work: Reproduction, section: Section, runs: Sequence[DoneRun
         )
         for row in section.rows
     )
-    record = TableSection(title=section.title, text=section.text, rows=rows, picture=None)
+    record = TableSection(
+        title=section.title, text=section.text, rows=rows, picture=None, attack_images=section.attack_images
+    )
     if section.picture == "queries":
         points, curves = points_against_queries(record, runs)
         if points:
@@ -300,6 +314,7 @@ def _run_record(work: Reproduction, cell: Cell, failures: dict[str, str]) -> Don
     summary = Summary.read(RunFolder(cell.folder).summary)
     processes, test, box = summary.processes, summary.test, summary.black_box
     environments = [process.environment for process in processes]
+    whole = _evaluation(RunFolder(cell.folder).evaluation)
     return DoneRun(
         **dict(which),
         state="done",
@@ -311,16 +326,26 @@ def _run_record(work: Reproduction, cell: Cell, failures: dict[str, str]) -> Don
         queries=None if box is None else box.queries,
         distilled=None if box is None else box.distilled,
         seconds=summary.seconds,
-        queries_curve=_queries_curve(RunFolder(cell.folder).evaluation / EVALUATION),
+        queries_curve=None if whole is None else whole.queries_curve,
+        defence=summary.defence,
+        **_attacks(cell),
     )
 
 
-def _queries_curve(evaluation: Path) -> QueryCurve | None:
-    """Of a run's evaluation; None where there is none, or none that can be read."""
-    if not evaluation.is_file():
+def _attacks(cell: Cell) -> dict[str, Any]:
+    """What the evaluation that belongs to a run found, by field of ``DoneRun``."""
+    request = cell.evaluation
+    found = None if request is None else _evaluation(request.folder)
+    return {} if found is None else {"attacks": found.attacks, "amortization_gap": found.amortization_gap}
+
+
+def _evaluation(folder: Path) -> Evaluation | None:
+    """An evaluation of a run; None where there is none, or none that can be read."""
+    path = folder / EVALUATION
+    if not path.is_file():
         return None
     try:
-        return Evaluation.read(evaluation).queries_curve
+        return Evaluation.read(path)
     except AdvGANError as error:
         logger.warning("left out: %s", error)
         return None

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from advgan.metrics import Rate
-from advgan.records.evaluation import QueryCurve
+from advgan.metrics import PairedDifference, Rate
+from advgan.records.adversarial_training import Defence
+from advgan.records.evaluation import ComparedAttack, QueryCurve
 from advgan.records.record import Part, Record
 from advgan.records.summary import DistilledScore, Seconds
 
@@ -32,6 +33,8 @@ class TableSection(Part):
     rows: tuple[TableRow, ...]
     picture: str | None
     """The name of its file, where there is one."""
+    attack_images: int | None = None
+    """The test images that the other attacks were tried on; None where none were."""
 
 
 class TableRun(Part):
@@ -72,6 +75,12 @@ class DoneRun(TableRun):
     seconds: Seconds
     queries_curve: QueryCurve | None
     """Of another attack, where the run was evaluated."""
+    attacks: tuple[ComparedAttack, ...] = ()
+    """On the first test images, where the section asks for them."""
+    amortization_gap: PairedDifference | None = None
+    """On the same images."""
+    defence: Defence | None = None
+    """Of a target that was trained to resist."""
 
 
 class TableRecord(Record):

@@ -6,8 +6,8 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from advgan.metrics import Rate
-from advgan.records.evaluation import QueryCurve
+from advgan.metrics import PairedDifference, Rate
+from advgan.records.evaluation import ComparedAttack, QueryCurve
 from advgan.records.results_table import DoneRun, FailedRun, TableRecord, TableRow, TableSection
 from advgan.reports.plots import AttackPoint
 
@@ -69,7 +69,66 @@ def points_against_queries(
     return points, list(curves.values())
 
 
+def _attack_section(section: TableSection, runs: Sequence[DoneRun | FailedRun]) -> list[str]:
+    """The rows of a section that shows the other attacks beside AdvGAN."""
+    rows, images = section.rows, section.attack_images
+    names = list(dict.fromkeys(attack.name for run in runs if isinstance(run, DoneRun) for attack in run.attacks))
+    names = [name for name in names if "noise" not in name]
+    head = ["row", "configuration", "seeds", "clean accuracy", *names, "AdvGAN", "gap", "paper", "target, attack"]
+    lines = [head, ["---", "---", "---", *["---:"] * (len(head) - 3)]]
+    for row in rows:
+        done = _done(row, runs)
+        start = [_cell(row.name), f"`{_cell(shlex.join(row.options))}`", _seeds(row, runs)]
+        paper = NONE if row.paper is None else _cell(row.paper)
+        if not done:
+            state = "failed" if _of(row, runs) else "not run yet"
+            lines.append([*start, NONE, *[NONE] * len(names), f"{state}", NONE, paper, NONE])
+            continue
+        of_attacks = [
+            _attack_cell([attack for run in done for attack in run.attacks if attack.name == name]) for name in names
+        ]
+        gaps = [run.amortization_gap for run in done if run.amortization_gap is not None]
+        times = (_mean(done, lambda run: run.seconds.target_training), _mean(done, lambda run: run.seconds.attack))
+        lines.append(
+            [
+                *start,
+                _percent(_mean(done, lambda run: run.clean_accuracy.rate)),
+                *of_attacks,
+                _percent(_mean(done, lambda run: run.success.rate)) + _spread([run.success.rate for run in done]),
+                ", ".join(map(_gap, gaps)) or NONE,
+                paper,
+                ", ".join(map(_duration, times)),
+            ]
+        )
+    legend = (
+        f"Success of each attack at the same epsilon: AdvGAN's on all test images, that of the others on the first "
+        f"{images:,} (FMN on the first 100); mean of the seeds, in brackets the smallest and the largest. "
+        "pgd-40 margin: PGD along the cross-entropy, then along the margin of logits where that failed. Gap: its "
+        "success less AdvGAN's on the same images, in percentage points, with the 95 % interval of a paired difference,"
+        " for each seed."
+    )
+    parts = [f"## {section.title}", *([section.text.strip()] if section.text else []), legend]
+    return [*parts, "\n".join(f"| {' | '.join(line)} |" for line in lines), *_failures(rows, runs)]
+
+
+def _attack_cell(attacks: Sequence[ComparedAttack]) -> str:
+    rates = [attack.success.rate for attack in attacks]
+    return _percent(sum(rates) / len(rates)) + _spread(rates) if rates else NONE
+
+
+def _gap(gap: PairedDifference) -> str:
+    return f"{100 * gap.difference:.1f} [{100 * gap.low:.1f}, {100 * gap.high:.1f}]"
+
+
+def _failures(rows: Sequence[TableRow], runs: Sequence[DoneRun | FailedRun]) -> list[str]:
+    failed = [run for row in rows for run in _of(row, runs) if isinstance(run, FailedRun)]
+    lines = [f"- Failed: {run.row}, seed {run.seed}: {_flat(run.problem)}" for run in failed]
+    return ["\n".join(lines)] if lines else []
+
+
 def _section(section: TableSection, runs: Sequence[DoneRun | FailedRun]) -> list[str]:
+    if section.attack_images is not None:
+        return _attack_section(section, runs)
     rows = section.rows
     black_box, paper = any(row.black_box for row in rows), any(row.paper is not None for row in rows)
     head = ["row", "configuration", "seeds", "clean accuracy", "success", "Wilson 95 %", "after 8 bits"]
@@ -81,9 +140,7 @@ def _section(section: TableSection, runs: Sequence[DoneRun | FailedRun]) -> list
     if section.text:
         parts.append(section.text.strip())
     parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
-    failed = [run for row in rows for run in _of(row, runs) if isinstance(run, FailedRun)]
-    if failed:
-        parts.append("\n".join(f"- Failed: {run.row}, seed {run.seed}: {_flat(run.problem)}" for run in failed))
+    parts += _failures(rows, runs)
     if section.picture is not None:
         parts.append(f"![{section.title}: success against queries for each attacked image]({section.picture})")
     return parts
