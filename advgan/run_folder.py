@@ -6,7 +6,7 @@ from pathlib import Path
 
 from advgan.config.loading import dump_config, load_config, read_yaml
 from advgan.config.settings import Config
-from advgan.config.values import is_function, is_path_of_data
+from advgan.config.values import is_path_of_classifier, is_path_of_data
 from advgan.errors import AdvGANError
 from advgan.files import write_text
 
@@ -166,10 +166,10 @@ def located(config: Config) -> Config:
     data, target, oracle, output = config.data, config.target, config.oracle, config.output
     if is_path_of_data(data.dataset):
         data = data.model_copy(update={"dataset": str(Path(data.dataset).absolute())})
-    if target.file is not None and not is_function(target.file):
+    if target.file is not None and is_path_of_classifier(target.file):
         target = target.model_copy(update={"file": str(Path(target.file).absolute())})
     box = oracle.black_box
-    if box not in (None, "target") and "://" not in str(box) and not is_function(str(box)):
+    if box not in (None, "target") and is_path_of_classifier(str(box)):
         oracle = oracle.model_copy(update={"black_box": str(Path(str(box)).absolute())})
     output = output.model_copy(update={"directory": str(Path(output.directory).absolute())})
     return config.model_copy(update={"data": data, "target": target, "oracle": oracle, "output": output})

@@ -13,9 +13,10 @@ from advgan.classifiers.classifier import Classifier
 from advgan.classifiers.files import file_as_black_box, keras_classifier, saved_model
 from advgan.classifiers.functions import function_as_black_box, function_classifier
 from advgan.classifiers.served import check_served, served_black_box
+from advgan.classifiers.shipped import shipped_classifier
 from advgan.classifiers.source import AS_IT_IS, BlackBoxReading, Source
 from advgan.config.settings import TargetSettings
-from advgan.config.values import is_function, of_another_library
+from advgan.config.values import SHIPPED_CLASSIFIERS, is_function, of_another_library
 from advgan.errors import AdvGANError
 from advgan.networks.keras_file import GIVE_ANOTHER
 
@@ -82,7 +83,7 @@ def black_box_source(given: str, shape: Shape, box: BlackBoxReading) -> Source:
 
 
 def copied_as(given: str) -> str | None:
-    """The name of a run's copy of a classifier; None where it is a function or is served."""
+    """The name of a run's copy of a classifier; None where it is a function, is served or ships."""
     return _kind_of(given).copy or None
 
 
@@ -122,6 +123,12 @@ KINDS = (
         keras_classifier,
         partial(file_as_black_box, keras_classifier),
         copy="target.h5",
+    ),
+    Kind(
+        SHIPPED_CLASSIFIERS[0],
+        lambda given: given in SHIPPED_CLASSIFIERS,
+        shipped_classifier,
+        partial(file_as_black_box, shipped_classifier),
     ),
     Kind("module:function", is_function, function_classifier, function_as_black_box),
     Kind(

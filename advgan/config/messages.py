@@ -30,6 +30,8 @@ _MESSAGES = {
 """Plainer words than pydantic's, by the type of its error."""
 
 
+_DEFENCE = ("defense", "defence", "defended", "adversarial", "robust")
+"""What adversarial training is called elsewhere."""
 _LISTS = ("tuple_type", "too_short", "too_long")
 
 
@@ -57,7 +59,10 @@ def _without_places(parts: Iterable[str]) -> str:
 
 def _nearest(word: str, known: list[str]) -> str:
     """``; did you mean X?``: a key of that name in another section, else the nearest spelling."""
-    last_parts = {key.rsplit(".", 1)[-1]: key for key in reversed(known)}
+    if any(part in _DEFENCE for part in word.split(".")):
+        return "; did you mean target.adversarial_training.method?"
+    shallow_first = sorted(known, key=lambda key: key.count("."))
+    last_parts = {key.rsplit(".", 1)[-1]: key for key in reversed(shallow_first)}
     last = word.rsplit(".", 1)[-1]
     if last in last_parts:
         matches = [last_parts[last]]
@@ -85,21 +90,26 @@ def explain(error: ValidationError, model: type[Settings]) -> ConfigurationError
         return ConfigurationError(key, first["input"], f"unknown key{nearest}")
     message = _MESSAGES.get(first["type"], first["msg"].removeprefix("Value error, ").removeprefix("Input "))
     if first["type"] in _LISTS:
-        message = model.lists
+        message = _section_of(key, model).lists
     if key in ("training.deterministic", "training.xla"):
         message = "should be auto, on or off"
     value = None if first["type"] == "missing" else first["input"]
-    if key == "attack.epsilon" and first["type"] == "less_than_equal" and first["input"] in range(2, 256):
+    if key.endswith(".epsilon") and first["type"] == "less_than_equal" and first["input"] in range(2, 256):
         message += f", a share of the pixel range: for {first['input']:g} of 255 levels write {first['input']:g}/255"
     return ConfigurationError(key, value, _allowed(key, message, model))
 
 
+def _section_of(key: str, settings: type[Settings]) -> type[Settings]:
+    """The settings that a dotted key's last part belongs to."""
+    for section in [part for part in key.split(".") if not part.isdigit()][:-1]:
+        settings = _below(settings.model_fields[section].annotation) or settings
+    return settings
+
+
 def _allowed(key: str, message: str, settings: type[Settings]) -> str:
     """Add the allowed range where the message names only one side of it."""
-    *sections, last = [part for part in key.split(".") if not part.isdigit()] or [""]
-    for section in sections:
-        settings = _below(settings.model_fields[section].annotation) or settings
-    field = settings.model_fields.get(last)
+    last = [part for part in key.split(".") if not part.isdigit()][-1:] or [""]
+    field = _section_of(key, settings).model_fields.get(last[0])
     bounds = []
     for rule in _rules(field.annotation, field.metadata) if field else []:
         for symbol, name in ((">", "gt"), (">=", "ge"), ("<", "lt"), ("<=", "le")):

@@ -232,6 +232,8 @@ class TargetSettings(Settings):
             value = getattr(self, key)
             own = ("file", "check_accuracy", *self.describes)
             if self.file is not None and key not in own and value != field.default:
+                if key == "adversarial_training":
+                    key, value = f"{key}.method", value.method
                 raise ConfigurationError(
                     f"target.{key}", value, f"is for a target that is trained here; {self.file} is not: leave one out"
                 )

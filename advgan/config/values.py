@@ -32,9 +32,11 @@ KERAS_DATASETS = ("fashion_mnist", "cifar10", "cifar100")
 """Those that Keras downloads."""
 TFDS_PREFIX = "tfds:"
 _SET_BY_THE_REQUEST = ("content-type", "content-length", "host", "transfer-encoding")
+SHIPPED_CLASSIFIERS = ("robust_mnist",)
+"""Those that come with the package."""
 FUNCTION = r"[\w.]+:\w*"
 ARCHITECTURE_KINDS = f"{', '.join(ARCHITECTURES)}, or a network of keras.applications such as MobileNetV2"
-KINDS = "a .keras or .h5 file, the folder of a SavedModel, or module:function"
+KINDS = f"a .keras or .h5 file, the folder of a SavedModel, module:function, or {', '.join(SHIPPED_CLASSIFIERS)}"
 
 
 def number_from_text(value: object) -> object:
@@ -54,6 +56,11 @@ def number_from_text(value: object) -> object:
 def is_function(given: str) -> bool:
     """Whether a classifier is named as ``module:function``."""
     return re.fullmatch(FUNCTION, given) is not None
+
+
+def is_path_of_classifier(given: str) -> bool:
+    """Whether a classifier is named by the path of a file or a folder."""
+    return not is_function(given) and "://" not in given and given not in SHIPPED_CLASSIFIERS
 
 
 def of_another_library(given: str) -> str:
@@ -133,14 +140,16 @@ def _classifier(value: str) -> str:
         raise ValueError("a served model gives no gradients: attack it as a black box, oracle.black_box")
     if problem := of_another_library(value):
         raise ValueError(problem)
-    return value if is_function(value) else _path(value)
+    return _path(value) if is_path_of_classifier(value) else value
 
 
 def _black_box(value: str) -> str:
     """What can name a black box; whether it is there is seen later."""
     if problem := of_another_library(value):
         raise ValueError(problem)
-    if value == "target" or re.fullmatch(r"https?://[^\s/]+/\S+", value) or is_function(value):
+    if value == "target" or re.fullmatch(r"https?://[^\s/]+/\S+", value):
+        return value
+    if "://" not in value and not is_path_of_classifier(value):
         return value
     if "://" in value or not value or re.match(r"[\w.]*:", value):
         raise ValueError(f"should be target, {KINDS}, or http://host:port/v1/models/name:predict")

@@ -15,8 +15,9 @@ from advgan.classifiers.loading import load_classifier
 from advgan.classifiers.margin_scale import margin_scale
 from advgan.classifiers.pixel_search import SEARCH_IMAGES, with_found_pixels
 from advgan.classifiers.pixels import as_text
+from advgan.classifiers.shipped import SHIPPED_SHAPE
 from advgan.config.settings import TargetSettings
-from advgan.config.values import is_function
+from advgan.config.values import SHIPPED_CLASSIFIERS, is_path_of_classifier
 from advgan.data.datasets import Dataset
 from advgan.errors import ConfigurationError
 from advgan.evaluation.scores import accuracy
@@ -99,8 +100,10 @@ def _shape_of(given: str, settings: TargetSettings) -> Shape:
     Raises:
         ConfigurationError: it does not.
     """
+    if given in SHIPPED_CLASSIFIERS:
+        return SHIPPED_SHAPE
     sizes: tuple[Any, ...] = ()
-    if not is_function(given) and Path(given).is_file():
+    if is_path_of_classifier(given) and Path(given).is_file():
         network = load_network(Path(given), module=settings.module, trust=settings.trust)
         inputs = list(getattr(network, "inputs", None) or [])
         sizes = tuple(inputs[0].shape)[1:] if len(inputs) == 1 else ()

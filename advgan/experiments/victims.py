@@ -47,6 +47,10 @@ from advgan.training.validation import (
 )
 
 logger = logging.getLogger(__name__)
+LEARNT_NOTHING = (
+    "target.adversarial_training: where a network learns nothing, warmup_epochs, a smaller epsilon or a lower "
+    "target.learning_rate help"
+)
 SAME_ANSWERS = 1e-3
 """How far a target's logits may differ before and after training, as a share of the largest."""
 
@@ -85,7 +89,9 @@ class Victim(ABC):
         """
         config, test = self.config, self.attacker.test
         name = config.black_box or config.target.file or config.target.architecture
-        return check_accuracy(name, clean, test.labels, test.images, config.target.check_accuracy)
+        trained = config.target.adversarial_training.method != "none"
+        hints = (LEARNT_NOTHING,) if trained else ()
+        return check_accuracy(name, clean, test.labels, test.images, config.target.check_accuracy, hints)
 
     def progress_note(self, position: Position) -> str:  # noqa: ARG002
         """What to add to the step at which a run is resumed."""
