@@ -16,6 +16,7 @@ from advgan import evaluate
 from advgan.attacks.baselines import Baseline, baselines, pgd_attack, run_baseline
 from advgan.classifiers import checks as classifier_checks
 from advgan.classifiers.classifier import Classifier
+from advgan.classifiers.loading import load_classifier
 from advgan.config.settings import DataSettings
 from advgan.data.datasets import Split, scaled
 from advgan.data.loading import load_dataset
@@ -202,6 +203,63 @@ def test_noise_that_beats_the_gradient_is_marked() -> None:
     assert checks.check_white_box(noise, white_box).status == WARN
     assert checks.check_generator(noise, Rate.of(0, noise.n)).status == WARN
     assert checks.check_generator(noise, Rate.of(noise.n, noise.n)).status == PASS
+
+
+def trained(temperature: float, learned: np.ndarray) -> Any:
+    """A small network that learns labels, or probabilities, by its logits divided by a temperature."""
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Flatten(), keras.layers.Dense(64, activation="relu"), keras.layers.Dense(10)]
+    model = keras.Sequential([keras.Input((28, 28, 1)), *layers])
+    cooled = keras.Sequential([keras.Input((28, 28, 1)), model, keras.layers.Rescaling(1 / temperature)])
+    cooled.compile(keras.optimizers.Adam(0.01), keras.losses.CategoricalCrossentropy(from_logits=True))
+    cooled.fit(TRAINING.reshape(-1, 28, 28, 1), learned, batch_size=50, epochs=5, verbose=0)
+    return model
+
+
+def along_both_losses(target: Classifier) -> tuple[Rate, Rate]:
+    """PGD's success along the cross-entropy, and with the margin's help."""
+    found, before = [], None
+    for baseline in baselines(Untargeted(), EPSILON, 1, 10):
+        if baseline.kind == "iterative":
+            work = run_baseline(baseline, target, Untargeted(), IMAGES, LABELS, 0, before=before)
+            before = work(lambda _: None)
+            found.append(success_rate(Untargeted(), LABELS, target.predict(IMAGES), before["predictions"]))
+    first, second = found
+    return first, second
+
+
+@pytest.mark.parametrize("masks", ["logits times 1,000", "defensive distillation"])
+def test_a_network_that_only_hides_its_gradient_is_marked(masks: str) -> None:
+    labels = np.eye(10, dtype=np.float32)[MNIST.training.labels]
+    if masks == "defensive distillation":  # Papernot et al. 2016, at temperature 100
+        teacher = trained(100.0, labels)
+        soft = tf.nn.softmax(teacher(TRAINING.reshape(-1, 28, 28, 1)) / 100.0).numpy()
+        target = classifier(trained(100.0, soft))
+    else:
+        plain = trained(1.0, labels)
+        assert classifier_checks.check_gradients(classifier(plain), IMAGES, LABELS).status == PASS
+        assert checks.check_losses(*along_both_losses(classifier(plain))).status == PASS
+        target = classifier(lambda images: 1000 * plain(images))
+    assert np.mean(target.predict(IMAGES) == LABELS) > 0.85
+    assert classifier_checks.check_gradients(target, IMAGES, LABELS).status == WARN
+    cross_entropy, margin = along_both_losses(target)
+    assert margin.rate > 0.99
+    found = checks.check_losses(cross_entropy, margin)
+    assert found.status == WARN and found.reason.startswith("PGD along the cross-entropy ")
+
+
+def test_a_classifier_that_resists_is_not_marked() -> None:
+    target = load_classifier("robust_mnist", (28, 28, 1))
+    cross_entropy, margin = along_both_losses(target)
+    assert margin.rate < 0.2
+    for finding in (
+        classifier_checks.check_gradients(target, IMAGES, LABELS),
+        checks.check_losses(cross_entropy, margin),
+        checks.check_iterative(attacked(target, "fgsm"), margin),
+        checks.check_white_box(attacked(target, "sign-noise"), margin),
+    ):
+        assert finding.status == PASS, finding
+    assert checks.check_losses(None, None).status == NOT_CHECKED
 
 
 def test_accuracy_that_survives_the_full_range_is_marked() -> None:
