@@ -85,13 +85,13 @@ def main(arguments: list[str] | None = None) -> int:
         "--optimized",
         metavar="N",
         type=whole_number,
-        help="how many images the slow attack is tried on: FMN, or Square on a black box (100)",
+        help="how many images the slow attacks are tried on: FMN, Square (100)",
     )
     parser.add_argument(
         "--square-queries",
         metavar="N",
         type=whole_number,
-        help="the most queries of Square to a black box for each image (1000)",
+        help="the most queries of Square for each image it attacks (1000 where it is a black box; else no Square)",
     )
     parser.add_argument(
         "--target", metavar="CLASSIFIER", help="attack this one instead of the run's own: file, folder or function"
@@ -177,7 +177,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         images,
         options.restarts or 1,
         options.optimized or 100,
-        options.square_queries or 1000,
+        options.square_queries,
         options.target,
         tuple(options.transfer),
         tuple(options.retrain),

@@ -215,10 +215,14 @@ def test_foolbox_alone_gives_the_same_fgsm(record: dict[str, Any], archive: dict
 
 def test_the_attacks_rank_as_they_should_and_stay_within_epsilon(record: dict[str, Any]) -> None:
     attacks = {attack["name"]: attack for attack in record["attacks"]}
-    assert list(attacks) == ["uniform-noise", "sign-noise", "fgsm", "pgd-40", "fmn"]
-    assert [attacks[name]["images"] for name in attacks] == [COUNT] * 4 + [OPTIMIZED]
+    assert list(attacks) == ["uniform-noise", "sign-noise", "fgsm", "pgd-40", "pgd-40 margin", "fmn"]
+    assert [attacks[name]["images"] for name in attacks] == [COUNT] * 5 + [OPTIMIZED]
     rates = {name: attack["success"]["rate"] for name, attack in attacks.items()}
-    assert max(rates["uniform-noise"], rates["sign-noise"]) < rates["fgsm"] < rates["pgd-40"]
+    assert max(rates["uniform-noise"], rates["sign-noise"]) < rates["fgsm"] < rates["pgd-40"] <= rates["pgd-40 margin"]
+    gradients = {name: attack["gradients_per_image"] for name, attack in attacks.items()}
+    assert list(gradients.values())[:4] == [0, 0, 1, 40] and gradients["fmn"] == 100
+    left = attacks["pgd-40"]["accuracy_under_attack"]  # and what was wrong when clean is wrong under attack
+    assert gradients["pgd-40 margin"] == pytest.approx(40 * (1 + left["rate"]))
     assert rates["fmn"] > 0.8
     for attack in attacks.values():
         assert 0.2 < attack["largest_linf"] <= record["epsilon"] + 1e-6
@@ -236,7 +240,8 @@ def test_the_attacks_are_counted_again_from_what_their_stages_left(
     advgan = archive["predictions"] != labels
     fooled = advgan.copy()
     for attack in record["attacks"]:
-        (stage,) = (run / "evaluation" / "stages").glob(f"{attack['name']}-*.npz")
+        name = attack["name"].replace(" ", "-")
+        (stage,) = (run / "evaluation" / "stages").glob(f"{name}-{'[0-9a-f]' * 16}.npz")
         with np.load(stage) as kept:
             answers, linf, seconds = kept["predictions"], kept["linf"], float(kept["seconds"])
         n = len(answers)
@@ -257,10 +262,12 @@ def test_all_attacks_together_fool_what_any_of_them_fools_in_whatever_order(
 ) -> None:
     again = Path(shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("state")))
     monkeypatch.setattr(
-        evaluation_subject, "baselines", lambda *arguments: baselines(*arguments)[::-1]
-    )  # noise comes last
+        evaluation_subject,
+        "baselines",
+        lambda *arguments: sorted(baselines(*arguments), key=lambda each: each.kind == "noise"),
+    )
     reversed_record = evaluate_run(EvaluationRequest(again, optimized_images=OPTIMIZED), command="a test")
-    assert [attack.name for attack in reversed_record.attacks][-1] == "uniform-noise"
+    assert [attack.name for attack in reversed_record.attacks][-1] == "sign-noise"
     assert reversed_record.worst_case == Rate(**record["worst_case"])
 
 
@@ -298,7 +305,7 @@ def test_a_targeted_run_counts_other_images_and_leaves_fgsm_out(run: Path, tmp_p
     same_rate(record["success"], int((counted & (answers == 7)).sum()), int(counted.sum()))
     assert 0 < record["success"]["n"] < 60
     attacks = {attack["name"]: attack for attack in record["attacks"]}
-    assert list(attacks) == ["uniform-noise", "sign-noise", "pgd-40", "fmn"]
+    assert list(attacks) == ["uniform-noise", "sign-noise", "pgd-40", "pgd-40 margin", "fmn"]
     assert attacks["pgd-40"]["success"]["rate"] > 0.2
     assert {found["guard"]: found["status"] for found in record["guards"]}[
         "iterative beats single step"

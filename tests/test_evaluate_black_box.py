@@ -31,7 +31,7 @@ from advgan.classifiers.query_counter import queries_in
 from advgan.config.loading import dump_config, load_config, parse_config
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation import black_box_subject, checks
-from advgan.evaluation.black_box_subject import survival
+from advgan.evaluation.subject import survival
 from advgan.evaluation.subject import EvaluationRequest
 from advgan.experiments.evaluate import evaluate_run, last_record
 from advgan.experiments.export import export_run
@@ -333,7 +333,6 @@ def test_a_random_black_box_is_refused_although_answers_are_kept(
             r"--retrain = '0\.1 0\.2': each epsilon would cost queries again; train runs with",
         ),
         ({"square_queries": 2}, r"--square-queries = 2: is too few to try a square \(allowed: 3 or more\)"),
-        ({"target": "distilled.keras", "square_queries": 7}, r"--square-queries = 7: is for a run's own black box"),
     ],
 )
 def test_what_a_black_box_run_does_not_take_is_refused_in_one_line(

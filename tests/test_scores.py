@@ -16,7 +16,7 @@ from advgan.data import batches
 from advgan.data.datasets import Dataset, Split
 from advgan.data.loading import load_dataset
 from advgan.evaluation.scores import AttackScore, accuracy, score_attack
-from advgan.metrics import Rate
+from advgan.metrics import PairedDifference, Rate
 
 keras = tf.keras
 COUNT = 523  # a full batch of 500 and a partial one
@@ -258,3 +258,29 @@ def test_accuracy_counts_every_image(digits: Split, templates: tuple[np.ndarray,
     answers = (digits.images.reshape(-1, 784) / 255 @ matrix + offset).argmax(axis=1)
     target = classifier_of(classifier, (28, 28, 1), "the target")
     assert accuracy(target, digits) == Rate.of(int((answers == digits.labels).sum()), COUNT)
+
+
+def test_a_paired_differences_interval_covers_as_often_as_it_says() -> None:
+    """Newcombe 1998: 95 %, roughly, for differences of correlated shares; by simulation."""
+    random = np.random.default_rng(0)
+    for both, first, second, n in ((0.8, 0.1, 0.02, 200), (0.03, 0.03, 0.01, 1000), (0.5, 0.02, 0.02, 100)):
+        covered = []
+        for _ in range(1000):
+            kind = random.choice(4, n, p=[both, first, second, 1 - both - first - second])
+            found = PairedDifference.of((kind == 0) | (kind == 1), (kind == 0) | (kind == 2))
+            covered.append(found.low <= first - second <= found.high)
+        assert 0.93 < np.mean(covered) < 0.985
+
+
+def test_a_paired_difference_by_hand() -> None:
+    first, second = np.array([1, 1, 1, 0, 0, 0], bool), np.array([1, 0, 0, 1, 0, 0], bool)
+    found = PairedDifference.of(first, second)
+    assert (found.only_first, found.only_second) == (2, 1)
+    assert found.difference == pytest.approx(1 / 6) and found.low < 0 < found.difference < found.high < 1
+    turned = PairedDifference.of(second, first)
+    assert (turned.low, turned.high) == pytest.approx((-found.high, -found.low))
+    same = PairedDifference.of(first, first)
+    assert same.difference == 0 and same.low <= 0 <= same.high
+    apart = PairedDifference.of(np.ones(50, bool), np.zeros(50, bool))
+    assert apart.difference == 1 and 0.8 < apart.low < apart.high == 1
+    assert PairedDifference.of(first[:0], second[:0]).difference == 0

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, replace
 
 from advgan.attacks.baselines import Advance, Arrays, Baseline, black_box_baselines
-from advgan.attacks.square import run_square, square_settings, why_not_square
 from advgan.classifiers import checks as classifier_checks
 from advgan.classifiers.classifier import Classifier
 from advgan.classifiers.query_counter import Purpose, QueryCounter
 from advgan.evaluation import checks
 from advgan.evaluation.cache import ResultCache
 from advgan.evaluation.curve import epsilons_of_curve
-from advgan.evaluation.subject import SEED, EvaluationRequest, MoreResults, Subject
-from advgan.goals import Goal
+from advgan.evaluation.subject import SQUARE_QUERIES, EvaluationRequest, MoreResults, Subject
 from advgan.metrics import share, success_rate
-from advgan.records.evaluation import Gap, LeftOut, Options, Queries, QueryCurve, QueryPoint
+from advgan.records.evaluation import Gap, Options, Queries
 from advgan.records.finding import Finding
 from advgan.records.summary import BlackBoxSummary
 
@@ -43,7 +39,7 @@ class BlackBoxSubject(Subject):
 
     def options(self, request: EvaluationRequest) -> Options:
         """With the most queries of Square."""
-        return super().options(request).model_copy(update={"square_queries": request.square_queries})
+        return super().options(request).model_copy(update={"square_queries": self._square_queries(request)})
 
     def introduction(self, request: EvaluationRequest) -> list[str]:
         """How many queries are ahead."""
@@ -75,30 +71,12 @@ class BlackBoxSubject(Subject):
     def more_stages(self, request: EvaluationRequest, stages: ResultCache, made: Arrays) -> MoreResults:
         """Square, which makes queries of its own, and the distilled network in the black box's place."""
         gap = self._gap(stages, made)
-        judged = (checks.check_agreement(gap.agreement_clean),)
-        if reason := why_not_square(self.dataset.image_shape):
-            return MoreResults(judged=judged, gap=gap, left_out=(LeftOut(name="square", reason=reason),))
-        total = min(request.optimized_images, len(self.test))
-        images, labels, clean = self.images[:total], self.test.labels[:total], made["clean_predictions"][:total]
-        goal, queries = self.goal, request.square_queries
-        settings = {**square_settings(queries), "images": total, "seed": SEED}
-        work = run_square(self.classifier, goal, images, labels, clean, self.epsilon, queries, SEED)
-        result = stages.result("square", settings, total, work)
-        needed = result["asked"][goal.eligible(labels, clean) & result["reached"]]
-        queried = {
-            "queries": int(result["asked"].sum()),
-            "median_queries": float(np.median(needed)) if len(needed) else None,
-        }
-        points = survival(goal, labels, clean, result["asked"], result["reached"])
-        bounds = result["linf"], result["lowest"], result["highest"]
-        return MoreResults(
-            (self.compared("square", "queries", settings, made, result).model_copy(update=queried),),
-            goal.reached(labels, result["predictions"]),
-            (checks.check_bounds("square", *bounds, self.epsilon),),
-            judged,
-            QueryCurve(name="Square", points=points),
-            gap,
-        )
+        found = self.square(request, self._square_queries(request), stages, made, self.classifier)
+        return replace(found, judged=(checks.check_agreement(gap.agreement_clean),), gap=gap)
+
+    @staticmethod
+    def _square_queries(request: EvaluationRequest) -> int:
+        return SQUARE_QUERIES if request.square_queries is None else request.square_queries
 
     def figures(self, more: MoreResults) -> dict[str, object]:
         """What the attack and the evaluation cost in queries, and what that bought."""
@@ -149,24 +127,4 @@ class BlackBoxSubject(Subject):
         noise_fgsm_pgd = 3 + request.restarts
         for_each = 3 + len(epsilons_of_curve(self.epsilon)) - 1 + noise_fgsm_pgd
         probes = min(classifier_checks.PROBE_IMAGES, images) + classifier_checks.ALONE_IMAGES
-        return for_each * images + probes + min(request.optimized_images, images) * request.square_queries
-
-
-def survival(
-    goal: Goal, labels: np.ndarray, clean: np.ndarray, asked: np.ndarray, reached: np.ndarray
-) -> tuple[QueryPoint, ...]:
-    """Success as a function of queries: at each number at which it rises, the share of images fooled by then.
-
-    Args:
-        goal, labels, clean: say which images count.
-        asked, reached: from ``run_square``.
-
-    Returns:
-        Points in rising order: from 1 query to the most that were made for an image.
-    """
-    counted = goal.eligible(labels, clean)
-    total, needed = int(counted.sum()), np.sort(asked[counted & reached])
-    if not total:
-        return ()
-    steps = sorted({1, *needed.tolist(), int(asked[counted].max())})
-    return tuple(QueryPoint(queries_per_image=step, success=int((needed <= step).sum()) / total) for step in steps)
+        return for_each * images + probes + min(request.optimized_images, images) * self._square_queries(request)

@@ -21,7 +21,7 @@ from advgan.data.loading import load_dataset
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation import checks
 from advgan.evaluation.black_box_subject import BlackBoxSubject
-from advgan.evaluation.subject import SQUARE_QUERIES, STAGES, EvaluationRequest, Subject, extremes
+from advgan.evaluation.subject import STAGES, EvaluationRequest, Subject, extremes
 from advgan.files import check_writable, path_digest
 from advgan.networks.keras_file import load_network
 from advgan.records.finding import Finding
@@ -57,10 +57,6 @@ def check_request(request: EvaluationRequest) -> tuple[Config, Dataset]:
     if request.images is not None and not 1 <= request.images <= len(dataset.test):
         raise ConfigurationError(
             "--images", request.images, f"{run.path} has {len(dataset.test)} test images (allowed: 1 to that)"
-        )
-    if request.square_queries != SQUARE_QUERIES and not queries_black_box(request, config):
-        raise ConfigurationError(
-            "--square-queries", request.square_queries, "is for a run's own black box; leave it out"
         )
     check_writable("--output", request.folder)
     return config, dataset

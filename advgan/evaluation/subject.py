@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from advgan.attacks.baselines import Arrays, Baseline, baselines
-from advgan.attacks.square import FEWEST_QUERIES
+from advgan.attacks.square import FEWEST_QUERIES, run_square, square_settings, why_not_square
 from advgan.classifiers import checks as classifier_checks
 from advgan.classifiers.classifier import Classifier
 from advgan.classifiers.source import AS_IT_IS
 from advgan.config.settings import Config, TargetSettings
 from advgan.data.datasets import Dataset, Split
 from advgan.errors import ConfigurationError
+from advgan.evaluation import checks
 from advgan.evaluation.cache import ResultCache
 from advgan.files import digest_of
 from advgan.goals import Goal
 from advgan.metrics import share, success_rate
 from advgan.perturbation import measure
-from advgan.records.evaluation import ComparedAttack, Gap, LeftOut, Options, QueryCurve
+from advgan.records.evaluation import ComparedAttack, Gap, LeftOut, Options, QueryCurve, QueryPoint
 from advgan.records.finding import Finding
 from advgan.records.pixel_search import PixelSearch
 from advgan.run_folder import REFERENCE, is_reference_run
@@ -54,8 +56,9 @@ class EvaluationRequest:
     """How often PGD starts."""
     optimized_images: int = 100
     """How many images the attack that is slow is tried on: the optimization attack, or Square on a black box."""
-    square_queries: int = SQUARE_QUERIES
-    """The most images that Square asks a black box about for each image it attacks; 3 or more."""
+    square_queries: int | None = None
+    """The most images that Square asks about for each image it attacks, 3 or more. By default it asks a black box about
+    1,000, and does not attack another target."""
     target: str | None = None
     """The classifier under attack, as ``load_classifier`` takes it; the run's own by default."""
     transfer: tuple[str, ...] = ()
@@ -70,7 +73,7 @@ class EvaluationRequest:
     """Whether to stop at a clean accuracy no better than chance; None for what the run's configuration says."""
 
     def __post_init__(self) -> None:
-        if self.square_queries < FEWEST_QUERIES:
+        if self.square_queries is not None and self.square_queries < FEWEST_QUERIES:
             raise ConfigurationError(
                 "--square-queries",
                 self.square_queries,
@@ -162,7 +165,9 @@ class Subject:
 
     def options(self, request: EvaluationRequest) -> Options:
         """What of the request the record names."""
-        return Options(restarts=request.restarts, optimized_images=request.optimized_images)
+        tried = Options(restarts=request.restarts, optimized_images=request.optimized_images)
+        square = request.square_queries
+        return tried if square is None else tried.model_copy(update={"square_queries": square})
 
     def introduction(self, request: EvaluationRequest) -> list[str]:  # noqa: ARG002
         """Lines for the user about what is ahead."""
@@ -186,13 +191,49 @@ class Subject:
         """What a check of attacks that follow a gradient found."""
         return finding
 
-    def more_stages(self, request: EvaluationRequest, stages: ResultCache, made: Arrays) -> MoreResults:  # noqa: ARG002
-        """The stages that this kind of classifier has beyond the usual ones."""
-        return MoreResults()
+    def more_stages(self, request: EvaluationRequest, stages: ResultCache, made: Arrays) -> MoreResults:
+        """The stages that this kind of classifier has beyond the usual ones: here Square, where it is asked for."""
+        if request.square_queries is None:
+            return MoreResults()
+        return self.square(request, request.square_queries, stages, made, _answering(self.classifier))
 
-    def figures(self, more: MoreResults) -> dict[str, Any]:  # noqa: ARG002
+    def square(
+        self, request: EvaluationRequest, queries: int, stages: ResultCache, made: Arrays, classifier: Classifier
+    ) -> MoreResults:
+        """The stage ``square``: an attack that looks at answers alone.
+
+        Args:
+            request: says how many images it attacks.
+            queries: the most for each image.
+            stages: of the evaluation.
+            made: what the stage ``advgan`` left.
+            classifier: the one under attack, whose scores are probabilities.
+        """
+        if reason := why_not_square(self.dataset.image_shape):
+            return MoreResults(left_out=(LeftOut(name="square", reason=reason),))
+        total = min(request.optimized_images, len(self.test))
+        images, labels, clean = self.images[:total], self.test.labels[:total], made["clean_predictions"][:total]
+        goal = self.goal
+        settings = {**square_settings(queries), "images": total, "seed": SEED}
+        work = run_square(classifier, goal, images, labels, clean, self.epsilon, queries, SEED)
+        result = stages.result("square", settings, total, work, whole=True)
+        needed = result["asked"][goal.eligible(labels, clean) & result["reached"]]
+        queried = {
+            "queries": int(result["asked"].sum()),
+            "median_queries": float(np.median(needed)) if len(needed) else None,
+        }
+        points = survival(goal, labels, clean, result["asked"], result["reached"])
+        bounds = result["linf"], result["lowest"], result["highest"]
+        return MoreResults(
+            (self.compared("square", "queries", settings, made, result).model_copy(update=queried),),
+            goal.reached(labels, result["predictions"]),
+            (checks.check_bounds("square", *bounds, self.epsilon),),
+            square=QueryCurve(name="Square", points=points),
+        )
+
+    def figures(self, more: MoreResults) -> dict[str, Any]:
         """What the record has beyond the usual, by field of ``Evaluation``."""
-        return {}
+        return {"attacks_left_out": more.left_out} if more.left_out else {}
 
     def compared(self, name: str, kind: str, settings: dict[str, Any], made: Arrays, result: Arrays) -> ComparedAttack:
         """What an attack on the first images came to, and what AdvGAN's did on the same.
@@ -223,3 +264,28 @@ def extremes(images: np.ndarray, adversarial: np.ndarray) -> tuple[np.ndarray, n
     """Each image's largest change, lowest and highest pixel."""
     flat = adversarial.reshape(len(adversarial), -1)
     return measure(images, adversarial).linf, flat.min(axis=1), flat.max(axis=1)
+
+
+def _answering(classifier: Classifier) -> Classifier:
+    """The same classifier with probabilities for scores."""
+    return replace(classifier, function=lambda images: tf.nn.softmax(classifier.function(images)))
+
+
+def survival(
+    goal: Goal, labels: np.ndarray, clean: np.ndarray, asked: np.ndarray, reached: np.ndarray
+) -> tuple[QueryPoint, ...]:
+    """Success as a function of queries: at each number at which it rises, the share of images fooled by then.
+
+    Args:
+        goal, labels, clean: say which images count.
+        asked, reached: from ``run_square``.
+
+    Returns:
+        Points in rising order: from 1 query to the most that were made for an image.
+    """
+    counted = goal.eligible(labels, clean)
+    total, needed = int(counted.sum()), np.sort(asked[counted & reached])
+    if not total:
+        return ()
+    steps = sorted({1, *needed.tolist(), int(asked[counted].max())})
+    return tuple(QueryPoint(queries_per_image=step, success=int((needed <= step).sum()) / total) for step in steps)

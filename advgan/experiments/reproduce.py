@@ -18,7 +18,7 @@ from advgan.config.loading import dump_config
 from advgan.config.settings import Config
 from advgan.config.table import Row, Section, Table
 from advgan.errors import AdvGANError, BlackBoxUnavailable, ConfigurationError, Interrupted
-from advgan.evaluation.subject import EvaluationRequest
+from advgan.evaluation.subject import SQUARE_QUERIES, EvaluationRequest
 from advgan.experiments.evaluate import EVALUATION, evaluate_run
 from advgan.experiments.plan import check
 from advgan.experiments.train import train
@@ -53,7 +53,7 @@ class Cell:
         """The evaluation that belongs to the run."""
         if self.attack_images is None:
             return None
-        return EvaluationRequest(run=self.folder, images=self.attack_images)
+        return EvaluationRequest(run=self.folder, images=self.attack_images, square_queries=SQUARE_QUERIES)
 
     @property
     def done(self) -> bool:
