@@ -31,8 +31,7 @@ from advgan.classifiers.query_counter import queries_in
 from advgan.config.loading import dump_config, load_config, parse_config
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation import black_box_subject, checks
-from advgan.evaluation.subject import survival
-from advgan.evaluation.subject import EvaluationRequest
+from advgan.evaluation.subject import EvaluationRequest, survival
 from advgan.experiments.evaluate import evaluate_run, last_record
 from advgan.experiments.export import export_run
 from advgan.experiments.train import train_and_evaluate

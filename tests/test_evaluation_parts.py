@@ -27,11 +27,11 @@ from advgan.config.settings import DataSettings
 from advgan.data.datasets import scaled
 from advgan.data.loading import load_dataset
 from advgan.errors import AdvGANError
-from advgan.evaluation.black_box_subject import survival
 from advgan.evaluation.cache import ResultCache
 from advgan.evaluation.curve import epsilons_of_curve, scaled_attack
 from advgan.evaluation.distortion import distortion
 from advgan.evaluation.image_sheets import challenge_array, read_sheets, write_sheets
+from advgan.evaluation.subject import survival
 from advgan.goals import Goal, Targeted, Untargeted
 from advgan.metrics import Rate, count_matrix, success_by_class, success_rate
 from advgan.perturbation import to_8_bits
