@@ -21,12 +21,13 @@ from advgan.attacks.advgan_attack import AdvGANAttack  # noqa: E402
 from advgan.classifiers.architectures import build_classifier  # noqa: E402
 from advgan.classifiers.classifier import classifier_of  # noqa: E402
 from advgan.config.loading import parse_config  # noqa: E402
-from advgan.config.settings import Config  # noqa: E402
+from advgan.config.settings import AdversarialTrainingSettings, Config  # noqa: E402
 from advgan.data.datasets import Split  # noqa: E402
 from advgan.data.streams import FromMemory  # noqa: E402
 from advgan.devices import open_strategy  # noqa: E402
 from advgan.networks.forward import forward  # noqa: E402
 from advgan.progress import Progress  # noqa: E402
+from advgan.training.adversarial_training import build_adversary  # noqa: E402
 from advgan.training.classifier import ClassifierState, ClassifierTrainer  # noqa: E402
 from advgan.training.distillation import distillation_step  # noqa: E402
 from advgan.training.loop import several_steps  # noqa: E402
@@ -77,6 +78,10 @@ class Side:
             self.classifier = ClassifierTrainer(
                 ClassifierState(self.target, self.of_target), split, progress, config.target.augmentation
             )
+            defence = AdversarialTrainingSettings(method="pgd", epsilon=0.1, steps=2)
+            adversary = build_adversary(defence, 0, SHAPE, BATCH // replicas.count(), 1, ())
+            learning = ClassifierState(self.target, self._kept(self.target), adversary)
+            self.defended = ClassifierTrainer(learning, split, progress, config.target.augmentation)
             soft = tf.one_hot(split.labels, 10) * 0.8 + 0.02
             images = tf.constant(split.images / np.float32(255))
             self.distillation = several_steps(
@@ -105,6 +110,7 @@ class Side:
                     if not name.startswith("gradient_norm")
                 },
                 "target": next(iter(self.classifier.steps(number, order[:1]).values())),
+                "defended target": next(iter(self.defended.steps(number, order[:1]).values())),
                 "distillation": self.distillation(order[:1], number)["loss"],
             }
             kept = [*self.optimizers, self.of_target, self.of_distilled]

@@ -74,11 +74,11 @@ def _attack_section(section: TableSection, runs: Sequence[DoneRun | FailedRun]) 
     rows, images = section.rows, section.attack_images
     names = list(dict.fromkeys(attack.name for run in runs if isinstance(run, DoneRun) for attack in run.attacks))
     names = [name for name in names if "noise" not in name]
-    head = ["row", "configuration", "seeds", "clean accuracy", *names, "AdvGAN", "gap", "paper", "target, attack"]
-    lines = [head, ["---", "---", "---", *["---:"] * (len(head) - 3)]]
+    head = ["row", "seeds", "clean accuracy", *names, "AdvGAN", "gap", "paper", "target, attack"]
+    lines = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
     for row in rows:
         done = _done(row, runs)
-        start = [_cell(row.name), f"`{_cell(shlex.join(row.options))}`", _seeds(row, runs)]
+        start = [_cell(row.name), _seeds(row, runs)]
         paper = NONE if row.paper is None else _cell(row.paper)
         if not done:
             state = "failed" if _of(row, runs) else "not run yet"
@@ -108,7 +108,8 @@ def _attack_section(section: TableSection, runs: Sequence[DoneRun | FailedRun]) 
         " for each seed."
     )
     parts = [f"## {section.title}", *([section.text.strip()] if section.text else []), legend]
-    return [*parts, "\n".join(f"| {' | '.join(line)} |" for line in lines), *_failures(rows, runs)]
+    configurations = "\n".join(f"- {row.name}: `{shlex.join(row.options)}`" for row in rows)
+    return [*parts, "\n".join(f"| {' | '.join(line)} |" for line in lines), *_failures(rows, runs), configurations]
 
 
 def _attack_cell(attacks: Sequence[ComparedAttack]) -> str:
