@@ -1,9 +1,11 @@
 """Tables of results: what their files may hold, pages made from records, a real small table stopped and gone on."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from scipy.stats import binomtest
@@ -16,7 +18,7 @@ from advgan.errors import AdvGANError, BlackBoxUnavailable, Interrupted, NonFini
 from advgan.experiments import reproduce as reproduce_experiment
 from advgan.experiments import train as train_experiment
 from advgan.files import read_json
-from advgan.metrics import Rate
+from advgan.metrics import PairedDifference, Rate
 from advgan.records.evaluation import QueryCurve, QueryPoint
 from advgan.records.results_table import DoneRun, TableRecord, TableSection
 from advgan.reports.plots import success_against_queries
@@ -271,6 +273,45 @@ def test_black_boxes_have_queries_and_the_distilled_network_beside_rows_that_hav
     assert "paper" not in cells["row"]
 
 
+def test_other_attacks_stand_beside_advgan_where_a_section_asks_for_them() -> None:
+    def attack(name: str, successes: int) -> dict[str, Any]:
+        rate = vars(Rate.of(successes, 100))
+        return {
+            "name": name,
+            "kind": "iterative",
+            "settings": {},
+            "images": 100,
+            "success": rate,
+            "advgan_success": rate,
+            "accuracy_under_attack": rate,
+            "largest_linf": 0.3,
+            "seconds_per_1000_images": 1.0,
+        }
+
+    first, second = np.arange(100) < 30, np.arange(100) < 10
+    gap = asdict(PairedDifference.of(first, second))
+    found = {"attacks": [attack("sign-noise", 1), attack("fgsm", 20), attack("pgd-40", 30)], "amortization_gap": gap}
+    later = {"attacks": [attack("fgsm", 10), attack("pgd-40", 40)]}
+    rows = [described("defended", [0, 1], paper="1 / 2 / 3"), described("waits", [0])]
+    text = page(rows, [done("defended", 0, 99, **found), done("defended", 1, 99, **later)], attack_images=100)
+    lines = lines_of(text)
+    assert lines["row"] == [
+        "row",
+        "seeds",
+        "clean accuracy",
+        "fgsm",
+        "pgd-40",
+        "AdvGAN",
+        "gap",
+        "paper",
+        "target, attack",
+    ]
+    assert lines["defended"][3:5] == ["15.00 [10.00, 20.00]", "35.00 [30.00, 40.00]"]
+    assert lines["defended"][6:9] == ["20.0 [12.0, 28.4]", "1 / 2 / 3", "30 s, 5 min"]
+    assert lines["waits"][1:3] == ["not run yet: 0", "–"] and len(lines["waits"]) == 9
+    assert "- defended: `--config mnist.yaml`" in text and "on the first 100 (FMN" in text
+
+
 def test_a_text_with_bars_stays_in_its_cell() -> None:
     text = page([described("a | b", [0])], [])
     assert "| a \\| b | `--config" in text
@@ -398,7 +439,7 @@ def test_a_table_stopped_after_a_run_goes_on_and_trains_nothing_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [row(seeds=[0, 1], set=TINY, paper="97.9"), row(name="two", set=[*TINY, "attack.epsilon=0.2"])]
-    same = section(title="Again", rows=[row(name="again", set=TINY)])
+    same = section(title="Again", rows=[row(name="again", set=TINY)], attack_images=20)
     path, out = written(tmp_path, section(rows=rows), same), tmp_path / "out"
     trained: list[tuple[float, int]] = []
     real, stop_at = train_experiment._train_generator, 1
@@ -414,11 +455,12 @@ def test_a_table_stopped_after_a_run_goes_on_and_trains_nothing_twice(
     assert reproduce.main(arguments) == 130
     assert trained == [(0.3, 0)]
     content = read_json(out / "small.json")
-    assert [(run["row"], run["state"]) for run in content["runs"]] == [("one", "done"), ("again", "done")]
+    assert [(run["row"], run["state"]) for run in content["runs"]] == [("one", "done")]  # one is not evaluated yet
     assert lines_of((out / "small.md").read_text())["one"][2] == "0, 1 of 2 done; not run yet: 1"
     capsys.readouterr()
     reproduce.main([*arguments, "--list"])
-    assert [line[:7].strip() for line in capsys.readouterr().out.splitlines()[:4]] == ["done", "begun", "done", "to do"]
+    states = [line[:7].strip() for line in capsys.readouterr().out.splitlines()[:4]]
+    assert states == ["done", "begun", "begun", "to do"]
 
     moved = out.rename(tmp_path / "moved")
     arguments, stop_at = [str(path), "--output", str(moved)], 99
@@ -434,12 +476,18 @@ def test_a_table_stopped_after_a_run_goes_on_and_trains_nothing_twice(
     assert str(tmp_path) not in json.dumps([*runs.values(), content["sections"]])
     cells = lines_of((moved / "small.md").read_text())
     assert cells["one"][2] == "0, 1" and cells["one"][4].endswith("]") and cells["one"][7] == "97.9"
-    assert cells["again"][4] == f"{100 * runs['one', 0]['success']['rate']:.2f}"
+    attacks = {attack["name"]: attack["success"]["rate"] for attack in runs["again", 0]["attacks"]}
+    assert "attacks" not in runs["one", 0] and list(attacks)[2:] == ["fgsm", "pgd-40", "pgd-40 margin", "fmn", "square"]
+    assert cells["again"][3:7] == [f"{100 * attacks[name]:.2f}" for name in list(attacks)[2:6]]
+    assert cells["again"][8] == f"{100 * runs['one', 0]['success']['rate']:.2f}"
+    gap = runs["again", 0]["amortization_gap"]
+    assert gap["difference"] == pytest.approx(attacks["pgd-40 margin"] - gap["second"]["rate"])
+    assert cells["again"][9].startswith(f"{100 * gap['difference']:.1f} [")
     assert not list(moved.glob(".*partial*"))
 
     assert reproduce.main(arguments) == 0
     assert len(trained) == 3
-    assert "3 of 3 runs are done." in capsys.readouterr().out
+    assert "4 of 4 runs are done." in capsys.readouterr().out
 
 
 def test_a_black_box_that_is_done_is_in_the_table_and_in_the_picture(tmp_path: Path) -> None:
