@@ -73,20 +73,25 @@ def read_json(path: Path, *needed: str) -> Any:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, name: str = ".lock", waits: bool = False) -> Iterator[None]:
     """Keep other processes out of a folder while the block runs; the system lets go when a process is killed.
 
+    Args:
+        folder: it is there.
+        name: of the file that stands for what is locked.
+        waits: for the other process to finish.
+
     Raises:
-        AdvGANError: another process is in it.
+        AdvGANError: another process is in it, and this one does not wait.
     """
     try:
         import fcntl
     except ImportError:  # not on this system
         yield
         return
-    with (folder / ".lock").open("w") as lock:
+    with (folder / name).open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
         except BlockingIOError:
             raise AdvGANError(f"{folder} is in use by another process; wait for it, or start a new run") from None
         yield

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +16,17 @@ import tensorflow as tf
 
 from advgan.classifiers.architectures import build_classifier
 from advgan.config.loading import parse_config
-from advgan.config.settings import Config
+from advgan.config.settings import AdversarialTrainingSettings, Config
 from advgan.data.datasets import Dataset, scaled
 from advgan.data.loading import load_dataset
 from advgan.environment import prepare_environment
-from advgan.errors import Interrupted
+from advgan.errors import AdvGANError, ConfigurationError, Interrupted
+from advgan.experiments.train import train_and_evaluate
+from advgan.files import locked
+from advgan.metrics import Rate
 from advgan.networks.keras_file import weights_digest
 from advgan.progress import Progress
-from advgan.records.adversarial_training import TrainingEpoch
+from advgan.records.adversarial_training import Defence, Robustness, TrainingEpoch
 from advgan.records.finding import PASS, WARN
 from advgan.training import classifier
 from advgan.training.adversarial_training import check_overfitting
@@ -30,7 +37,9 @@ from advgan.training.classifier import (
     build_classifier_state,
     load_or_train_target,
     other_target,
+    target_digest,
 )
+from advgan.training.loop import run_steps
 
 keras = tf.keras
 METHODS = {
@@ -189,23 +198,129 @@ def stopping_after(step: int) -> Callable[..., None]:
     return run
 
 
-def epoch(number: int, in_training: float, under_pgd: float, kept: bool = False) -> TrainingEpoch:
-    return TrainingEpoch(
-        epoch=number,
-        loss=1.0,
-        accuracy_in_training=in_training,
-        accuracy_clean=0.9,
-        accuracy_pgd=under_pgd,
-        kept=kept,
-        seconds=1.0,
-    )
+def defence(*epochs: tuple[float, float], kept: int) -> Defence:
+    """Of epochs with these accuracies in training and under PGD; the classifier is that of epoch ``kept``."""
+    rate = Rate.of(1, 2)
+    tried = Robustness(epsilon=0.3, clean=rate, fgsm=rate, pgd_cross_entropy=rate, pgd_margin=rate, pgd=rate)
+    made = [
+        TrainingEpoch(
+            epoch=number,
+            loss=1.0,
+            accuracy_in_training=in_training,
+            accuracy_clean=0.9,
+            accuracy_pgd=under_pgd,
+            kept=number == kept,
+            seconds=1.0,
+        )
+        for number, (in_training, under_pgd) in enumerate(epochs, 1)
+    ]
+    return Defence(method="fgsm", epochs=tuple(made), robustness=tried)
 
 
 def test_catastrophic_overfitting_is_marked() -> None:
-    sound = [epoch(1, 0.2, 0.05), epoch(2, 0.5, 0.45), epoch(3, 0.6, 0.5, kept=True)]
-    assert check_overfitting(sound, warmup_epochs=1).status == PASS
-    assert check_overfitting(sound, warmup_epochs=0).status == WARN
-    found = check_overfitting([epoch(1, 0.5, 0.45, kept=True), epoch(2, 0.9, 0.02)], 0)
+    settings = AdversarialTrainingSettings(method="fgsm", epsilon=0.3)
+    slow = settings.model_copy(update={"warmup_epochs": 1})
+    sound = defence((0.2, 0.05), (0.5, 0.45), (0.6, 0.5), kept=3)
+    assert check_overfitting(sound, slow).status == PASS
+    assert check_overfitting(sound, settings).status == WARN
+    found = check_overfitting(defence((0.5, 0.45), (0.9, 0.02), kept=1), settings)
     assert found.status == WARN
     assert "in epoch 2 90.00% was left under its own attack and 2.00% under PGD" in found.reason
-    assert "the classifier is that of epoch 1" in found.reason
+    assert "(catastrophic overfitting); the classifier is that of epoch 1" in found.reason
+    of_generator = check_overfitting(sound, AdversarialTrainingSettings(method="advgan", epsilon=0.3))
+    assert "catastrophic" not in of_generator.reason and "warmup" not in of_generator.remedy
+
+
+def test_two_processes_that_want_one_target_train_it_once(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configuration("pgd")
+    environment = prepare_environment(config.training)
+    digest = target_digest(config, dataset, environment)
+    first = load_or_train_target(config, dataset, environment, tmp_path / "made")
+    trained: list[int] = []
+    monkeypatch.setattr(classifier, "train_classifier", lambda *_: trained.append(1))
+
+    def other_process() -> None:  # it is at work when the one here asks
+        with locked(tmp_path / "cache", f".{digest}.lock"):
+            began.set()
+            time.sleep(1.0)
+            shutil.copytree(tmp_path / "made" / digest, tmp_path / "cache" / digest)
+
+    began = threading.Event()
+    (tmp_path / "cache").mkdir()
+    thread = threading.Thread(target=other_process)
+    thread.start()
+    began.wait()
+    second = load_or_train_target(config, dataset, environment, tmp_path / "cache")
+    thread.join()
+    assert not trained and second.cached
+    assert weights_digest(first.model) == weights_digest(second.model)
+
+
+def test_a_stop_at_the_end_of_the_last_epoch_is_a_stop(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configuration("pgd")
+    environment = prepare_environment(config.training)
+    with monkeypatch.context() as patched:
+
+        @contextmanager
+        def requested() -> Iterator[Callable[[], bool]]:
+            yield lambda: True
+
+        patched.setattr(classifier, "stop_requests", requested)
+        patched.setattr(classifier, "run_steps", lambda *arguments: run_steps(*arguments[:3]))  # it does not ask
+        for number in (1, 2):
+            with pytest.raises(Interrupted, match=f"stopped after epoch {number} of the target's training"):
+                load_or_train_target(config, dataset, environment, tmp_path)
+    found = load_or_train_target(config, dataset, environment, tmp_path)
+    assert not found.cached and len(found.epochs) == 2
+
+
+def test_bad_settings_name_key_value_and_fix() -> None:
+    base = {"method": "pgd", "epsilon": 0.3}
+    for settings, message in (
+        ({"method": "pgd"}, r"epsilon = None: is needed by .*method: pgd, such as 0.3 or 8/255"),
+        ({**base, "steps": 0}, r"steps = 0: should be greater than or equal to 1"),
+        ({**base, "method": "fgsm", "steps": 3}, r"steps = 3: is for .*method: pgd; leave it out"),
+        ({"epsilon": 0.3}, r"epsilon = 0.3: is for .*method: fgsm or ensemble or pgd or advgan; leave it out"),
+        ({**base, "method": "PGD"}, r"method = 'PGD': should be 'none', 'fgsm', 'ensemble', 'pgd' or 'advgan'"),
+        ({**base, "epsilon": 8}, r"epsilon = 8: .*for 8 of 255 levels write 8/255"),
+        ({**base, "warmup_epochs": 3}, r"warmup_epochs = 3: should be fewer than target.epochs = 3"),
+        ({**base, "method": "ensemble"}, r"others = None: is needed .*such as \[\{architecture: model_c, seed: 1\}\]"),
+        ({**base, "method": "ensemble", "others": []}, r"others = \[\]: should be a list of 1 to 9 networks"),
+        ({**base, "method": "ensemble", "others": [{"epochs": 0}]}, r"others.0.epochs = 0: should be greater"),
+        (
+            {**base, "method": "ensemble", "others": [{"architecture": "lenet"}]},
+            "'lenet, seed 0': is the target itself",
+        ),
+        ({**base, "method": "ensemble", "others": [{"seed": 1}] * 2}, "'model_a, seed 1': is there twice"),
+    ):
+        with pytest.raises(ConfigurationError, match=r"^target\.adversarial_training\..*" + message) as refusal:
+            parse_config({"target": {"adversarial_training": settings}})
+        assert "\n" not in str(refusal.value)
+    for content in (
+        {"defense": "pgd"},
+        {"target": {"defence": "pgd"}},
+        {"target": {"adversarial_training": {"defense": 1}}},
+    ):
+        with pytest.raises(ConfigurationError, match=r"did you mean target\.adversarial_training\.method\?"):
+            parse_config(content)
+    with pytest.raises(ConfigurationError, match="did you mean loss.adversarial"):
+        parse_config({"adversarial": "f2"})
+    with pytest.raises(
+        ConfigurationError, match=r"method = 'pgd': is for a classifier that is trained here; m:f is not"
+    ):
+        parse_config({"oracle": {"black_box": "m:f"}, "target": {"adversarial_training": base}})
+    with pytest.raises(ConfigurationError, match=r"method = 'pgd': is for a target that is trained here; robust_mnist"):
+        parse_config({"target": {"file": "robust_mnist", "adversarial_training": base}})
+
+
+def test_a_target_that_learned_nothing_is_refused_with_what_helps(tmp_path: Path) -> None:
+    config = configuration("pgd", tmp_path, learning_rate=1e-8, epochs=2)
+    data = config.data.model_copy(update={"test_images": 200})
+    with pytest.raises(
+        AdvGANError, match=r"no better than chance: .*target\.adversarial_training: where a network learns"
+    ):
+        train_and_evaluate(config.model_copy(update={"data": data}), tmp_path / "run")

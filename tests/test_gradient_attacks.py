@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import eagerpy as ep
 import foolbox
 import numpy as np
 import pytest
 import tensorflow as tf
+from margin_pgd import MarginPGD
 
 from advgan.attacks.foolbox_adapter import foolbox_model
 from advgan.attacks.gradient_attacks import fgsm, pgd, random_start
@@ -60,7 +60,7 @@ def linear(weights: np.ndarray) -> Any:
 
 def pgd_from(seed: Any, classifier: Any, images: Any, labels: Any, epsilon: float, **options: Any) -> Any:
     """PGD from the random start that a seed gives."""
-    return pgd(classifier, images, labels, epsilon, random_start(images, epsilon, seed), **options)
+    return pgd(classifier, images, labels, epsilon, start=random_start(images, epsilon, seed), **options)
 
 
 def robust(classifier: Any, images: Any, labels: Any) -> float:
@@ -174,25 +174,13 @@ def test_the_classifier_is_in_inference_mode_and_is_not_changed(images: Any, lab
         np.testing.assert_array_equal(here, there)
 
 
-class Margin(foolbox.attacks.LinfPGD):
-    """Foolbox's PGD along the margin of logits."""
-
-    def get_loss_fn(self, model: Any, labels: Any) -> Any:
-        def loss(inputs: Any) -> Any:
-            logits = model(inputs).raw
-            others = tf.reduce_max(logits - 1e4 * tf.one_hot(labels.raw, 10), 1)
-            return ep.astensor(tf.reduce_sum(others - tf.gather(logits, labels.raw, batch_dims=1)))
-
-        return loss
-
-
 @pytest.mark.parametrize("scale", [1.0, 1000.0])
 def test_pgd_along_the_margin_leaves_what_foolbox_leaves(
     classifier: Any, images: Any, labels: Any, scale: float
 ) -> None:
     """With logits times 1,000 the cross-entropy's gradient vanishes, the margin's does not."""
     scaled_up = keras.Sequential([keras.Input((28, 28, 1)), classifier, keras.layers.Rescaling(scale)])
-    _, expected, _ = Margin()(foolbox_model(scaled_up), images, labels, epsilons=0.1)
+    _, expected, _ = MarginPGD()(foolbox_model(scaled_up), images, labels, epsilons=0.1)
     ours = pgd_from([0, 0], scaled_up, images, labels, 0.1, loss="margin")
     left = robust(classifier, ours, labels)
     assert abs(left - robust(classifier, expected, labels)) <= 0.005

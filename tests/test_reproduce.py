@@ -309,7 +309,9 @@ def test_other_attacks_stand_beside_advgan_where_a_section_asks_for_them() -> No
     assert lines["defended"][3:5] == ["15.00 [10.00, 20.00]", "35.00 [30.00, 40.00]"]
     assert lines["defended"][6:9] == ["20.0 [12.0, 28.4]", "1 / 2 / 3", "30 s, 5 min"]
     assert lines["waits"][1:3] == ["not run yet: 0", "–"] and len(lines["waits"]) == 9
-    assert "- defended: `--config mnist.yaml`" in text and "on the first 100 (FMN" in text
+    assert (
+        "- defended: `--config mnist.yaml`" in text and "that of the others on the first 100; mean of the seeds" in text
+    )
 
 
 def test_a_text_with_bars_stays_in_its_cell() -> None:

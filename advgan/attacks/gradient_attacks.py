@@ -26,6 +26,7 @@ def fgsm(
     images: Tensor,
     labels: Tensor,
     epsilon: Tensor | float,
+    *,
     start: Tensor | None = None,
     step_size: Tensor | float | None = None,
 ) -> Tensor:
@@ -45,6 +46,7 @@ def pgd(
     images: Tensor,
     labels: Tensor,
     epsilon: Tensor | float,
+    *,
     start: Tensor | None = None,
     steps: int = 40,
     step_size: Tensor | float | None = None,

@@ -48,11 +48,11 @@ def why_not_square(shape: tuple[int, int, int]) -> str:
     return ""
 
 
-def square_settings(queries: int) -> dict[str, Any]:
+def square_settings(queries: int, logits: bool = False) -> dict[str, Any]:
     """Everything that determines the attack; JSON can hold it."""
     return {
         "queries_per_image": queries,
-        "loss": "margin of the logarithms of the answers",
+        "loss": "margin of logits" if logits else "margin of the logarithms of the answers",
         "p_init": FIRST_SQUARE,
         "art": version(ART),
     }
@@ -67,17 +67,19 @@ def run_square(
     epsilon: float,
     queries: int,
     seed: int,
+    logits: bool = False,
 ) -> Callable[[Advance], Arrays]:
     """The work of a stage: attack the images that count, and keep how many queries each took.
 
     Args:
-        classifier: the black box; its scores are probabilities, or one-hot labels.
+        classifier: the black box; its scores are probabilities, or one-hot labels, or logits.
         goal: the attacker's.
         images, labels: float32 in [0, 1], shape (n, height, width, channels); integers of shape (n,).
         clean: the black box's answers on the images, integers of shape (n,).
         epsilon: the largest change of a pixel.
         queries: the most for each image.
         seed: of all randomness.
+        logits: whether the scores are those.
 
     Returns:
         A function that advances by an image when it is done with, and returns what ``run_baseline``'s returns and
@@ -87,7 +89,7 @@ def run_square(
 
     def work(advance: Advance) -> Arrays:
         counted = np.flatnonzero(goal.eligible(labels, clean))
-        search = _Search(classifier, goal, images[counted], labels[counted], advance)
+        search = _Search(classifier, goal, images[counted], labels[counted], advance, logits)
         start = time.perf_counter()
         if len(counted):
             search.run(epsilon, queries, seed)
@@ -113,10 +115,16 @@ class _Search:
     """ART's search on some images, whose places among each other ART carries along in place of labels."""
 
     def __init__(
-        self, classifier: Classifier, goal: Goal, images: np.ndarray, labels: np.ndarray, advance: Advance
+        self,
+        classifier: Classifier,
+        goal: Goal,
+        images: np.ndarray,
+        labels: np.ndarray,
+        advance: Advance,
+        logits: bool = False,
     ) -> None:
         self._classifier, self._goal, self._images, self._labels = classifier, goal, images, labels
-        self._advance = advance
+        self._advance, self._logits = advance, logits
         self._known: list[dict[bytes, np.ndarray]] = [{} for _ in images]
         self.asked, self.reached = np.zeros(len(images), np.int64), np.zeros(len(images), bool)
         self.best = images.copy()
@@ -167,7 +175,8 @@ class _Search:
 
     def _loss(self, images: np.ndarray, places: np.ndarray) -> np.ndarray:
         """What the search makes smaller: how far the answers are from the goal; shape (n,)."""
-        logarithms = np.log(np.maximum(self.answers(images, places), SMALLEST))
+        answers = self.answers(images, places)
+        logarithms = answers.astype(np.float64) if self._logits else np.log(np.maximum(answers, SMALLEST))
         here = (np.arange(len(places)), self._goal.margin_class(self._labels[places]))
         own = logarithms[here]
         logarithms[here] = -np.inf

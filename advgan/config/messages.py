@@ -30,7 +30,7 @@ _MESSAGES = {
 """Plainer words than pydantic's, by the type of its error."""
 
 
-_DEFENCE = ("defense", "defence", "defended", "adversarial", "robust")
+_DEFENCE = ("defense", "defence", "defended", "robust")
 """What adversarial training is called elsewhere."""
 _LISTS = ("tuple_type", "too_short", "too_long")
 
@@ -46,10 +46,9 @@ def _known_keys(model: type[Settings], prefix: str = "") -> list[str]:
 
 def _below(annotation: Any) -> type[Settings] | None:
     """The settings of a section, or of each entry in a list of sections."""
-    for candidate in (annotation, *getattr(annotation, "__args__", ())):
-        if is_section(candidate):
-            return cast(type[Settings], candidate)
-    return None
+    if is_section(annotation):
+        return cast(type[Settings], annotation)
+    return next(filter(None, map(_below, getattr(annotation, "__args__", ()))), None)
 
 
 def _without_places(parts: Iterable[str]) -> str:

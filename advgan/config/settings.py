@@ -159,6 +159,11 @@ class AdversarialTrainingSettings(Settings):
         return self
 
     @property
+    def resolved(self) -> list[Any]:
+        """What its defaults come to."""
+        return [self.starts_at_random, self.pgd_steps, self.length_of_step, self.weight_of_clean]
+
+    @property
     def starts_at_random(self) -> bool:
         """Whether the attack does."""
         return self.method == "pgd" if self.random_start is None else self.random_start
@@ -237,6 +242,17 @@ class TargetSettings(Settings):
                 raise ConfigurationError(
                     f"target.{key}", value, f"is for a target that is trained here; {self.file} is not: leave one out"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> TargetSettings:
+        warmup_epochs = self.adversarial_training.warmup_epochs
+        if warmup_epochs >= self.epochs:
+            raise ConfigurationError(
+                "target.adversarial_training.warmup_epochs",
+                warmup_epochs,
+                f"should be fewer than target.epochs = {self.epochs}: epsilon is reached after them",
+            )
         return self
 
     @model_validator(mode="after")
@@ -609,6 +625,17 @@ class Config(Settings):
         if several and self.is_black_box:
             raise ConfigurationError(
                 "attack.target_class", self.attack.target_class, "a black-box attack is towards one class; give one"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _adversarial_training_is_of_a_target_of_ours(self) -> Config:
+        method = self.target.adversarial_training.method
+        if method != "none" and self.black_box not in (None, "target"):
+            raise ConfigurationError(
+                "target.adversarial_training.method",
+                method,
+                f"is for a classifier that is trained here; {self.black_box} is not: leave it out",
             )
         return self
 

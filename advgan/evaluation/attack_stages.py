@@ -42,7 +42,7 @@ class Results:
     worst_case: Rate
     """The success of all attacks together, image by image."""
     amortization_gap: PairedDifference | None
-    """PGD's success less AdvGAN's; None where no gradient is followed."""
+    """PGD's success less AdvGAN's; None where no gradient is followed, and for another target than the generator's."""
     transfer: list[Transfer]
     curve: list[CurvePoint]
     full_range: Rate | None
@@ -197,7 +197,7 @@ def _baselines(
         findings.append(checks.check_bounds(baseline.name, *extremes, subject.epsilon))
         reached = goal.reached(labels[part], result["predictions"])
         fooled[part] |= reached
-        if baseline.continues is not None:  # PGD's second loss, whose row has the successes of the first
+        if baseline.continues is not None and not subject.other_target:  # PGD's second loss, with the first's successes
             gap = PairedDifference.of(reached[counted], by_advgan[counted])
         rows.append(subject.compared(baseline.name, baseline.kind, settings, made, result))
     return rows, fooled, findings, gap

@@ -71,7 +71,7 @@ class BlackBoxSubject(Subject):
     def more_stages(self, request: EvaluationRequest, stages: ResultCache, made: Arrays) -> MoreResults:
         """Square, which makes queries of its own, and the distilled network in the black box's place."""
         gap = self._gap(stages, made)
-        found = self.square(request, self._square_queries(request), stages, made, self.classifier)
+        found = self.square(request, self._square_queries(request), stages, made, logits=False)
         return replace(found, judged=(checks.check_agreement(gap.agreement_clean),), gap=gap)
 
     @staticmethod

@@ -32,14 +32,14 @@ def robustness(classifier: Classifier, split: Split, epsilon: float) -> Robustne
 
     @tf.function(autograph=False)
     def attacked(images: Any, labels: Any, number: Any) -> Any:
-        found = []
-        for place, part in enumerate(split_batch(images, labels, parts_of(images.shape[0]))):  # a core for each
-            start = random_start(part.images, epsilon, tf.stack([number, place]))
+        starts, found = random_start(images, epsilon, tf.stack([number, 0])), []
+        for part in split_batch(images, labels, parts_of(images.shape[0])):  # a core for each
+            start, starts = starts[: part.images.shape[0]], starts[part.images.shape[0] :]
             made = [
                 part.images,
                 fgsm(classifier.logits, part.images, part.labels, epsilon),
-                pgd(classifier.logits, part.images, part.labels, epsilon, start),
-                pgd(classifier.logits, part.images, part.labels, epsilon, start, loss="margin"),
+                pgd(classifier.logits, part.images, part.labels, epsilon, start=start),
+                pgd(classifier.logits, part.images, part.labels, epsilon, start=start, loss="margin"),
             ]
             answers = [tf.argmax(classifier.logits(each), -1, tf.int32) for each in made]
             found.append(tf.stack([each == part.labels for each in answers]))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from advgan.attacks.baselines import Arrays, Baseline, baselines
 from advgan.attacks.square import FEWEST_QUERIES, run_square, square_settings, why_not_square
@@ -195,10 +194,10 @@ class Subject:
         """The stages that this kind of classifier has beyond the usual ones: here Square, where it is asked for."""
         if request.square_queries is None:
             return MoreResults()
-        return self.square(request, request.square_queries, stages, made, _answering(self.classifier))
+        return self.square(request, request.square_queries, stages, made, logits=True)
 
     def square(
-        self, request: EvaluationRequest, queries: int, stages: ResultCache, made: Arrays, classifier: Classifier
+        self, request: EvaluationRequest, queries: int, stages: ResultCache, made: Arrays, logits: bool
     ) -> MoreResults:
         """The stage ``square``: an attack that looks at answers alone.
 
@@ -207,15 +206,15 @@ class Subject:
             queries: the most for each image.
             stages: of the evaluation.
             made: what the stage ``advgan`` left.
-            classifier: the one under attack, whose scores are probabilities.
+            logits: whether the classifier's scores are those; else they are probabilities.
         """
         if reason := why_not_square(self.dataset.image_shape):
             return MoreResults(left_out=(LeftOut(name="square", reason=reason),))
         total = min(request.optimized_images, len(self.test))
         images, labels, clean = self.images[:total], self.test.labels[:total], made["clean_predictions"][:total]
         goal = self.goal
-        settings = {**square_settings(queries), "images": total, "seed": SEED}
-        work = run_square(classifier, goal, images, labels, clean, self.epsilon, queries, SEED)
+        settings = {**square_settings(queries, logits), "images": total, "seed": SEED}
+        work = run_square(self.classifier, goal, images, labels, clean, self.epsilon, queries, SEED, logits)
         result = stages.result("square", settings, total, work, whole=True)
         needed = result["asked"][goal.eligible(labels, clean) & result["reached"]]
         queried = {
@@ -264,11 +263,6 @@ def extremes(images: np.ndarray, adversarial: np.ndarray) -> tuple[np.ndarray, n
     """Each image's largest change, lowest and highest pixel."""
     flat = adversarial.reshape(len(adversarial), -1)
     return measure(images, adversarial).linf, flat.min(axis=1), flat.max(axis=1)
-
-
-def _answering(classifier: Classifier) -> Classifier:
-    """The same classifier with probabilities for scores."""
-    return replace(classifier, function=lambda images: tf.nn.softmax(classifier.function(images)))
 
 
 def survival(

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -53,14 +53,21 @@ class Cell:
         """The evaluation that belongs to the run."""
         if self.attack_images is None:
             return None
-        return EvaluationRequest(run=self.folder, images=self.attack_images, square_queries=SQUARE_QUERIES)
+        folder = self.folder / f"attacks-first-{self.attack_images}"  # one of its own: a user's may ask for less
+        return EvaluationRequest(self.folder, folder, self.attack_images, square_queries=SQUARE_QUERIES)
 
     @property
     def done(self) -> bool:
         """Whether the run is finished, and its evaluation too."""
         request = self.evaluation
-        evaluated = request is None or (request.folder / EVALUATION).is_file()
+        evaluated = request is None or _evaluation(request.folder) is not None
         return evaluated and RunFolder(self.folder).summary.is_file()
+
+    @property
+    def lacks_networks(self) -> bool:
+        """Whether the run's records are there, and an evaluation is due that needs its networks."""
+        run = RunFolder(self.folder)
+        return not self.done and run.summary.is_file() and not run.generator.exists()
 
     @property
     def begun(self) -> bool:
@@ -125,8 +132,8 @@ def _cells(section: Section, row: Row, output: Path, places: dict[tuple[str, int
         config = config.model_copy(update={"output": directory})
         digest = _settings_digest(located(config))
         new = output / RUNS / f"{_slug(row.name)}-{digest[:8]}" / f"seed-{seed}"
-        folder = places.setdefault((digest, seed), new)
-        yield Cell(section.title, row, seed, config, folder, section.attack_images)
+        cell = Cell(section.title, row, seed, config, places.setdefault((digest, seed), new), section.attack_images)
+        yield replace(cell, folder=new) if cell.lacks_networks else cell
 
 
 def _runs_by_settings(runs: Path) -> dict[tuple[str, int], Path]:
@@ -231,6 +238,10 @@ def reproduce(work: Reproduction, only: str | None = None, command: str = "") ->
 
 def _run(cell: Cell, command: str) -> None:
     plan = check(cell.config)
+    if (cell.attack_images or 0) > (images := len(plan.dataset.test)):
+        raise ConfigurationError("attack_images", cell.attack_images, f"the data have {images} test images")
+    if cell.lacks_networks:  # its own, whose evaluation was lost
+        RunFolder(cell.folder).summary.unlink()
     cell.folder.mkdir(parents=True, exist_ok=True)
     # The folder may have been moved since the run was begun.
     write_text(RunFolder(cell.folder).config, dump_config(located(cell.config)))

@@ -19,14 +19,17 @@ from advgan.classifiers.classifier import Classifier
 from advgan.classifiers.loading import black_box_source, load_classifier
 from advgan.classifiers.margin_scale import margin_scale
 from advgan.classifiers.pixel_search import with_found_pixels
-from advgan.config.settings import Config
+from advgan.config.settings import Config, DiscriminatorSettings
 from advgan.data.datasets import GIB, Dataset, StreamedSplit, divided, images_in_common, scaled
 from advgan.environment import Environment
 from advgan.errors import AdvGANError, ConfigurationError
 from advgan.evaluation.scores import accuracy
 from advgan.experiments.victims import BlackBoxVictim, FrozenVictim, Victim
+from advgan.networks.discriminator import build_discriminator
+from advgan.networks.generator import build_generator
 from advgan.records.pixel_search import PixelSearch
 from advgan.run_folder import RunFolder
+from advgan.training.adversarial_training import GENERATOR_SETTINGS
 from advgan.training.classifier import other_target
 from advgan.training.distillation import build_distilled
 from advgan.training.query_plan import query_plan
@@ -314,6 +317,9 @@ def _trained_here(shape: Shape, classes: int, config: Config) -> Any:
     """The target, untrained; the other networks of an ensemble are built to see that they fit the images."""
     for other in config.target.adversarial_training.others or ():
         build_classifier(shape, classes, other_target(config, other).target, "target.adversarial_training.others")
+    if config.target.adversarial_training.method == "advgan":
+        build_generator(shape, GENERATOR_SETTINGS)
+        build_discriminator(shape, DiscriminatorSettings())
     return build_classifier(shape, classes, config.target)
 
 

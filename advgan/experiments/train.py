@@ -179,8 +179,7 @@ def _run(plan: Plan, run: RunFolder, command: str, checkpoints: Checkpoints) -> 
     position = state.position
     if (defence := victim.defence) is not None:
         of_victim["defence"] = defence
-        warmup_epochs = config.target.adversarial_training.warmup_epochs
-        findings.append(check_overfitting(defence.epochs, warmup_epochs))
+        findings.append(check_overfitting(defence, config.target.adversarial_training))
     summary = Summary(
         version=Summary.newest,
         processes=tuple(read_processes(run.processes)),

@@ -269,12 +269,6 @@ class BlackBoxVictim(Victim):
             return BlackBoxValidation(self._counter, attack, data.validation, count, config)
         return DistilledValidation(attack, data.validation)
 
-    @property
-    def defence(self) -> Defence | None:
-        """What an adversarial training of the target came to; None where it had none."""
-        record = read_json(self.run.target_record)
-        return checked(Defence, self.run.target_record, record["defence"]) if "defence" in record else None
-
     def training_seconds(self, position: Position) -> dict[str, float]:
         """Of the generator's training, what went into queries and distillation is apart."""
         seconds, apart = super().training_seconds(position), position.distillation_seconds

@@ -281,7 +281,7 @@ class Evaluation(EvaluationHead):
     """All attacks together, image by image."""
     amortization_gap: PairedDifference | None = None
     """PGD's success (first), along cross-entropy and margin, less AdvGAN's (second): the price of one pass.
-    None where there is no gradient."""
+    None where there is no gradient, and for another target than the generator's."""
     seed: int
     transfer: tuple[Transfer, ...]
     guards: tuple[Finding, ...]

@@ -98,7 +98,7 @@ def _knows_the_classifier(facts: _Facts) -> Answer:
 def _loss_fits(facts: _Facts) -> Answer:
     if facts.black_box:
         return PASS, "margin of the distilled network's logits for AdvGAN, of the black box's answers for Square"
-    return facts.guards["logits"].status, "margin of logits for AdvGAN and FMN, cross-entropy for FGSM and PGD"
+    return facts.guards["logits"].status, "margin of logits for AdvGAN, FMN and PGD, cross-entropy for FGSM and PGD"
 
 
 def _strongest(facts: _Facts) -> Answer:
@@ -137,7 +137,9 @@ def _without_gradient(facts: _Facts) -> Answer:
         square = ", and Square" if facts.square else "; Square was not measured"
         reason = f"noise, and FGSM and PGD by transfer from the distilled network{square}{others}"
     else:
-        reason = f"noise{others}" if others else "noise only; --transfer adds classifiers"
+        square = ", Square" if facts.square else ""
+        added = "; --transfer adds classifiers, --square-queries an attack" if not (square or others) else ""
+        reason = f"noise{square}{others}{added}"
     return _passed_if(facts.transfer or facts.square), reason
 
 
@@ -154,6 +156,8 @@ def _diverse(facts: _Facts) -> Answer:
 
 def _hard_label(facts: _Facts) -> Answer:
     queries = facts.evaluation.queries
+    if facts.square is not None and queries is None:
+        return WARN, "Square follows no gradient, but it saw logits; no attack saw the class alone"
     if facts.square is None or queries is None:
         return WARN, "noise asks for neither, but it does not search"
     if queries.answers == "labels":
@@ -280,7 +284,11 @@ CHECKLIST = (
     Question(SPECIAL, "Random noise of the right norm, 10,000 draws per image", _random_noise),
     Question(SPECIAL, "It is stated whether attacks are targeted", _stated(lambda evaluation: evaluation.goal)),
     Question(SPECIAL, "Targeted and untargeted attacks were used", _both_goals),
-    Question(SPECIAL, "Ablations", _not_checked("the classifier has no defence that this program knows of")),
+    Question(
+        SPECIAL,
+        "Ablations",
+        _not_checked("no part of a defence was taken out; a run's summary.json has the target's adversarial training"),
+    ),
     Question(SPECIAL, "The new attack was tried on other classifiers", _other_classifiers),
     Question(SPECIAL, "Domains other than images", _always(PASS, "stated: images only")),
     Question(

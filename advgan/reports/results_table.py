@@ -38,7 +38,8 @@ def as_markdown(record: TableRecord) -> str:
     if len(done) < wanted:
         parts.append(f"**Not finished: {len(done)} of {wanted} results are there.**")
     black_box = any(row.black_box for section in sections for row in section.rows)
-    parts.append(_LEGEND + (_BLACK_BOX_LEGEND if black_box else ""))
+    if any(section.attack_images is None for section in sections):
+        parts.append(_LEGEND + (_BLACK_BOX_LEGEND if black_box else ""))
     for section in sections:
         parts += _section(section, [run for run in runs if run.section == section.title])
     return "\n\n".join([*parts, *_origin(record.command, done)]) + "\n"
@@ -100,13 +101,20 @@ def _attack_section(section: TableSection, runs: Sequence[DoneRun | FailedRun]) 
                 ", ".join(map(_duration, times)),
             ]
         )
+    few = {attack.name: attack.images for run in runs if isinstance(run, DoneRun) for attack in run.attacks}
+    fewer = [f"{name} on the first {few[name]:,}" for name in names if few[name] != images]
     legend = (
-        f"Success of each attack at the same epsilon: AdvGAN's on all test images, that of the others on the first "
-        f"{images:,} (FMN on the first 100); mean of the seeds, in brackets the smallest and the largest. "
-        "pgd-40 margin: PGD along the cross-entropy, then along the margin of logits where that failed. Gap: its "
-        "success less AdvGAN's on the same images, in percentage points, with the 95 % interval of a paired difference,"
-        " for each seed."
+        "Success of each attack at the same epsilon, in per cent: AdvGAN's on all test images, that of the others on "
+        f"the first {images:,}{' (' + ', '.join(fewer) + ')' if fewer else ''}; mean of the seeds, in brackets the "
+        "smallest and the largest. "
     )
+    if any(name.endswith("margin") for name in names):
+        legend += (
+            "pgd-40 margin: PGD along the cross-entropy, then along the margin of logits where that failed. Gap: its "
+            "success less AdvGAN's on the same images, in percentage points, with the 95 % interval of a paired "
+            "difference, for each seed. "
+        )
+    legend += "Times are those of training, with validation: of the target and of the attack."
     parts = [f"## {section.title}", *([section.text.strip()] if section.text else []), legend]
     configurations = "\n".join(f"- {row.name}: `{shlex.join(row.options)}`" for row in rows)
     return [*parts, "\n".join(f"| {' | '.join(line)} |" for line in lines), *_failures(rows, runs), configurations]

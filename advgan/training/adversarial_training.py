@@ -26,7 +26,7 @@ from advgan.networks.discriminator import build_discriminator
 from advgan.networks.forward import forward, forward_in_parts
 from advgan.networks.generator import build_generator
 from advgan.perturbation import perturb
-from advgan.records.adversarial_training import TrainingEpoch
+from advgan.records.adversarial_training import Defence
 from advgan.records.finding import PASS, WARN, Finding
 from advgan.training.optimizers import adam
 from advgan.training.step import Networks, Optimizers, StepSettings, training_step
@@ -34,6 +34,12 @@ from advgan.training.step import Networks, Optimizers, StepSettings, training_st
 Tensor = Any
 GENERATOR_SETTINGS = GeneratorSettings(schedule="constant")
 """Of ``advgan``: the default generator; its rate stays, since the classifier never stands still."""
+
+
+GENERATOR_DEFAULTS = [
+    each.model_dump(mode="json") for each in (GENERATOR_SETTINGS, DiscriminatorSettings(), LossSettings())
+]
+"""What decides the images of ``advgan``; JSON can hold it."""
 
 
 class Adversary(ABC):
@@ -99,7 +105,7 @@ class SingleStep(_OfGradients):
         size = epsilon * self._settings.length_of_step
 
         def along(network: Any) -> Callable[[], Tensor]:
-            return lambda: fgsm(forward(network), part.images, part.labels, epsilon, start, size)
+            return lambda: fgsm(forward(network), part.images, part.labels, epsilon, start=start, step_size=size)
 
         if not self._others:
             return along(network)()
@@ -114,7 +120,7 @@ class SeveralSteps(_OfGradients):
     def _attack(self, network: Any, part: Part, start: Tensor, number: Tensor) -> Tensor:
         epsilon, steps = self._epsilon(number), self._settings.pgd_steps
         size = epsilon * self._settings.length_of_step
-        return pgd(forward(network), part.images, part.labels, epsilon, start, steps, size)
+        return pgd(forward(network), part.images, part.labels, epsilon, start=start, steps=steps, step_size=size)
 
 
 class TrainedGenerator(Adversary):
@@ -180,23 +186,33 @@ def build_adversary(
     return SingleStep(settings, seed, warmup_steps, others)
 
 
-def check_overfitting(epochs: Sequence[TrainingEpoch], warmup_epochs: int) -> Finding:
-    """Mark an adversarial training that resisted its own attack and hardly any other (Wong et al. 2020).
+def check_overfitting(defence: Defence, settings: AdversarialTrainingSettings) -> Finding:
+    """Mark an adversarial training that resisted its own attack and hardly PGD.
+
+    Where that attack is one step of the gradient's sign, it is called catastrophic overfitting (Wong et al. 2020).
 
     Args:
-        epochs: all of them.
-        warmup_epochs: the first ones, whose attack was weaker than PGD.
+        defence: what the training came to.
+        settings: the attack of the first epochs was weaker than PGD while epsilon rose.
     """
-    guard = "adversarial training overfits its attack"
-    found = [each for each in epochs if each.overfitted and each.epoch > warmup_epochs]
-    kept = next(each for each in epochs if each.kept)
+    guard = "adversarial training resists its own attack alone"
+    found = [each for each in defence.epochs if each.overfitted and each.epoch > settings.warmup_epochs]
+    kept = next(each for each in defence.epochs if each.kept)
     if not found:
         return Finding(guard, PASS, f"under PGD {kept.accuracy_pgd:.2%} is left on validation images")
     worst = min(found, key=lambda each: each.accuracy_pgd)
+    known = " (catastrophic overfitting)" if settings.method in ("fgsm", "ensemble") else ""
     reason = (
         f"in epoch {worst.epoch} {worst.accuracy_in_training:.2%} was left under its own attack and "
-        f"{worst.accuracy_pgd:.2%} under PGD on validation images (catastrophic overfitting); the classifier is that "
-        f"of epoch {kept.epoch}, where PGD leaves {kept.accuracy_pgd:.2%}"
+        f"{worst.accuracy_pgd:.2%} under PGD on validation images{known}; the classifier is that of epoch "
+        f"{kept.epoch}, where PGD leaves {kept.accuracy_pgd:.2%}"
     )
-    remedy = "Use method pgd, or fgsm with random_start; or a smaller epsilon, or warmup_epochs."
-    return Finding(guard, WARN, reason, remedy)
+    return Finding(guard, WARN, reason, _REMEDIES[settings.method])
+
+
+_REMEDIES = {
+    "fgsm": "Use method pgd, or fgsm with random_start; or a smaller epsilon, or warmup_epochs.",
+    "ensemble": "Use method pgd.",
+    "pgd": "Raise steps, or step_size to 2.5 epsilon / steps.",
+    "advgan": "Use method pgd: a generator does not find what a gradient for each image finds.",
+}

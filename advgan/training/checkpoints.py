@@ -89,6 +89,7 @@ class Checkpoints:
         except Exception as error:  # TensorFlow and Keras raise nearly anything when a file is damaged
             reason = " ".join(str(error).split())[:200]
             raise AdvGANError(
-                f"the checkpoint {folder} cannot be restored ({reason}); delete it to continue from the one before"
+                f"the checkpoint {folder} cannot be restored ({reason}); delete it to continue from the one before, or "
+                "to start again"
             ) from None
         return True

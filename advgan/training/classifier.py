@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,16 +26,18 @@ from advgan.classifiers.architectures import build_classifier
 from advgan.config.settings import Config, OtherNetwork, TargetSettings
 from advgan.data.augmentation import flipped_and_shifted
 from advgan.data.batch_parts import means_over, split_batch
-from advgan.data.batches import epoch_batches, slices, steps_per_epoch
+from advgan.data.batches import epoch_batches, images_at_once, slices, steps_per_epoch
 from advgan.data.datasets import AnySplit, Dataset, Split, scaled
 from advgan.data.streams import batches_of
 from advgan.environment import Environment, code_digest, parts_of
+from advgan.errors import AdvGANError, Interrupted
 from advgan.files import locked, read_json, whole_directory, write_json, write_whole
 from advgan.networks.forward import forward, forward_in_parts
-from advgan.networks.keras_file import load_network
+from advgan.networks.keras_file import load_network, weights_digest
 from advgan.progress import Progress
 from advgan.records.adversarial_training import TrainingEpoch
-from advgan.training.adversarial_training import Adversary, build_adversary
+from advgan.records.record import checked
+from advgan.training.adversarial_training import GENERATOR_DEFAULTS, Adversary, build_adversary
 from advgan.training.checkpoints import Checkpoints
 from advgan.training.interruption import stop_requests
 from advgan.training.loop import Trainer, means, run_steps, several_steps
@@ -51,8 +53,10 @@ TRAINED_BY = (
     "attacks/gradient_attacks.py",
     "classifiers/architectures.py",
     "classifiers/resnet.py",
+    "networks/convolution.py",
     "networks/forward.py",
     "networks/input_gradients.py",
+    "perturbation.py",
     "replicas.py",
     "training/adversarial_training.py",
     "training/classifier.py",
@@ -64,12 +68,11 @@ TRAINED_BY = (
 )
 """The files that decide a target's weights: a target that other code trained is not found in the cache."""
 WITH_A_GENERATOR = (
-    "config/settings.py",
+    "goals.py",
     "losses.py",
     "networks/discriminator.py",
     "networks/generator.py",
     "networks/normalization.py",
-    "perturbation.py",
     "training/step.py",
 )
 """Those that decide them too where a generator is trained along."""
@@ -84,7 +87,7 @@ class Target:
     model: Any
     digest: str
     seconds: float
-    """Time its training took, whenever that was."""
+    """Time its training took, whenever that was; with that of an ensemble's other networks."""
     cached: bool
     epochs: tuple[TrainingEpoch, ...] = ()
     """Of an adversarial training."""
@@ -95,7 +98,8 @@ def target_digest(config: Config, dataset: Dataset, environment: Environment) ->
     settings = config.target.adversarial_training
     determinants = {
         "target": config.target.model_dump(mode="json", exclude={"file", "check_accuracy"}),
-        "attack in training": [settings.pgd_steps, settings.length_of_step, settings.weight_of_clean],
+        "attack in training": settings.resolved,
+        "generator in training": GENERATOR_DEFAULTS if settings.method == "advgan" else None,
         "seed": config.target_seed,
         "data": dataset.digest,
         "images": [len(dataset.training), len(dataset.validation)],
@@ -109,7 +113,9 @@ def target_digest(config: Config, dataset: Dataset, environment: Environment) ->
 
 def other_target(config: Config, other: OtherNetwork) -> Config:
     """The settings of a run whose target is one of an ensemble's other networks."""
-    target = TargetSettings(architecture=other.architecture, seed=other.seed, epochs=other.epochs)
+    target = TargetSettings(
+        architecture=other.architecture, seed=other.seed, epochs=other.epochs, batch_size=config.target.batch_size
+    )
     return config.model_copy(update={"target": target})
 
 
@@ -125,52 +131,65 @@ def load_or_train_target(config: Config, dataset: Dataset, environment: Environm
     Raises:
         NonFiniteError: its loss is NaN or infinite.
         Interrupted: Ctrl-C or SIGTERM; the next call goes on.
-        AdvGANError: the cached file is damaged, or another process trains the same target.
+        AdvGANError: the cached file is damaged.
     """
     digest = target_digest(config, dataset, environment)
     folder = cache / digest
-    if replicas.of_workers((folder / "record.json").exists())[0, 0]:
-        record = read_json(folder / "record.json", "seconds")
-        model = load_network(folder / "target.keras", f"delete the folder {folder} to train it again")
-        epochs = tuple(TrainingEpoch(**epoch) for epoch in record.get("epochs", ()))
-        return Target(model, digest, record["seconds"], True, epochs)
+    if (found := _cached(folder)) is not None:
+        return found
     others = [
-        load_or_train_target(other_target(config, other), dataset, environment, cache).model
+        load_or_train_target(other_target(config, other), dataset, environment, cache)
         for other in config.target.adversarial_training.others or ()
     ]
     writes = replicas.worker()[0] == 0
-    with _in_training(cache / f"{digest}.training", writes) as unfinished:
+    with _alone(cache, digest) if writes else nullcontext():
+        if (found := _cached(folder)) is not None:  # another process has trained it in the meantime
+            return found
         if writes:
             shutil.rmtree(folder, ignore_errors=True)  # without its record it is not ours
-        checkpoints = Checkpoints(unfinished, 1, writes)
-        trained = train_classifier(config, dataset, others, checkpoints)
-        position = trained.position
-        record = {
-            "digest": digest,
-            "seconds": position.seconds,
-            "target": config.target.model_dump(mode="json"),
-            "epochs": position.epochs,
-        }
+        unfinished = cache / f"{digest}.training"
+        networks = [other.model for other in others]
+        trained = train_classifier(config, dataset, networks, Checkpoints(unfinished, 1, writes))
+        epochs = trained.position.epochs
+        seconds = trained.position.seconds + sum(other.seconds for other in others)
+        settings = config.target.model_dump(mode="json")
+        record = {"digest": digest, "seconds": seconds, "target": settings, "epochs": epochs}
         if writes:
             with whole_directory(folder) as temporary:
                 write_whole(temporary / "target.keras", trained.chosen.save)
                 write_json(temporary / "record.json", record)
             shutil.rmtree(unfinished)
     trained.chosen.trainable = False
-    return Target(
-        trained.chosen, digest, position.seconds, False, tuple(TrainingEpoch(**each) for each in position.epochs)
-    )
+    return Target(trained.chosen, digest, seconds, False, tuple(TrainingEpoch(**each) for each in epochs))
+
+
+def _cached(folder: Path) -> Target | None:
+    """A target that was trained before; None where the first machine sees none.
+
+    Raises:
+        AdvGANError: the file is damaged.
+    """
+    path = folder / "record.json"
+    if not replicas.of_workers(path.exists())[0, 0]:
+        return None
+    record = read_json(path, "seconds")
+    model = load_network(folder / "target.keras", f"delete the folder {folder} to train it again")
+    epochs = tuple(checked(TrainingEpoch, path, epoch) for epoch in record.get("epochs", ()))
+    return Target(model, folder.name, record["seconds"], True, epochs)
 
 
 @contextmanager
-def _in_training(folder: Path, writes: bool) -> Iterator[Path]:
-    """Keep other processes from training the same target."""
-    if not writes:
-        yield folder
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        yield folder
+def _alone(cache: Path, digest: str) -> Iterator[None]:
+    """Wait until no other process trains the same target."""
+    cache.mkdir(parents=True, exist_ok=True)
+    name = f".{digest}.lock"
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(cache, name))
+        except AdvGANError:
+            logger.info("Target         another process trains it; waiting for that")
+            held.enter_context(locked(cache, name, waits=True))
+        yield
 
 
 @dataclass
@@ -250,6 +269,7 @@ def train_classifier(
     state = build_classifier_state(config, dataset, total, others)
     if checkpoints is not None and checkpoints.restore_latest(state):
         logger.info("Target         its training goes on at step %s of %s", state.position.step, total)
+    replicas.check_same({"the target's checkpoint": (state.position.step, weights_digest(state.model))})
     validation = None
     if state.adversary is not None:
         validation = PgdValidation(state.model, dataset.validation, config)
@@ -265,6 +285,10 @@ def train_classifier(
             batches = epoch_batches(count, settings.batch_size, seed, state.position.epoch)
             trainer.train(batches[state.position.step - state.position.epoch * of_epoch :], stop_requested)
             trainer.close_epoch(of_epoch, validation, settings.epochs)
+            if stop_requested():  # within the last steps of the epoch, or the validation
+                raise Interrupted(
+                    f"stopped after epoch {state.position.epoch} of the target's training; nothing is lost"
+                )
     return state
 
 
@@ -277,7 +301,7 @@ def build_classifier_state(config: Config, dataset: Dataset, steps: int, others:
     """
     settings, seed, shape = config.target, config.target_seed, dataset.image_shape
     if not hasattr(keras, "ops"):
-        keras.backend.experimental.enable_tf_random_generator()  # whose state can be saved
+        keras.backend.experimental.enable_tf_random_generator()  # dropout's state can then be saved
     keras.utils.set_random_seed(seed)
     model = build_classifier(shape, dataset.number_of_classes, settings)
     optimizer = adam(model, settings.learning_rate, settings.schedule, steps)
@@ -313,7 +337,9 @@ class PgdValidation:
             starts, hits = random_start(images, epsilon, seed), []
             for part in split_batch(images, labels, parts_of(images.shape[0])):
                 begun, starts = starts[: part.images.shape[0]], starts[part.images.shape[0] :]
-                attacked = pgd(answer, part.images, part.labels, epsilon, begun, PGD_STEPS, epsilon / 8)
+                attacked = pgd(
+                    answer, part.images, part.labels, epsilon, start=begun, steps=PGD_STEPS, step_size=epsilon / 8
+                )
                 answers = [tf.argmax(answer(each), -1, tf.int32) for each in (part.images, attacked)]
                 hits.append([tf.math.count_nonzero(each == part.labels) for each in answers])
             return tf.add_n([tf.stack(each) for each in hits])
@@ -322,7 +348,8 @@ class PgdValidation:
 
     def __call__(self) -> tuple[float, float]:
         """The present accuracy on clean images and under PGD, in [0, 1]; on several machines that of the first."""
-        parts = enumerate(slices(len(self._labels), PGD_AT_ONCE))
+        at_once = min(PGD_AT_ONCE, images_at_once(self._images.shape[1:]))
+        parts = enumerate(slices(len(self._labels), at_once))
         right = sum(
             self._right(tf.constant(self._images[part]), tf.constant(self._labels[part]), tf.constant(number)).numpy()
             for number, part in parts
