@@ -537,6 +537,27 @@ def test_a_setting_that_is_new_makes_no_run_anew(tmp_path: Path) -> None:
     assert work.cells()[0].folder == cell.folder
 
 
+def test_a_run_without_its_networks_is_made_again_where_an_evaluation_needs_them(tmp_path: Path) -> None:
+    """As in a checkout, which has of each run its configuration and its summary."""
+    shared = [section(), section(title="Attacked", attack_images=20, rows=[row(name="attacked")])]
+    work = work_of(tmp_path, *shared)
+    plain, attacked = work.cells()
+    assert plain.folder == attacked.folder
+    plain.folder.mkdir(parents=True)
+    (plain.folder / "config.yaml").write_text(dump_config(located(plain.config)))
+    (plain.folder / "summary.json").write_text("{}")
+    plain, attacked = work.cells()
+    assert plain.done and not attacked.done
+    assert attacked.folder != plain.folder and "attacked-" in attacked.folder.as_posix()
+
+
+def test_a_section_cannot_attack_more_images_than_there_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    work = work_of(tmp_path, section(attack_images=151, rows=[row(set=TINY)]))
+    assert reproduce_experiment.reproduce(work) == 1
+    assert "attack_images = 151: the data have 150 test images" in caplog.text
+    assert not (work.output / "runs" / "targets").exists()
+
+
 def test_tables_are_frozen_and_typed() -> None:
     table = load_table(find_table("results"))
     assert isinstance(table, Table)
