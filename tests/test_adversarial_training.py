@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -39,7 +40,10 @@ from advgan.training.classifier import (
     other_target,
     target_digest,
 )
+from advgan.training.distillation import _compiled_steps
 from advgan.training.loop import run_steps
+from advgan.training.optimizers import adam
+from advgan.training.state import TrainingState
 
 keras = tf.keras
 METHODS = {
@@ -326,3 +330,20 @@ def test_a_target_that_learned_nothing_is_refused_with_what_helps(tmp_path: Path
     training = config.training.model_copy(update={"batch_size": 32})
     with pytest.raises(AdvGANError, match=r"no better than chance: .*target\.adversarial_training: where a network"):
         train_and_evaluate(config.model_copy(update={"data": data, "training": training}), tmp_path / "run")
+
+
+def test_a_distilled_network_may_learn_images_that_pgd_on_it_changes(dataset: Dataset) -> None:
+    def loss(epsilon: float) -> float:
+        config = parse_config(
+            {"oracle": {"black_box": "target"}, "distillation": {"pgd_epsilon": epsilon, "batch_size": 32}}
+        )
+        keras.utils.set_random_seed(0)
+        network = build_classifier(dataset.image_shape, 10, config.distilled_settings)
+        state = SimpleNamespace(distilled=network, distilled_optimizer=adam(network, 1e-3, "constant", 1))
+        answers = tf.one_hot(dataset.training.labels, 10)
+        data = [(tf.constant(scaled(dataset.training.images)), answers)]
+        steps = _compiled_steps(cast(TrainingState, state), config)
+        order = np.arange(32, dtype=np.int32).reshape(1, 1, 32)
+        return float(next(iter(steps(order, 1, data).values()))[0])
+
+    assert loss(0.0) < loss(0.1) < loss(0.3)

@@ -308,18 +308,20 @@ def test_distillation_loss_and_its_gradient() -> None:
     np.testing.assert_allclose(gradient, (softmax(logits) - answers) / 4, atol=1e-12)
 
 
-@pytest.mark.parametrize("terms", [1, 2])
-def test_a_distillation_step_descends_on_the_sum_of_its_terms(terms: int) -> None:
+@pytest.mark.parametrize(("terms", "shift"), [(1, 0.0), (2, 0.0), (2, 0.25)])
+def test_a_distillation_step_descends_on_the_sum_of_its_terms(terms: int, shift: float) -> None:
     random = np.random.default_rng(0)
     network = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])
     matrix, bias = (weights.astype(np.float64) for weights in network.get_weights())
     batches, expected = [], 0.0
     for count in (6, 3)[:terms]:
         images, answers = random.random((count, 2, 2, 1), np.float32), softmax(random.normal(0, 1, (count, 3)))
+        batches.append((tf.constant(images), tf.constant(answers, tf.float32)))
+        images += shift if count == 6 else 0  # what is learned in the place of the clean images
         difference = (softmax(images.reshape(-1, 4) @ matrix + bias) - answers) / count
         expected = expected + images.reshape(-1, 4).T @ difference
-        batches.append((tf.constant(images), tf.constant(answers, tf.float32)))
-    distillation_step(network, plain_descent(network, 0.5), batches)
+    changed = (lambda images, _: images + shift) if shift else None
+    distillation_step(network, plain_descent(network, 0.5), batches, changed)
     np.testing.assert_allclose(matrix - network.get_weights()[0], 0.5 * expected, atol=1e-6)
 
 

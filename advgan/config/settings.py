@@ -442,6 +442,9 @@ class DistillationSettings(Settings):
     """What f learns of clean images: the black box's answers, or the attacker's own labels, which cost no query."""
     choose: Literal["random", "uncertain"] = "random"
     """Which adversarial images to ask about when the budget is not enough for all: any, or those f is least sure of."""
+    pgd_epsilon: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    """Above 0: f learns clean images as seven steps of PGD on f change them within this epsilon, by the answers on the
+    clean ones, which costs no query: for a black box that was trained so."""
     replay: bool = True
     """f goes on learning the adversarial images of earlier rounds (the paper: those of the latest generator only)."""
 

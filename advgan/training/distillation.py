@@ -21,7 +21,7 @@ from advgan import losses, replicas
 from advgan.attacks.advgan_attack import AdvGANAttack
 from advgan.classifiers.architectures import build_classifier
 from advgan.classifiers.query_counter import QueryCounter
-from advgan.config.settings import Config
+from advgan.config.settings import AdversarialTrainingSettings, Config
 from advgan.config.values import WITH_A_CHOICE_OF_NORMALIZATION
 from advgan.data.batch_parts import means_over, split_batch
 from advgan.data.batches import gather_batch
@@ -30,6 +30,7 @@ from advgan.environment import parts_of
 from advgan.errors import ConfigurationError
 from advgan.networks.forward import forward_in_parts
 from advgan.progress import Progress
+from advgan.training.adversarial_training import build_adversary
 from advgan.training.loop import Trainer, means, run_steps, several_steps
 from advgan.training.metrics_log import MetricsLog
 from advgan.training.queries import Queries
@@ -90,7 +91,7 @@ class Distillation:
         self.plan = query_plan(config, len(dataset.training), len(dataset.validation))
         self._queries = Queries(counter, attack, dataset.training.loaded(), config, self.plan, folder)
         self._steps_per_epoch = max(1, len(dataset.training) // config.distillation.batch_size)
-        self._compiled_steps = _compiled_steps(state)
+        self._compiled_steps = _compiled_steps(state, config)
 
     def __call__(self, stop_requested: Callable[[], bool], save: Callable[[], None]) -> None:
         """Do what is left of the round that belongs before the coming epoch.
@@ -195,17 +196,26 @@ class DistilledTrainer(Trainer):
         self._save()
 
 
-def distillation_step(network: Any, optimizer: Any, batches: list[tuple[Any, Any]]) -> Any:
+def distillation_step(
+    network: Any,
+    optimizer: Any,
+    batches: list[tuple[Any, Any]],
+    changed: Callable[[Any, Any], Any] | None = None,
+) -> Any:
     """One update of f: ``H(f(x), b(x))`` on clean images, plus the same on adversarial ones where there are any.
 
     Args:
         network, optimizer: f and its optimizer, updated in place.
         batches: images, float32 (n, height, width, channels) in [0, 1], and b's answers (n, classes), for each term.
+        changed: what f learns in the place of the clean images, from these and the answers.
 
     Returns:
         The loss, a scalar.
     """
     answer, terms = forward_in_parts(network), []
+    if changed is not None:
+        (clean, of_clean), *others = batches
+        batches = [(changed(clean, of_clean), of_clean), *others]
     with tf.GradientTape() as tape:
         for images, answers in batches:
             parts = split_batch(images, answers, parts_of(images.shape[0] or 0))
@@ -221,10 +231,22 @@ def distillation_step(network: Any, optimizer: Any, batches: list[tuple[Any, Any
     return loss
 
 
-def _compiled_steps(state: TrainingState) -> Callable[..., dict[str, np.ndarray]]:
-    def step_on(indices: Any, _number: Any, data: Data) -> dict[str, Any]:
+def _compiled_steps(state: TrainingState, config: Config) -> Callable[..., dict[str, np.ndarray]]:
+    epsilon, of_batch = config.distillation.pgd_epsilon, config.distillation.batch_size // replicas.count()
+    adversary = None
+    if epsilon:
+        settings = AdversarialTrainingSettings(method="pgd", epsilon=epsilon)
+        shape = state.distilled.input_shape[1:]
+        adversary = build_adversary(settings, config.seed, shape, of_batch, 1, ())
+
+    def step_on(indices: Any, number: Any, data: Data) -> dict[str, Any]:
+        def changed(images: Any, answers: Any) -> Any:
+            assert adversary is not None
+            return adversary.attack(state.distilled, images, tf.argmax(answers, 1, tf.int32), number)
+
         batches = [gather_batch(*pair, replicas.share_of(indices[part])) for part, pair in enumerate(data)]
-        return {LOSS: distillation_step(state.distilled, state.distilled_optimizer, batches)}
+        learned = None if adversary is None else changed
+        return {LOSS: distillation_step(state.distilled, state.distilled_optimizer, batches, learned)}
 
     return several_steps(step_on)
 
