@@ -37,7 +37,7 @@ EXAMPLES = """examples:
   python -m advgan.evaluate --run checkpoints/mnist/0
   python -m advgan.evaluate --config mnist_targeted.yaml             the latest finished run of it
   python -m advgan.evaluate --run checkpoints/mnist/0 --images 500   a quick look, marked as such
-  python -m advgan.evaluate --run checkpoints/mnist/0 --restarts 10  a stronger PGD too
+  python -m advgan.evaluate --run checkpoints/mnist/0 --restarts 10  a stronger PGD too; or --pgd-steps 100
   python -m advgan.evaluate --run checkpoints/mnist/0 --transfer other.keras --transfer saved_model/
   python -m advgan.evaluate --run checkpoints/mnist_blackbox/0 --square-queries 5000
   python -m advgan.evaluate --run checkpoints/mnist/0 --target mine:logits --output mine/
@@ -81,6 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--images", metavar="N", type=whole_number, help="the first N test images only; the results say so"
     )
     parser.add_argument("--restarts", metavar="N", type=whole_number, help="how often PGD starts (1)")
+    parser.add_argument("--pgd-steps", metavar="N", type=whole_number, help="steps of PGD, of epsilon / 30 each (40)")
     parser.add_argument(
         "--optimized",
         metavar="N",
@@ -183,6 +184,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         tuple(options.retrain),
         reading,
         options.to,
+        options.pgd_steps or 40,
         check_accuracy,
     )
     with continued_by(SAME_COMMAND, request.folder):
@@ -197,9 +199,10 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     settings_are_kept(options, ", and --compare takes evaluations as they are")
-    if options.square_queries is not None:
-        problem = "--compare takes evaluations as they are; evaluate the run with it first"
-        raise ConfigurationError("--square-queries", options.square_queries, problem)
+    for name in ("square_queries", "pgd_steps"):
+        if (value := getattr(options, name)) is not None:
+            problem = "--compare takes evaluations as they are; evaluate the run with it first"
+            raise ConfigurationError(f"--{name.replace('_', '-')}", value, problem)
     for name in ("target", "transfer", "retrain", "to"):
         if given := getattr(options, name):
             raise ConfigurationError(f"--{name}", given, "--compare takes runs against their own targets only")

@@ -185,6 +185,13 @@ def attacked(target: Classifier, name: str) -> Rate:
     return success_rate(Untargeted(), LABELS, target.predict(IMAGES), answers)
 
 
+def test_more_steps_of_pgd_are_an_attack_of_their_own() -> None:
+    names = [each.name for each in baselines(Untargeted(), EPSILON, 1, 10, 100)]
+    assert names[3:5] == ["pgd-100", "pgd-100 margin"]
+    found = next(each for each in baselines(Untargeted(), EPSILON, 1, 10, 100) if each.name == "pgd-100")
+    assert (found.settings["steps"], found.settings["step"], found.gradients) == (100, EPSILON / 30, 100)
+
+
 def test_a_single_step_that_beats_many_is_marked() -> None:
     fine = checks.check_iterative(attacked(SOUND, "fgsm"), attacked(SOUND, "pgd-40"))
     assert fine.status == PASS

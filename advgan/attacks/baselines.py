@@ -57,7 +57,9 @@ class Baseline:
     """The attack before it, whose successes it takes over: it attacks the other images."""
 
 
-def baselines(goal: Goal, epsilon: float, restarts: int, optimized_images: int) -> list[Baseline]:
+def baselines(
+    goal: Goal, epsilon: float, restarts: int, optimized_images: int, pgd_steps: int = STEPS
+) -> list[Baseline]:
     """The attacks for a goal at an epsilon.
 
     Args:
@@ -65,11 +67,12 @@ def baselines(goal: Goal, epsilon: float, restarts: int, optimized_images: int) 
         epsilon: the largest change of a pixel, in [0, 1].
         restarts: of PGD.
         optimized_images: how many images FMN attacks.
+        pgd_steps: of PGD, each of epsilon / 30.
     """
-    found = [*noise_baselines(epsilon), *_gradient_baselines(goal, epsilon, restarts)]
+    found = [*noise_baselines(epsilon), *_gradient_baselines(goal, epsilon, restarts, pgd_steps)]
     pgd = found[-1]
     with_margin = {**pgd.settings, "loss": "margin of logits", "attacks": f"what {pgd.name} left"}
-    along_margin = pgd_attack(goal, epsilon, margin=True)
+    along_margin = pgd_attack(goal, epsilon, pgd_steps, margin=True)
     name = f"{pgd.name} margin"
     found.append(replace(pgd, name=name, settings=with_margin, attack=along_margin, continues=pgd.name))
     fmn = {"steps": 100, "max_stepsize": 1.0, "gamma": 0.05, "norm": "L_inf", "loss": "margin of logits"}
@@ -87,35 +90,36 @@ def noise_baselines(epsilon: float) -> list[Baseline]:
     ]
 
 
-def black_box_baselines(goal: Goal, epsilon: float, restarts: int) -> list[Baseline]:
+def black_box_baselines(goal: Goal, epsilon: float, restarts: int, pgd_steps: int = STEPS) -> list[Baseline]:
     """Noise, and FGSM and PGD that are to follow the distilled network; the arguments are those of ``baselines``."""
     found = noise_baselines(epsilon)
-    for each in _gradient_baselines(goal, epsilon, restarts):
+    for each in _gradient_baselines(goal, epsilon, restarts, pgd_steps):
         settings = {**each.settings, "follows": "the distilled network"}
         name = f"{each.name} on the distilled network"
         found.append(replace(each, name=name, kind="transfer", settings=settings))
     return found
 
 
-def _gradient_baselines(goal: Goal, epsilon: float, restarts: int) -> list[Baseline]:
+def _gradient_baselines(goal: Goal, epsilon: float, restarts: int, steps: int) -> list[Baseline]:
     single = _foolbox(foolbox.attacks.FGSM(), goal, epsilon)
     fgsm = Baseline("fgsm", "single step", {"step": epsilon}, single, gradients=1)
-    settings = {"steps": STEPS, "step": epsilon / 30, "random_start": True}
-    several = pgd_attack(goal, epsilon)
-    pgd = Baseline(f"pgd-{STEPS}", "iterative", settings, several, restarts=restarts, gradients=STEPS)
+    settings = {"steps": steps, "step": epsilon / 30, "random_start": True}
+    several = pgd_attack(goal, epsilon, steps)
+    pgd = Baseline(f"pgd-{steps}", "iterative", settings, several, restarts=restarts, gradients=steps)
     return [pgd] if isinstance(goal, Targeted) else [fgsm, pgd]
 
 
-def pgd_attack(goal: Goal, epsilon: float, margin: bool = False) -> Attack:
-    """Foolbox's LinfPGD with its defaults: 40 steps of epsilon / 30 from a random start.
+def pgd_attack(goal: Goal, epsilon: float, steps: int = STEPS, margin: bool = False) -> Attack:
+    """Foolbox's LinfPGD, by default with its defaults: 40 steps of epsilon / 30 from a random start.
 
     Args:
         goal: the attacker's.
         epsilon: the largest change of a pixel, in [0, 1].
+        steps: how many.
         margin: follow the margin of logits (Carlini and Wagner 2017) in the place of the cross-entropy.
     """
     kind = _MarginPGD if margin else foolbox.attacks.LinfPGD
-    return _foolbox(kind(rel_stepsize=1 / 30, steps=STEPS, random_start=True), goal, epsilon)
+    return _foolbox(kind(rel_stepsize=1 / 30, steps=steps, random_start=True), goal, epsilon)
 
 
 class _MarginPGD(foolbox.attacks.LinfPGD):

@@ -62,7 +62,7 @@ class BlackBoxSubject(Subject):
 
     def baselines(self, request: EvaluationRequest) -> tuple[list[Baseline], Classifier]:
         """The gradient that is followed is the distilled network's."""
-        return black_box_baselines(self.goal, self.epsilon, request.restarts), self.distilled
+        return black_box_baselines(self.goal, self.epsilon, request.restarts, request.pgd_steps), self.distilled
 
     def about_gradients(self, finding: Finding) -> Finding:
         """Nothing: a black box shows no gradient."""

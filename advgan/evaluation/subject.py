@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from advgan.attacks.baselines import Arrays, Baseline, baselines
+from advgan.attacks.baselines import STEPS, Arrays, Baseline, baselines
 from advgan.attacks.square import FEWEST_QUERIES, run_square, square_settings, why_not_square
 from advgan.classifiers import checks as classifier_checks
 from advgan.classifiers.classifier import Classifier
@@ -68,6 +68,8 @@ class EvaluationRequest:
     """How ``target`` is to be read: its bounds, mean, std, output; module and trust are for ``transfer`` too."""
     to: str | None = None
     """The class that is wanted, by number or name, where the run's generator is conditioned on it."""
+    pgd_steps: int = STEPS
+    """Of PGD, each of epsilon / 30; 1 or more."""
     check_accuracy: bool | None = None
     """Whether to stop at a clean accuracy no better than chance; None for what the run's configuration says."""
 
@@ -165,8 +167,9 @@ class Subject:
     def options(self, request: EvaluationRequest) -> Options:
         """What of the request the record names."""
         tried = Options(restarts=request.restarts, optimized_images=request.optimized_images)
-        square = request.square_queries
-        return tried if square is None else tried.model_copy(update={"square_queries": square})
+        unusual = {} if request.square_queries is None else {"square_queries": request.square_queries}
+        unusual |= {} if request.pgd_steps == STEPS else {"pgd_steps": request.pgd_steps}
+        return tried.model_copy(update=unusual)
 
     def introduction(self, request: EvaluationRequest) -> list[str]:  # noqa: ARG002
         """Lines for the user about what is ahead."""
@@ -183,7 +186,8 @@ class Subject:
 
     def baselines(self, request: EvaluationRequest) -> tuple[list[Baseline], Classifier]:
         """The attacks to compare with, and the classifier whose gradient they follow."""
-        chosen = baselines(self.goal, self.epsilon, request.restarts, request.optimized_images)
+        few = request.optimized_images
+        chosen = baselines(self.goal, self.epsilon, request.restarts, few, request.pgd_steps)
         return chosen, self.classifier
 
     def about_gradients(self, finding: Finding) -> Finding:

@@ -111,8 +111,8 @@ def _evaluation(request: EvaluationRequest, comparison: Comparison, command: str
         logger.info("Out of date    %s: %s", request.folder, why)
     trained = () if record is None else tuple(point.epsilon for point in record.retrained)
     request = replace(request, restarts=options.restarts, optimized_images=options.optimized_images, retrain=trained)
-    if options.square_queries is not None:
-        request = replace(request, square_queries=options.square_queries)
+    kept = {name: value for name in ("square_queries", "pgd_steps") if (value := getattr(options, name)) is not None}
+    request = replace(request, **kept)
     record = evaluate_run(request, command)
     for line in warnings(record.guards):
         logger.warning(line)

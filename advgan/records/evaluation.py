@@ -20,6 +20,8 @@ class Options(Part):
 
     restarts: int
     """Starts of PGD."""
+    pgd_steps: int | None = None
+    """Steps of PGD, where they are not 40."""
     optimized_images: int
     """Images that the slow attack was tried on: FMN, or Square on a black box."""
     square_queries: int | None = None

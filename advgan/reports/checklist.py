@@ -101,6 +101,13 @@ def _loss_fits(facts: _Facts) -> Answer:
     return facts.guards["logits"].status, "margin of logits for AdvGAN, FMN and PGD, cross-entropy for FGSM and PGD"
 
 
+def _converged(facts: _Facts) -> Answer:
+    if facts.pgd is None:
+        return NOT_CHECKED, "PGD did not run"
+    steps = facts.pgd.settings["steps"]
+    return NOT_CHECKED, f"PGD took {steps} steps; an evaluation with --pgd-steps {2 * steps} tells whether more help"
+
+
 def _strongest(facts: _Facts) -> Answer:
     if facts.black_box:
         square = facts.square
@@ -275,7 +282,7 @@ CHECKLIST = (
     ),
     Question(PITFALLS, "Randomness is averaged over, or there is none", _guard("repeats")),
     Question(PITFALLS, "Parts without a gradient are replaced, or there are none", _guard("gradients")),
-    Question(PITFALLS, "The attacks have converged", _not_checked("PGD was not run with twice the steps")),
+    Question(PITFALLS, "The attacks have converged", _converged),
     Question(PITFALLS, "The search starts at a random offset", _random_start),
     Question(PITFALLS, "Sensitivity to the attacks' settings", _not_checked("one setting of each was run")),
     Question(PITFALLS, "Comparison with prior work", _not_checked("the README states the paper's figures")),
