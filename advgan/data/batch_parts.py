@@ -44,6 +44,19 @@ def split_batch(images: Tensor, labels: Tensor, count: int) -> list[Part]:
     return [Part(some, classes, here / size) for some, classes, here in pieces]
 
 
+def by_parts(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """A function of rows, worked out for each part of a batch by itself; to be called inside a ``tf.function``.
+
+    Args:
+        function: from as many rows of each tensor to a tensor with as many rows.
+        tensors: of one length, known where the graph is made.
+    """
+    size = tensors[0].shape[0]
+    count = min(parts_of(size), size)
+    sizes = [size // count + (place < size % count) for place in range(count)]
+    return tf.concat([function(*part) for part in zip(*(tf.split(each, sizes) for each in tensors), strict=True)], 0)
+
+
 def means_over(parts: Sequence[Part], values: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """The means over a batch of what are means over each of its parts, by name."""
     if len(parts) == 1:

@@ -9,10 +9,9 @@ import tensorflow as tf
 
 from advgan.attacks.gradient_attacks import fgsm, pgd, random_start
 from advgan.classifiers.classifier import Classifier
-from advgan.data.batch_parts import split_batch
+from advgan.data.batch_parts import by_parts
 from advgan.data.batches import in_batches
 from advgan.data.datasets import Split, scaled
-from advgan.environment import parts_of
 from advgan.metrics import share
 from advgan.records.adversarial_training import Robustness
 
@@ -32,26 +31,26 @@ def robustness(classifier: Classifier, split: Split, epsilon: float) -> Robustne
 
     @tf.function(autograph=False)
     def attacked(images: Any, labels: Any, number: Any) -> Any:
-        starts, found = random_start(images, epsilon, tf.stack([number, 0])), []
-        for part in split_batch(images, labels, parts_of(images.shape[0])):  # a core for each
-            start, starts = starts[: part.images.shape[0]], starts[part.images.shape[0] :]
+        def of_part(images: Any, labels: Any, start: Any) -> Any:
             made = [
-                part.images,
-                fgsm(classifier.logits, part.images, part.labels, epsilon),
-                pgd(classifier.logits, part.images, part.labels, epsilon, start=start),
-                pgd(classifier.logits, part.images, part.labels, epsilon, start=start, loss="margin"),
+                images,
+                fgsm(classifier.logits, images, labels, epsilon),
+                pgd(classifier.logits, images, labels, epsilon, start=start),
+                pgd(classifier.logits, images, labels, epsilon, start=start, loss="margin"),
             ]
             answers = [tf.argmax(classifier.logits(each), -1, tf.int32) for each in made]
-            found.append(tf.stack([each == part.labels for each in answers]))
-        return tf.concat(found, 1)
+            return tf.stack([each == labels for each in answers], 1)
 
-    right = np.zeros((4, len(labels)), bool)
+        start = random_start(images, epsilon, tf.stack([number, 0]))
+        return by_parts(of_part, images, labels, start)
+
+    right = np.zeros((len(labels), 4), bool)
 
     def on_part(part: slice) -> None:
-        right[:, part] = attacked(tf.constant(images[part]), tf.constant(labels[part]), tf.constant(part.start)).numpy()
+        right[part] = attacked(tf.constant(images[part]), tf.constant(labels[part]), tf.constant(part.start)).numpy()
 
     in_batches(len(labels), images.shape[1:], on_part)
-    clean, single, cross_entropy, margin = right
+    clean, single, cross_entropy, margin = right.T
     return Robustness(
         epsilon=epsilon,
         clean=share(clean),

@@ -20,10 +20,10 @@ from advgan.config.settings import (
     GeneratorSettings,
     LossSettings,
 )
-from advgan.data.batch_parts import Part, split_batch
+from advgan.data.batch_parts import by_parts
 from advgan.environment import parts_of
 from advgan.networks.discriminator import build_discriminator
-from advgan.networks.forward import forward, forward_in_parts
+from advgan.networks.forward import forward
 from advgan.networks.generator import build_generator
 from advgan.perturbation import perturb
 from advgan.records.adversarial_training import Defence
@@ -81,13 +81,14 @@ class _OfGradients(Adversary):
         start = images
         if self._settings.starts_at_random:
             start = random_start(images, self._epsilon(number), tf.stack([tf.constant(self._seed, tf.int32), number]))
-        parts = split_batch(images, labels, parts_of(images.shape[0]))
-        starts = tf.split(start, [part.images.shape[0] for part in parts])
-        made = [self._attack(network, part, begun, number) for part, begun in zip(parts, starts, strict=True)]
-        return tf.concat(made, 0)
+
+        def of_part(images: Tensor, labels: Tensor, start: Tensor) -> Tensor:
+            return self._attack(network, images, labels, start, number)
+
+        return by_parts(of_part, images, labels, start)
 
     @abstractmethod
-    def _attack(self, network: Any, part: Part, start: Tensor, number: Tensor) -> Tensor:
+    def _attack(self, network: Any, images: Tensor, labels: Tensor, start: Tensor, number: Tensor) -> Tensor:
         """Adversarial images of a part of a batch."""
 
 
@@ -100,12 +101,12 @@ class SingleStep(_OfGradients):
         super().__init__(settings, seed, warmup_steps)
         self._others = others
 
-    def _attack(self, network: Any, part: Part, start: Tensor, number: Tensor) -> Tensor:
+    def _attack(self, network: Any, images: Tensor, labels: Tensor, start: Tensor, number: Tensor) -> Tensor:
         epsilon = self._epsilon(number)
         size = epsilon * self._settings.length_of_step
 
         def along(network: Any) -> Callable[[], Tensor]:
-            return lambda: fgsm(forward(network), part.images, part.labels, epsilon, start=start, step_size=size)
+            return lambda: fgsm(forward(network), images, labels, epsilon, start=start, step_size=size)
 
         if not self._others:
             return along(network)()
@@ -117,10 +118,10 @@ class SingleStep(_OfGradients):
 class SeveralSteps(_OfGradients):
     """PGD on the classifier."""
 
-    def _attack(self, network: Any, part: Part, start: Tensor, number: Tensor) -> Tensor:
+    def _attack(self, network: Any, images: Tensor, labels: Tensor, start: Tensor, number: Tensor) -> Tensor:
         epsilon, steps = self._epsilon(number), self._settings.pgd_steps
         size = epsilon * self._settings.length_of_step
-        return pgd(forward(network), part.images, part.labels, epsilon, start=start, steps=steps, step_size=size)
+        return pgd(forward(network), images, labels, epsilon, start=start, steps=steps, step_size=size)
 
 
 class TrainedGenerator(Adversary):
@@ -143,8 +144,7 @@ class TrainedGenerator(Adversary):
         """A step of the generator, then its images."""
         networks = Networks(self._generator, self._discriminator, forward(network))
         training_step(networks, self._optimizers, images, labels, number, self._settings)
-        parts = split_batch(images, labels, self._settings.parts)
-        made = tf.concat(forward_in_parts(self._generator)([part.images for part in parts], False), 0)
+        made = by_parts(forward(self._generator), images)
         _, adversarial = perturb(images, made, self._attack.epsilon, self._attack.output)
         return adversarial
 

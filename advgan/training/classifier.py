@@ -25,7 +25,7 @@ from advgan.attacks.gradient_attacks import pgd, random_start
 from advgan.classifiers.architectures import build_classifier
 from advgan.config.settings import Config, OtherNetwork, TargetSettings
 from advgan.data.augmentation import flipped_and_shifted
-from advgan.data.batch_parts import means_over, split_batch
+from advgan.data.batch_parts import by_parts, means_over, split_batch
 from advgan.data.batches import epoch_batches, images_at_once, slices, steps_per_epoch
 from advgan.data.datasets import AnySplit, Dataset, Split, scaled
 from advgan.data.streams import batches_of
@@ -334,15 +334,14 @@ class PgdValidation:
         @tf.function(autograph=False)
         def right(images: Any, labels: Any, number: Any) -> Any:
             seed = tf.stack([tf.constant(self._seed, tf.int32), number])
-            starts, hits = random_start(images, epsilon, seed), []
-            for part in split_batch(images, labels, parts_of(images.shape[0])):
-                begun, starts = starts[: part.images.shape[0]], starts[part.images.shape[0] :]
-                attacked = pgd(
-                    answer, part.images, part.labels, epsilon, start=begun, steps=PGD_STEPS, step_size=epsilon / 8
-                )
-                answers = [tf.argmax(answer(each), -1, tf.int32) for each in (part.images, attacked)]
-                hits.append([tf.math.count_nonzero(each == part.labels) for each in answers])
-            return tf.add_n([tf.stack(each) for each in hits])
+
+            def of_part(images: Any, labels: Any, start: Any) -> Any:
+                attacked = pgd(answer, images, labels, epsilon, start=start, steps=PGD_STEPS, step_size=epsilon / 8)
+                answers = [tf.argmax(answer(each), -1, tf.int32) for each in (images, attacked)]
+                return tf.stack([each == labels for each in answers], 1)
+
+            hits = by_parts(of_part, images, labels, random_start(images, epsilon, seed))
+            return tf.math.count_nonzero(hits, 0)
 
         self._right = right
 
