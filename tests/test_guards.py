@@ -14,6 +14,7 @@ from scipy.stats import binomtest
 
 from advgan import evaluate
 from advgan.attacks.baselines import Baseline, baselines, pgd_attack, run_baseline
+from advgan.attacks.square import run_square
 from advgan.classifiers import checks as classifier_checks
 from advgan.classifiers.classifier import Classifier
 from advgan.classifiers.loading import load_classifier
@@ -26,7 +27,7 @@ from advgan.evaluation.curve import curve_answers, epsilons_of_curve, success_cu
 from advgan.evaluation.subject import EvaluationRequest
 from advgan.experiments.evaluate import evaluate_run
 from advgan.goals import Untargeted
-from advgan.metrics import Rate, success_rate
+from advgan.metrics import PairedDifference, Rate, success_rate
 from advgan.records.finding import NOT_CHECKED, PASS, WARN
 
 keras = tf.keras
@@ -267,6 +268,23 @@ def test_a_classifier_that_resists_is_not_marked() -> None:
     ):
         assert finding.status == PASS, finding
     assert checks.check_losses(None, None).status == NOT_CHECKED
+
+
+def test_square_that_finds_more_than_gradients_is_marked() -> None:
+    """On the nearest mean with its gradient turned round, and on it as it is."""
+    for honest, status in ((True, PASS), (False, WARN)):
+        target = SOUND if honest else classifier(masked(never))
+        clean = target.predict(IMAGES)
+        square = run_square(target, Untargeted(), IMAGES, LABELS, clean, EPSILON, 50, 0, True)(lambda _: None)
+        followed = np.zeros(COUNT, bool)
+        for baseline in baselines(Untargeted(), EPSILON, 1, 10):
+            if baseline.kind in ("single step", "iterative") and baseline.continues is None:
+                found = run_baseline(baseline, target, Untargeted(), IMAGES, LABELS, 0)(lambda _: None)
+                followed |= found["predictions"] != LABELS
+        counted = clean == LABELS
+        gap = PairedDifference.of(square["reached"][counted], followed[counted])
+        assert checks.check_square(gap).status == status, gap
+    assert checks.check_square(None).status == NOT_CHECKED
 
 
 def test_accuracy_that_survives_the_full_range_is_marked() -> None:

@@ -61,8 +61,12 @@ def attack_all(request: EvaluationRequest, subject: Subject, stages: ResultCache
     (clean, *others_clean), judged = _clean(subject, stages)
     made = {**_advgan(subject, stages), "clean_predictions": clean}
     within = checks.check_bounds("advgan", *extremes(subject.images, made["adversarial"]), subject.epsilon)
-    compared, fooled, findings, gap = _baselines(request, subject, stages, made)
+    compared, fooled, by_gradient, findings, gap = _baselines(request, subject, stages, made)
     more = subject.more_stages(request, stages, made)
+    if subject.classifier.has_gradient:
+        counted = subject.goal.eligible(subject.test.labels, made["clean_predictions"])[: len(more.fooled)]
+        pair = more.fooled[counted], by_gradient[: len(more.fooled)][counted]
+        findings.append(checks.check_square(PairedDifference.of(*pair) if len(more.fooled) else None))
     compared += more.compared
     fooled[: len(more.fooled)] |= more.fooled
     worst = share(fooled[subject.goal.eligible(subject.test.labels, made["clean_predictions"])])
@@ -182,8 +186,9 @@ def _advgan(subject: Subject, stages: ResultCache) -> Arrays:
 
 def _baselines(
     request: EvaluationRequest, subject: Subject, stages: ResultCache, made: Arrays
-) -> tuple[list[ComparedAttack], np.ndarray, list[Finding], PairedDifference | None]:
-    """A stage for each attack to compare with; whether any, AdvGAN's too, fooled each image; their bounds; the gap.
+) -> tuple[list[ComparedAttack], np.ndarray, np.ndarray, list[Finding], PairedDifference | None]:
+    """A stage for each attack to compare with; whether any, AdvGAN's too, fooled each image, and whether one along the
+    gradient did; their bounds; the gap.
 
     Where the target has no gradient, only noise attacks it. On a black box that of the distilled network is followed.
     """
@@ -191,16 +196,19 @@ def _baselines(
     goal, labels = subject.goal, subject.test.labels
     by_advgan = goal.reached(labels, made["predictions"])
     fooled, counted = by_advgan.copy(), goal.eligible(labels, made["clean_predictions"])
+    by_gradient = np.zeros_like(fooled)
     rows, gap = [], None
     for baseline, settings, part, result in _baseline_answers(request, subject, stages):
         extremes = result["linf"], result["lowest"], result["highest"]
         findings.append(checks.check_bounds(baseline.name, *extremes, subject.epsilon))
         reached = goal.reached(labels[part], result["predictions"])
         fooled[part] |= reached
+        if baseline.gradients:
+            by_gradient[part] |= reached
         if baseline.continues is not None and not subject.other_target:  # PGD's second loss, with the first's successes
             gap = PairedDifference.of(reached[counted], by_advgan[counted])
         rows.append(subject.compared(baseline.name, baseline.kind, settings, made, result))
-    return rows, fooled, findings, gap
+    return rows, fooled, by_gradient, findings, gap
 
 
 def _baseline_answers(

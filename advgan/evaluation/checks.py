@@ -14,7 +14,7 @@ from advgan.classifiers.checks import marked_if
 from advgan.classifiers.query_counter import Purpose
 from advgan.data.datasets import AnySplit, Split, images_in_common
 from advgan.errors import AdvGANError
-from advgan.metrics import Rate
+from advgan.metrics import PairedDifference, Rate
 from advgan.perturbation import FLOAT_TOLERANCE
 from advgan.records.finding import NOT_CHECKED, PASS, Finding
 from advgan.records.pixel_search import PixelSearch
@@ -161,6 +161,22 @@ def check_losses(cross_entropy: Rate | None, margin: Rate | None) -> Finding:
     remedy = "The cross-entropy's gradient vanishes: trust the attacks along the margin, or scale the logits down."
     wrong = cross_entropy.high < margin.low and cross_entropy.rate < margin.rate / 2
     return marked_if(wrong, guard, reason, remedy)
+
+
+def check_square(gap: PairedDifference | None) -> Finding:
+    """Mark a target that an attack on answers alone fools clearly more often than those along the gradient.
+
+    Args:
+        gap: Square's success less that of the attacks along the gradient, image by image; None where it did not run.
+    """
+    guard = "gradients find what Square finds"
+    if gap is None:
+        return Finding(guard, NOT_CHECKED, "Square did not run; --square-queries 1000 adds it")
+    reason = (
+        f"of {gap.first.n:,} images Square alone fools {gap.only_first:,}, attacks along the gradient alone "
+        f"{gap.only_second:,}: a difference of {gap}"
+    )
+    return marked_if(gap.low > 0, guard, reason, MASKED)
 
 
 def check_white_box(noise: Rate | None, white_box: Rate | None, transferred: Rate | None = None) -> Finding:
