@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from advgan import train
 from advgan.classifiers.architectures import build_classifier
 from advgan.config.loading import parse_config
 from advgan.config.settings import AdversarialTrainingSettings, Config
@@ -29,6 +30,7 @@ from advgan.networks.keras_file import weights_digest
 from advgan.progress import Progress
 from advgan.records.adversarial_training import Defence, Robustness, TrainingEpoch
 from advgan.records.finding import PASS, WARN
+from advgan.records.summary import Summary
 from advgan.training import classifier
 from advgan.training.adversarial_training import check_overfitting
 from advgan.training.classifier import (
@@ -347,3 +349,21 @@ def test_a_distilled_network_may_learn_images_that_pgd_on_it_changes(dataset: Da
         return float(next(iter(steps(order, 1, data).values()))[0])
 
     assert loss(0.0) < loss(0.1) < loss(0.3)
+
+
+def test_a_run_says_how_its_target_resists_and_marks_overfitting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["data.training_images=640", "data.validation_images=100", "data.test_images=150", "training.epochs=1"]
+    options += ["target.adversarial_training.method=fgsm", "target.adversarial_training.epsilon=0.1", "target.epochs=3"]
+    options += ["generator.widths=[4, 8]", "generator.residual_blocks=1", f"output.directory={tmp_path}"]
+    command = ["--config", "mnist.yaml", "--quiet", *(word for each in options for word in ("--set", each))]
+    assert train.main(command) == 0
+    summary = Summary.read(tmp_path / "mnist" / "0" / "summary.json")
+    assert summary.defence is not None and len(summary.defence.epochs) == 3
+    found = summary.defence.robustness
+    assert found.epsilon == 0.1 and found.pgd.n == 150 and found.pgd.rate <= found.fgsm.rate <= found.clean.rate
+    shown = capsys.readouterr().out
+    assert f"under PGD-40, epsilon 0.1               {found.pgd.rate:>8.2%}" in shown
+    names = [finding.guard for finding in summary.checks]
+    assert names[-1] == "adversarial training resists its own attack alone"

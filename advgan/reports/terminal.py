@@ -8,6 +8,7 @@ from pathlib import Path
 from advgan.command_line import command_for
 from advgan.data.pictures import printable
 from advgan.metrics import Rate
+from advgan.records.adversarial_training import Defence
 from advgan.records.attack import FinishedAttack
 from advgan.records.comparison import ComparisonRecord
 from advgan.records.evaluation import Evaluation, Transfer
@@ -98,6 +99,7 @@ def run_results(summary: Summary, run_directory: Path) -> list[str]:
             ("attack success rate", _rate(test.success)),
             ("  after rounding to 8 bits", _rate(test.success_8_bit)),
             ("clean accuracy of the target", _rate(test.clean_accuracy)),
+            *_under_pgd(summary.defence),
             ("accuracy under attack", _rate(test.accuracy_under_attack)),
             ("largest change of a pixel (L_inf)", _number(test.largest_linf, 6)),
             ("mean L2 of the perturbation", _number(test.mean_l2, 2)),
@@ -111,6 +113,13 @@ def run_results(summary: Summary, run_directory: Path) -> list[str]:
         own_pictures(run_directory, wanted),
         f"Next: {command_for('evaluate', '--run', run_directory, *to)}   # other attacks, a report",
     ]
+
+
+def _under_pgd(defence: Defence | None) -> Iterable[Line]:
+    """What a target that was trained to resist keeps of its accuracy."""
+    if defence is not None:
+        found = defence.robustness
+        yield f"  under PGD-40, epsilon {found.epsilon:.3g}", _rate(found.pgd)
 
 
 def _towards(towards: Sequence[TowardsClass] | None, names: Sequence[str] | None) -> Iterable[Line]:
