@@ -47,9 +47,9 @@ EXAMPLES = """examples:
   python -m advgan.evaluate --run checkpoints/mnist/0 --shard 2/8      the second of eight parts, on any machine
   python -m advgan.evaluate --run checkpoints/mnist/0 --merge checkpoints/mnist/0/evaluation/shards/*
 
-A CLASSIFIER is a .keras or .h5 file, the folder of a SavedModel, or module:function (a function of images, or one
-that returns a Keras model). What pixels it takes is found on the validation images. Of --target it may be stated:
---set target.bounds=[0,255], and so target.mean, std, output, module and trust (docs/classifiers.md).
+A CLASSIFIER is a .keras or .h5 file, the folder of a SavedModel, module:function (a function of images, or one that
+returns a Keras model), or robust_mnist. What pixels it takes is found on the validation images. Of --target it may be
+stated: --set target.bounds=[0,255], and so target.mean, std, output, module and trust (docs/classifiers.md).
 
 --retrain trains the run again at each epsilon, which takes as long as the run did, into <run>/retrained.
 --compare puts runs into one table, in <first run>/comparison; it evaluates first those that were not yet.

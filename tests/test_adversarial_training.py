@@ -225,16 +225,19 @@ def defence(*epochs: tuple[float, float], kept: int) -> Defence:
 
 def test_catastrophic_overfitting_is_marked() -> None:
     settings = AdversarialTrainingSettings(method="fgsm", epsilon=0.3)
-    slow = settings.model_copy(update={"warmup_epochs": 1})
-    sound = defence((0.2, 0.05), (0.5, 0.45), (0.6, 0.5), kept=3)
-    assert check_overfitting(sound, slow).status == PASS
-    assert check_overfitting(sound, settings).status == WARN
+    rising = defence((0.2, 0.05), (0.5, 0.45), (0.6, 0.5), kept=3)
+    assert check_overfitting(rising, settings).status == PASS  # PGD came first in the first epoch, and lost
     found = check_overfitting(defence((0.5, 0.45), (0.9, 0.02), kept=1), settings)
     assert found.status == WARN
     assert "in epoch 2 90.00% was left under its own attack and 2.00% under PGD" in found.reason
     assert "(catastrophic overfitting); the classifier is that of epoch 1" in found.reason
-    of_generator = check_overfitting(sound, AdversarialTrainingSettings(method="advgan", epsilon=0.3))
-    assert "catastrophic" not in of_generator.reason and "warmup" not in of_generator.remedy
+    assert "random_start" in found.remedy
+    from_random = settings.model_copy(update={"random_start": True})
+    assert "random_start" not in check_overfitting(defence((0.5, 0.45), (0.9, 0.02), kept=1), from_random).remedy
+    never = defence((0.7, 0.01), (0.9, 0.02), kept=2)
+    of_generator = check_overfitting(never, AdversarialTrainingSettings(method="advgan", epsilon=0.3))
+    assert of_generator.status == WARN
+    assert "catastrophic" not in of_generator.reason and of_generator.remedy == "Use method pgd."
 
 
 def test_two_processes_that_want_one_target_train_it_once(

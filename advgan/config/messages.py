@@ -93,7 +93,7 @@ def explain(error: ValidationError, model: type[Settings]) -> ConfigurationError
     if key in ("training.deterministic", "training.xla"):
         message = "should be auto, on or off"
     value = None if first["type"] == "missing" else first["input"]
-    if key.endswith(".epsilon") and first["type"] == "less_than_equal" and first["input"] in range(2, 256):
+    if key.endswith("epsilon") and first["type"] == "less_than_equal" and first["input"] in range(2, 256):
         message += f", a share of the pixel range: for {first['input']:g} of 255 levels write {first['input']:g}/255"
     return ConfigurationError(key, value, _allowed(key, message, model))
 

@@ -52,7 +52,7 @@ def by_parts(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
         tensors: of one length, known where the graph is made.
     """
     size = tensors[0].shape[0]
-    count = min(parts_of(size), size)
+    count = parts_of(size)
     sizes = [size // count + (place < size % count) for place in range(count)]
     return tf.concat([function(*part) for part in zip(*(tf.split(each, sizes) for each in tensors), strict=True)], 0)
 

@@ -66,7 +66,10 @@ def attack_all(request: EvaluationRequest, subject: Subject, stages: ResultCache
     if subject.classifier.has_gradient:
         counted = subject.goal.eligible(subject.test.labels, made["clean_predictions"])[: len(more.fooled)]
         pair = more.fooled[counted], by_gradient[: len(more.fooled)][counted]
-        findings.append(checks.check_square(PairedDifference.of(*pair) if len(more.fooled) else None))
+        if len(more.fooled):
+            findings.append(checks.check_square(PairedDifference.of(*pair)))
+        else:
+            findings.append(checks.check_square(None, *(f"Square: {each.reason}" for each in more.left_out)))
     compared += more.compared
     fooled[: len(more.fooled)] |= more.fooled
     worst = share(fooled[subject.goal.eligible(subject.test.labels, made["clean_predictions"])])

@@ -163,15 +163,16 @@ def check_losses(cross_entropy: Rate | None, margin: Rate | None) -> Finding:
     return marked_if(wrong, guard, reason, remedy)
 
 
-def check_square(gap: PairedDifference | None) -> Finding:
+def check_square(gap: PairedDifference | None, why_not: str = "--square-queries 1000 adds Square") -> Finding:
     """Mark a target that an attack on answers alone fools clearly more often than those along the gradient.
 
     Args:
         gap: Square's success less that of the attacks along the gradient, image by image; None where it did not run.
+        why_not: it did not.
     """
     guard = "gradients find what Square finds"
     if gap is None:
-        return Finding(guard, NOT_CHECKED, "Square did not run; --square-queries 1000 adds it")
+        return Finding(guard, NOT_CHECKED, why_not)
     reason = (
         f"of {gap.first.n:,} images Square alone fools {gap.only_first:,}, attacks along the gradient alone "
         f"{gap.only_second:,}: a difference of {gap}"

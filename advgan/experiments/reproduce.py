@@ -133,7 +133,9 @@ def _cells(section: Section, row: Row, output: Path, places: dict[tuple[str, int
         digest = _settings_digest(located(config))
         new = output / RUNS / f"{_slug(row.name)}-{digest[:8]}" / f"seed-{seed}"
         cell = Cell(section.title, row, seed, config, places.setdefault((digest, seed), new), section.attack_images)
-        yield replace(cell, folder=new) if cell.lacks_networks else cell
+        if cell.lacks_networks and cell.folder != new:
+            cell = replace(cell, folder=places.setdefault((f"{digest} attacked", seed), new))
+        yield cell
 
 
 def _runs_by_settings(runs: Path) -> dict[tuple[str, int], Path]:
@@ -141,7 +143,12 @@ def _runs_by_settings(runs: Path) -> dict[tuple[str, int], Path]:
     that is new since then, and is off by default, makes no run again."""
     found: dict[tuple[str, int], Path] = {}
     for path in sorted(
-        runs.glob("*/seed-*/config.yaml"), key=lambda path: not RunFolder(path.parent).summary.is_file()
+        runs.glob("*/seed-*/config.yaml"),
+        key=lambda path: (
+            not RunFolder(path.parent).summary.is_file(),
+            not any(path.parent.glob("attacks-first-*")) and not RunFolder(path.parent).generator.exists(),
+            path,
+        ),
     ):
         try:
             config = load_run_config(path.parent)

@@ -26,7 +26,7 @@ from advgan.networks.discriminator import build_discriminator
 from advgan.networks.forward import forward
 from advgan.networks.generator import build_generator
 from advgan.perturbation import perturb
-from advgan.records.adversarial_training import Defence
+from advgan.records.adversarial_training import OVERFITTED, Defence
 from advgan.records.finding import PASS, WARN, Finding
 from advgan.training.optimizers import adam
 from advgan.training.step import Networks, Optimizers, StepSettings, training_step
@@ -34,10 +34,9 @@ from advgan.training.step import Networks, Optimizers, StepSettings, training_st
 Tensor = Any
 GENERATOR_SETTINGS = GeneratorSettings(schedule="constant")
 """Of ``advgan``: the default generator; its rate stays, since the classifier never stands still."""
-
-
 GENERATOR_DEFAULTS = [
-    each.model_dump(mode="json") for each in (GENERATOR_SETTINGS, DiscriminatorSettings(), LossSettings())
+    each.model_dump(mode="json")
+    for each in (GENERATOR_SETTINGS, DiscriminatorSettings(), LossSettings(), AttackSettings())
 ]
 """What decides the images of ``advgan``; JSON can hold it."""
 
@@ -187,32 +186,35 @@ def build_adversary(
 
 
 def check_overfitting(defence: Defence, settings: AdversarialTrainingSettings) -> Finding:
-    """Mark an adversarial training that resisted its own attack and hardly PGD.
+    """Mark an adversarial training that resisted its own attack and hardly PGD: to its end, or all of a sudden.
 
     Where that attack is one step of the gradient's sign, it is called catastrophic overfitting (Wong et al. 2020).
 
     Args:
         defence: what the training came to.
-        settings: the attack of the first epochs was weaker than PGD while epsilon rose.
+        settings: of the training.
     """
     guard = "adversarial training resists its own attack alone"
-    found = [each for each in defence.epochs if each.overfitted and each.epoch > settings.warmup_epochs]
     kept = next(each for each in defence.epochs if each.kept)
+    found, best = [], 0.0
+    for each in defence.epochs:
+        if each.overfitted and (each.kept or each.accuracy_pgd < OVERFITTED * best):
+            found.append(each)
+        best = max(best, each.accuracy_pgd)
     if not found:
         return Finding(guard, PASS, f"under PGD {kept.accuracy_pgd:.2%} is left on validation images")
     worst = min(found, key=lambda each: each.accuracy_pgd)
-    known = " (catastrophic overfitting)" if settings.method in ("fgsm", "ensemble") else ""
+    single_step = settings.method in ("fgsm", "ensemble")
+    known = " (catastrophic overfitting)" if single_step else ""
     reason = (
         f"in epoch {worst.epoch} {worst.accuracy_in_training:.2%} was left under its own attack and "
         f"{worst.accuracy_pgd:.2%} under PGD on validation images{known}; the classifier is that of epoch "
         f"{kept.epoch}, where PGD leaves {kept.accuracy_pgd:.2%}"
     )
-    return Finding(guard, WARN, reason, _REMEDIES[settings.method])
-
-
-_REMEDIES = {
-    "fgsm": "Use method pgd, or fgsm with random_start; or a smaller epsilon, or warmup_epochs.",
-    "ensemble": "Use method pgd.",
-    "pgd": "Raise steps, or step_size to 2.5 epsilon / steps.",
-    "advgan": "Use method pgd: a generator does not find what a gradient for each image finds.",
-}
+    if settings.method == "pgd":
+        remedy = "Raise steps, or step_size to 2.5 epsilon / steps."
+    elif single_step and not settings.starts_at_random:
+        remedy = "Use method pgd, or random_start; or a smaller epsilon."
+    else:
+        remedy = "Use method pgd."
+    return Finding(guard, WARN, reason, remedy)

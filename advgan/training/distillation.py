@@ -30,7 +30,7 @@ from advgan.environment import parts_of
 from advgan.errors import ConfigurationError
 from advgan.networks.forward import forward_in_parts
 from advgan.progress import Progress
-from advgan.training.adversarial_training import build_adversary
+from advgan.training.adversarial_training import SeveralSteps
 from advgan.training.loop import Trainer, means, run_steps, several_steps
 from advgan.training.metrics_log import MetricsLog
 from advgan.training.queries import Queries
@@ -232,20 +232,15 @@ def distillation_step(
 
 
 def _compiled_steps(state: TrainingState, config: Config) -> Callable[..., dict[str, np.ndarray]]:
-    epsilon, of_batch = config.distillation.pgd_epsilon, config.distillation.batch_size // replicas.count()
-    adversary = None
-    if epsilon:
-        settings = AdversarialTrainingSettings(method="pgd", epsilon=epsilon)
-        shape = state.distilled.input_shape[1:]
-        adversary = build_adversary(settings, config.seed, shape, of_batch, 1, ())
+    epsilon = config.distillation.pgd_epsilon
+    adversary = SeveralSteps(AdversarialTrainingSettings(method="pgd", epsilon=epsilon or 1.0), config.seed, 0)
 
     def step_on(indices: Any, number: Any, data: Data) -> dict[str, Any]:
         def changed(images: Any, answers: Any) -> Any:
-            assert adversary is not None
             return adversary.attack(state.distilled, images, tf.argmax(answers, 1, tf.int32), number)
 
         batches = [gather_batch(*pair, replicas.share_of(indices[part])) for part, pair in enumerate(data)]
-        learned = None if adversary is None else changed
+        learned = changed if epsilon else None
         return {LOSS: distillation_step(state.distilled, state.distilled_optimizer, batches, learned)}
 
     return several_steps(step_on)
