@@ -56,6 +56,8 @@ def test_a_step_on_two_devices_is_the_step_on_one(sections: dict[str, Any]) -> N
     assert process.returncode == 0, process.stderr[-2000:]
     found = json.loads(process.stdout.splitlines()[-1])
     assert found["replicas"] == 2
+    defended = found["losses"].pop("defended target")
+    assert defended < 1e-3, found  # where a gradient is 0 but for rounding, PGD may step to either side
     assert max(found["losses"].values()) < 1e-6, found
     assert max(found["attack"]) < 1e-5, found
     gradients = np.array(found["gradients"])

@@ -215,9 +215,7 @@ def test_square_is_counted_again_from_what_its_stage_left(
     assert square["median_queries"] == np.median(asked[reached]) < np.median(asked[counted[:OPTIMIZED]])
 
     again = Path(shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("state")))
-    monkeypatch.setattr(
-        black_box_subject, "black_box_baselines", lambda _goal, epsilon, _restarts: noise_baselines(epsilon)
-    )
+    monkeypatch.setattr(black_box_subject, "black_box_baselines", lambda _goal, epsilon, *_: noise_baselines(epsilon))
     few = evaluate_run(request_of(again), command="a test").as_json()
     assert few["attacks"][-1] == square
     fooled = answers != labels

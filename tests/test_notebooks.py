@@ -20,9 +20,9 @@ def code_cells(notebook: Path) -> list[dict[str, Any]]:
     return [cell for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
 
 
-def test_there_are_four_and_the_table_names_each() -> None:
+def test_there_are_five_and_the_table_names_each() -> None:
     table = (NOTEBOOKS[0].parent / "README.md").read_text(encoding="utf-8")
-    assert len(NOTEBOOKS) == 4
+    assert len(NOTEBOOKS) == 5
     for path in NOTEBOOKS:
         assert f"[{path.name}]({path.name})" in table
 
