@@ -168,7 +168,7 @@ def test_a_generator_learns_along_and_leaves_the_classifier_alone(dataset: Datas
 
 @pytest.mark.addons
 @pytest.mark.parametrize(
-    "method", [name if name in ("ensemble", "pgd") else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+    "method", [name if name == "ensemble" else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
 )
 def test_a_stopped_training_goes_on_exactly(
     method: str, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

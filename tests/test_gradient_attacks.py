@@ -180,9 +180,11 @@ def test_pgd_along_the_margin_leaves_what_foolbox_leaves(
 ) -> None:
     """With logits times 1,000 the cross-entropy's gradient vanishes, the margin's does not."""
     scaled_up = keras.Sequential([keras.Input((28, 28, 1)), classifier, keras.layers.Rescaling(scale)])
+    images, labels = images[:400], labels[:400]
+    tf.random.set_seed(0)
     _, expected, _ = MarginPGD()(foolbox_model(scaled_up), images, labels, epsilons=0.1)
     ours = pgd_from([0, 0], scaled_up, images, labels, 0.1, loss="margin")
     left = robust(classifier, ours, labels)
-    assert abs(left - robust(classifier, expected, labels)) <= 0.005
+    assert abs(left - robust(classifier, expected, labels)) <= 0.015
     along_cross_entropy = robust(classifier, pgd_from([0, 0], scaled_up, images, labels, 0.1), labels)
-    assert abs(along_cross_entropy - left) < 0.02 if scale == 1 else along_cross_entropy > left + 0.2
+    assert abs(along_cross_entropy - left) < 0.03 if scale == 1 else along_cross_entropy > left + 0.2
