@@ -253,9 +253,9 @@ def test_seeds_that_are_missing_or_failed_are_told() -> None:
     rows = [described("one", [0, 1, 2]), described("two", [0, 1]), described("three", [0, 1]), described("four", [1])]
     text = page(rows, [done("one", 1, 960), done("two", 0, 960), failed, {**failed, "row": "four"}])
     cells = lines_of(text)
-    assert cells["one"][2] == "1, 1 of 3 done; not run yet: 0, 2"
+    assert cells["one"][2] == "1 (not run yet: 0, 2)"
     assert cells["one"][4] == "96.97"
-    assert cells["two"][2] == "0, 1 of 2 done; failed: 1"
+    assert cells["two"][2] == "0 (failed: 1)"
     assert cells["three"][2:] == ["not run yet: 0, 1", "–", "not run yet (0 of 2 seeds done)", "–", "–", "–"]
     assert cells["four"][4] == "failed (0 of 1 seeds done)"
     assert "- Failed: two, seed 1: L is NaN\n" in text
@@ -458,7 +458,7 @@ def test_a_table_stopped_after_a_run_goes_on_and_trains_nothing_twice(
     assert trained == [(0.3, 0)]
     content = read_json(out / "small.json")
     assert [(run["row"], run["state"]) for run in content["runs"]] == [("one", "done")]  # one is not evaluated yet
-    assert lines_of((out / "small.md").read_text())["one"][2] == "0, 1 of 2 done; not run yet: 1"
+    assert lines_of((out / "small.md").read_text())["one"][2] == "0 (not run yet: 1)"
     capsys.readouterr()
     reproduce.main([*arguments, "--list"])
     states = [line[:7].strip() for line in capsys.readouterr().out.splitlines()[:4]]

@@ -129,15 +129,18 @@ class AdversarialTrainingSettings(Settings):
     """Over so many epochs epsilon rises from 0 in a straight line."""
     others: Annotated[tuple[OtherNetwork, ...], Field(min_length=1, max_length=9)] | None = None
     """Of ``ensemble``: trained first, on the same images, or found where they were trained before."""
+    keep: Literal["best", "last"] = "best"
+    """The classifier after the epoch that resists PGD best on validation images, or after the last epoch."""
 
     @model_validator(mode="after")
     def _options_are_of_the_method(self) -> AdversarialTrainingSettings:
+        of_all, of_gradients = ("epsilon", "clean_share", "keep"), ("step_size", "random_start", "warmup_epochs")
         uses = {
             "none": (),
-            "fgsm": ("epsilon", "step_size", "random_start", "clean_share", "warmup_epochs"),
-            "ensemble": ("epsilon", "step_size", "random_start", "clean_share", "warmup_epochs", "others"),
-            "pgd": ("epsilon", "steps", "step_size", "random_start", "clean_share", "warmup_epochs"),
-            "advgan": ("epsilon", "clean_share"),
+            "fgsm": (*of_all, *of_gradients),
+            "ensemble": (*of_all, *of_gradients, "others"),
+            "pgd": (*of_all, *of_gradients, "steps"),
+            "advgan": of_all,
         }
         section = "target.adversarial_training"
         for key, field in AdversarialTrainingSettings.model_fields.items():

@@ -81,12 +81,19 @@ class Section(_Part):
     """What is said above the rows, as Markdown."""
     attack_images: PositiveInt | None = None
     """Every run is evaluated on the first so many test images, and the rows show the other attacks too."""
+    pgd_steps: PositiveInt | None = None
+    """Of that evaluation; as ``--pgd-steps`` says by default."""
+    show: Literal["success", "accuracy"] = "success"
+    """Of each attack: its success, or the accuracy that it leaves."""
     picture: Literal["queries"] | None = None
     """``queries``: success against the queries per attacked image is drawn below the rows."""
     rows: Annotated[tuple[Row, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
-    def _names_differ(self) -> Section:
+    def _is_consistent(self) -> Section:
+        for key in ("pgd_steps", "show"):
+            if self.attack_images is None and (value := getattr(self, key)) != Section.model_fields[key].default:
+                raise ConfigurationError(key, value, f"section {self.title!r} needs attack_images for this")
         names = [row.name for row in self.rows]
         for name in names:
             if names.count(name) > 1:

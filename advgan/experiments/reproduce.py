@@ -14,6 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from advgan.attacks.baselines import STEPS
 from advgan.config.loading import dump_config
 from advgan.config.settings import Config
 from advgan.config.table import Row, Section, Table
@@ -47,14 +48,25 @@ class Cell:
     """Where the run lives; cells with equal settings share it."""
     attack_images: int | None = None
     """The first test images, which other attacks are tried on too; None for no evaluation."""
+    pgd_steps: int = STEPS
+    """Of PGD among these attacks."""
 
     @property
     def evaluation(self) -> EvaluationRequest | None:
         """The evaluation that belongs to the run."""
         if self.attack_images is None:
             return None
-        folder = self.folder / f"attacks-first-{self.attack_images}"  # one of its own: a user's may ask for less
-        return EvaluationRequest(self.folder, folder, self.attack_images, square_queries=SQUARE_QUERIES)
+        name = f"attacks-first-{self.attack_images}"  # a folder of its own: a user's evaluation may ask for less
+        if self.pgd_steps != STEPS:
+            name += f"-pgd-{self.pgd_steps}"
+        return EvaluationRequest(
+            self.folder, self.folder / name, self.attack_images, square_queries=SQUARE_QUERIES, pgd_steps=self.pgd_steps
+        )
+
+    @property
+    def work(self) -> tuple[Path, EvaluationRequest | None]:
+        """What cells may share."""
+        return self.folder, self.evaluation
 
     @property
     def done(self) -> bool:
@@ -132,7 +144,8 @@ def _cells(section: Section, row: Row, output: Path, places: dict[tuple[str, int
         config = config.model_copy(update={"output": directory})
         digest = _settings_digest(located(config))
         new = output / RUNS / f"{_slug(row.name)}-{digest[:8]}" / f"seed-{seed}"
-        cell = Cell(section.title, row, seed, config, places.setdefault((digest, seed), new), section.attack_images)
+        place, steps = places.setdefault((digest, seed), new), section.pgd_steps or STEPS
+        cell = Cell(section.title, row, seed, config, place, section.attack_images, steps)
         if cell.lacks_networks and cell.folder != new:
             cell = replace(cell, folder=places.setdefault((f"{digest} attacked", seed), new))
         yield cell
@@ -188,15 +201,15 @@ def dry_run(cells: Sequence[Cell]) -> list[str]:
 
 def _to_do(cells: Sequence[Cell]) -> list[Cell]:
     """The unfinished runs, each once; in two sections one may be evaluated on different images."""
-    first: dict[tuple[Path, int | None], Cell] = {}
+    first: dict[tuple[Path, EvaluationRequest | None], Cell] = {}
     for cell in cells:
         if not cell.done:
-            first.setdefault((cell.folder, cell.attack_images), cell)
+            first.setdefault(cell.work, cell)
     return list(first.values())
 
 
 def _count(cells: Sequence[Cell]) -> str:
-    runs = {(cell.folder, cell.attack_images): cell.done for cell in cells}
+    runs = {cell.work: cell.done for cell in cells}
     return f"{sum(runs.values())} of {len(runs)} runs are done."
 
 
@@ -304,7 +317,12 @@ def _section_record(work: Reproduction, section: Section, runs: Sequence[DoneRun
         for row in section.rows
     )
     record = TableSection(
-        title=section.title, text=section.text, rows=rows, picture=None, attack_images=section.attack_images
+        title=section.title,
+        text=section.text,
+        rows=rows,
+        picture=None,
+        attack_images=section.attack_images,
+        show=section.show,
     )
     if section.picture == "queries":
         points, curves = points_against_queries(record, runs)
@@ -339,6 +357,7 @@ def _run_record(work: Reproduction, cell: Cell, failures: dict[str, str]) -> Don
         commits=tuple(dict.fromkeys(process.commit for process in processes)),
         environments=tuple(each for number, each in enumerate(environments) if each not in environments[:number]),
         clean_accuracy=test.clean_accuracy,
+        accuracy_under_attack=test.accuracy_under_attack,
         success=test.success,
         success_8_bit=test.success_8_bit,
         queries=None if box is None else box.queries,

@@ -31,10 +31,9 @@ class TrainingEpoch(Part):
         return self.accuracy_pgd < OVERFITTED * self.accuracy_in_training
 
     def __str__(self) -> str:
-        kept = ", the best so far" if self.kept else ""
         return (
             f"accuracy {self.accuracy_in_training:.2%} under the attack it is trained with; on validation images "
-            f"{self.accuracy_clean:.2%} clean, {self.accuracy_pgd:.2%} under PGD{kept}"
+            f"{self.accuracy_clean:.2%} clean, {self.accuracy_pgd:.2%} under PGD"
         )
 
 

@@ -35,6 +35,8 @@ class TableSection(Part):
     """The name of its file, where there is one."""
     attack_images: int | None = None
     """The test images that the other attacks were tried on; None where none were."""
+    show: Literal["success", "accuracy"] = "success"
+    """Of each attack then: its success, or the accuracy that it leaves."""
 
 
 class TableRun(Part):
@@ -66,6 +68,8 @@ class DoneRun(TableRun):
     environments: tuple[dict[str, Any], ...]
     """Those of its processes, each once."""
     clean_accuracy: Rate
+    accuracy_under_attack: Rate | None = None
+    """Under AdvGAN; None in records of version 0.1."""
     success: Rate
     success_8_bit: Rate
     queries: dict[str, int] | None

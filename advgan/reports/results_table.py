@@ -75,7 +75,9 @@ def _attack_section(section: TableSection, runs: Sequence[DoneRun | FailedRun]) 
     rows, images = section.rows, section.attack_images
     names = list(dict.fromkeys(attack.name for run in runs if isinstance(run, DoneRun) for attack in run.attacks))
     names = [name for name in names if "noise" not in name]
-    head = ["row", "seeds", "clean accuracy", *names, "AdvGAN", "gap", "paper", "target, attack"]
+    left, black_box = section.show == "accuracy", any(row.black_box for row in rows)
+    of_target = ["clean accuracy", *(["black box under PGD"] if black_box else [])]
+    head = ["row", "seeds", *of_target, *names, "AdvGAN", "gap", "paper", "target, attack"]
     lines = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
     for row in rows:
         done = _done(row, runs)
@@ -83,19 +85,22 @@ def _attack_section(section: TableSection, runs: Sequence[DoneRun | FailedRun]) 
         paper = NONE if row.paper is None else _cell(row.paper)
         if not done:
             state = "failed" if _of(row, runs) else "not run yet"
-            lines.append([*start, NONE, *[NONE] * len(names), f"{state}", NONE, paper, NONE])
+            lines.append([*start, *[NONE] * (len(of_target) + len(names)), state, NONE, paper, NONE])
             continue
         of_attacks = [
-            _attack_cell([attack for run in done for attack in run.attacks if attack.name == name]) for name in names
+            _rates(_shown(attack, left) for run in done for attack in run.attacks if attack.name == name)
+            for name in names
         ]
+        defended = [run.defence.robustness.pgd.rate for run in done if run.defence is not None]
         gaps = [run.amortization_gap for run in done if run.amortization_gap is not None]
         times = (_mean(done, lambda run: run.seconds.target_training), _mean(done, lambda run: run.seconds.attack))
         lines.append(
             [
                 *start,
                 _percent(_mean(done, lambda run: run.clean_accuracy.rate)),
+                *([_rates(defended)] if black_box else []),
                 *of_attacks,
-                _percent(_mean(done, lambda run: run.success.rate)) + _spread([run.success.rate for run in done]),
+                _rates(_shown(run, left) for run in done),
                 ", ".join(map(_gap, gaps)) or NONE,
                 paper,
                 ", ".join(map(_duration, times)),
@@ -104,13 +109,18 @@ def _attack_section(section: TableSection, runs: Sequence[DoneRun | FailedRun]) 
     few = {attack.name: attack.images for run in runs if isinstance(run, DoneRun) for attack in run.attacks}
     fewer = [f"{name} on the first {few[name]:,}" for name in names if few[name] != images]
     legend = (
-        "Success of each attack at the same epsilon, in per cent: AdvGAN's on all test images, that of the others on "
-        f"the first {images:,}{' (' + ', '.join(fewer) + ')' if fewer else ''}; mean of the seeds, in brackets the "
-        "smallest and the largest. "
+        f"{'Accuracy left by' if left else 'Success of'} each attack at the same epsilon, in per cent: AdvGAN's on all "
+        f"test images, that of the others on the first {images:,}{' (' + ', '.join(fewer) + ')' if fewer else ''}; "
+        "mean of the seeds, in brackets the smallest and the largest. "
     )
-    if any(name.endswith("margin") for name in names):
+    if black_box:
         legend += (
-            "pgd-40 margin: PGD along the cross-entropy, then along the margin of logits where that failed. Gap: its "
+            "Black box under PGD: the accuracy left to the black box by PGD-40 on its own gradient, along both losses, "
+            "on the first 1,000 test images, at the epsilon of its training. "
+        )
+    for name in (name for name in names if name.endswith("margin")):
+        legend += (
+            f"{name}: PGD along the cross-entropy, then along the margin of logits where that failed. Gap: its "
             "success less AdvGAN's on the same images, in percentage points, with the 95 % interval of a paired "
             "difference, for each seed. "
         )
@@ -120,8 +130,16 @@ def _attack_section(section: TableSection, runs: Sequence[DoneRun | FailedRun]) 
     return [*parts, "\n".join(f"| {' | '.join(line)} |" for line in lines), *_failures(rows, runs), configurations]
 
 
-def _attack_cell(attacks: Sequence[ComparedAttack]) -> str:
-    rates = [attack.success.rate for attack in attacks]
+def _shown(found: ComparedAttack | DoneRun, left: bool) -> float:
+    """The accuracy that an attack leaves, or its success."""
+    if left and found.accuracy_under_attack is not None:
+        return found.accuracy_under_attack.rate
+    return found.success.rate
+
+
+def _rates(rates: Iterable[float]) -> str:
+    """The mean of several seeds, and how far they are apart."""
+    rates = list(rates)
     return _percent(sum(rates) / len(rates)) + _spread(rates) if rates else NONE
 
 
@@ -196,9 +214,8 @@ def _seeds(row: TableRow, runs: Sequence[DoneRun | FailedRun]) -> str:
     }
     if lists["done"] and not lists["not run yet"] and not lists["failed"]:
         return lists["done"]
-    missing = [f"{kind}: {lists[kind]}" for kind in ("not run yet", "failed") if lists[kind]]
-    done = f"{lists['done']}, {len(_done(row, runs))} of {len(row.seeds)} done" if lists["done"] else ""
-    return "; ".join(filter(None, [done, *missing]))
+    missing = "; ".join(f"{kind}: {lists[kind]}" for kind in ("not run yet", "failed") if lists[kind])
+    return f"{lists['done']} ({missing})" if lists["done"] else missing
 
 
 def _of(row: TableRow, runs: Sequence[DoneRun | FailedRun]) -> list[DoneRun | FailedRun]:

@@ -310,7 +310,7 @@ def build_classifier_state(config: Config, dataset: Dataset, steps: int, others:
         settings.adversarial_training, seed, shape, of_replica, steps // settings.epochs, others
     )
     best = None
-    if adversary is not None:
+    if adversary is not None and settings.adversarial_training.keep == "best":
         best = build_classifier(shape, dataset.number_of_classes, settings)
         best.set_weights(model.get_weights())
     return ClassifierState(model, optimizer, adversary, best)
@@ -455,7 +455,7 @@ class ClassifierTrainer(Trainer):
             self._checkpoints.save(self._state)
 
     def close_epoch(self, steps: int, validation: PgdValidation | None, epochs: int) -> None:
-        """Measure what the epoch came to, keep the network if it is the best so far, and write a checkpoint.
+        """Measure what the epoch came to, keep the network if it is to be kept, and write a checkpoint.
 
         Args:
             steps: of the epoch.
@@ -469,8 +469,10 @@ class ClassifierTrainer(Trainer):
         if validation is not None:
             clean, attacked = validation()
             best = attacked > position.best_accuracy
+            kept = best or state.best is None
             if best:
-                state.best.set_weights(state.model.get_weights())
+                if state.best is not None:
+                    state.best.set_weights(state.model.get_weights())
                 position.best_accuracy, position.best_epoch = attacked, position.epoch - 1
             position.seconds += self._stopwatch.lap()
             found = TrainingEpoch(
@@ -479,10 +481,11 @@ class ClassifierTrainer(Trainer):
                 accuracy_in_training=averages[ACCURACY],
                 accuracy_clean=clean,
                 accuracy_pgd=attacked,
-                kept=best,
+                kept=kept,
                 seconds=position.seconds,
             )
-            position.epochs = [*({**each, "kept": each["kept"] and not best} for each in position.epochs)]
+            position.epochs = [*({**each, "kept": each["kept"] and not kept} for each in position.epochs)]
             position.epochs.append(found.model_dump(mode="json"))
-            logger.info("Target         epoch %s/%s: %s", position.epoch, epochs, found)
+            shown = f"{found}, the best so far" if best else found
+            logger.info("Target         epoch %s/%s: %s", position.epoch, epochs, shown)
         self.save()
