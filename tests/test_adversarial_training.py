@@ -52,7 +52,7 @@ METHODS = {
     "fgsm": {"method": "fgsm", "epsilon": 0.2},
     "fast fgsm": {"method": "fgsm", "epsilon": 0.2, "random_start": True},
     "ensemble": {"method": "ensemble", "epsilon": 0.2, "others": [{"architecture": "lenet", "seed": 3, "epochs": 1}]},
-    "pgd": {"method": "pgd", "epsilon": 0.2, "steps": 2, "warmup_epochs": 1},
+    "pgd": {"method": "pgd", "epsilon": 0.2, "steps": 2, "warmup_epochs": 1, "keep": "last"},
     "advgan": {"method": "advgan", "epsilon": 0.2},
 }
 
@@ -190,6 +190,19 @@ def test_a_stopped_training_goes_on_exactly(
     assert load_or_train_target(config, dataset, environment, tmp_path / "parts").epochs == parts.epochs
 
 
+def test_the_epoch_that_is_kept_is_the_best_or_the_last(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    accuracies = iter([(0.9, 0.5), (0.9, 0.4)] * 2)
+    monkeypatch.setattr(classifier.PgdValidation, "__call__", lambda _: next(accuracies))
+    found, after = {}, {}
+    for keep in ("best", "last"):
+        monkeypatch.setitem(METHODS, "fgsm", {**METHODS["fgsm"], "keep": keep})
+        state = classifier.train_classifier(configuration("fgsm"), dataset)
+        found[keep] = [epoch["kept"] for epoch in state.position.epochs]
+        after[keep] = weights_digest(state.chosen), weights_digest(state.model)
+    assert found == {"best": [True, False], "last": [False, True]}
+    assert after["best"][1] == after["last"][0] == after["last"][1] != after["best"][0]
+
+
 def stopping_after(step: int) -> Callable[..., None]:
     """``run_steps``, which saves and stops after a step."""
     real = classifier.run_steps
@@ -296,6 +309,8 @@ def test_bad_settings_name_key_value_and_fix() -> None:
         ({"epsilon": 0.3}, r"epsilon = 0.3: is for .*method: fgsm or ensemble or pgd or advgan; leave it out"),
         ({**base, "method": "PGD"}, r"method = 'PGD': should be 'none', 'fgsm', 'ensemble', 'pgd' or 'advgan'"),
         ({**base, "epsilon": 8}, r"epsilon = 8: .*for 8 of 255 levels write 8/255"),
+        ({**base, "keep": "first"}, r"keep = 'first': should be 'best' or 'last'"),
+        ({"keep": "last"}, r"keep = 'last': is for .*method: fgsm or ensemble or pgd or advgan; leave it out"),
         ({**base, "warmup_epochs": 3}, r"warmup_epochs = 3: should be fewer than target.epochs = 3"),
         ({**base, "method": "ensemble"}, r"others = None: is needed .*such as \[\{architecture: model_c, seed: 1\}\]"),
         ({**base, "method": "ensemble", "others": []}, r"others = \[\]: should be a list of 1 to 9 networks"),

@@ -14,7 +14,7 @@ from advgan import reference_run, reproduce
 from advgan.config.loading import dump_config
 from advgan.config.settings import Config
 from advgan.config.table import Table, find_table, load_table
-from advgan.errors import AdvGANError, BlackBoxUnavailable, Interrupted, NonFiniteError
+from advgan.errors import AdvGANError, BlackBoxUnavailable, ConfigurationError, Interrupted, NonFiniteError
 from advgan.experiments import reproduce as reproduce_experiment
 from advgan.experiments import train as train_experiment
 from advgan.files import read_json
@@ -314,6 +314,39 @@ def test_other_attacks_stand_beside_advgan_where_a_section_asks_for_them() -> No
     )
 
 
+def test_a_section_may_show_the_accuracy_that_is_left_and_how_the_black_box_resists() -> None:
+    def rate(successes: int) -> dict[str, Any]:
+        return vars(Rate.of(successes, 100))
+
+    pgd = {
+        "name": "pgd-100",
+        "kind": "iterative",
+        "settings": {},
+        "images": 100,
+        "success": rate(5),
+        "advgan_success": rate(3),
+        "accuracy_under_attack": rate(93),
+        "largest_linf": 0.3,
+        "seconds_per_1000_images": 1.0,
+    }
+    names = ("clean", "fgsm", "pgd_cross_entropy", "pgd_margin", "pgd")
+    resists = {"epsilon": 0.3, **dict(zip(names, map(rate, (98, 95, 92, 91, 90)), strict=True))}
+    found = {
+        "attacks": [pgd],
+        "accuracy_under_attack": rate(96),
+        "defence": {"method": "pgd", "epochs": [], "robustness": resists},
+    }
+    rows = [described("box", [0], black_box=True), described("waits", [0], black_box=True)]
+    shown = {
+        show: lines_of(page(rows, [done("box", 0, 30, **found)], attack_images=100, show=show))
+        for show in ("success", "accuracy")
+    }
+    assert shown["success"]["row"][2:6] == ["clean accuracy", "black box under PGD", "pgd-100", "AdvGAN"]
+    assert shown["success"]["box"][3:6] == ["90.00", "5.00", "3.03"]
+    assert shown["accuracy"]["box"][3:6] == ["90.00", "93.00", "96.00"]
+    assert len(shown["accuracy"]["waits"]) == len(shown["accuracy"]["row"])
+
+
 def test_a_text_with_bars_stays_in_its_cell() -> None:
     text = page([described("a | b", [0])], [])
     assert "| a \\| b | `--config" in text
@@ -549,6 +582,17 @@ def test_a_run_without_its_networks_is_made_again_where_an_evaluation_needs_them
     plain, attacked = work.cells()
     assert plain.done and not attacked.done
     assert attacked.folder != plain.folder and "attacked-" in attacked.folder.as_posix()
+
+
+def test_an_evaluation_by_other_steps_of_pgd_is_another(tmp_path: Path) -> None:
+    attacked = section(title="Attacked", attack_images=20)
+    cells = work_of(tmp_path, attacked, {**attacked, "title": "Longer", "pgd_steps": 100}).cells()
+    requests = [cell.evaluation for cell in cells]
+    assert [each.pgd_steps for each in requests if each is not None] == [40, 100]
+    assert cells[0].folder == cells[1].folder and cells[0].work != cells[1].work
+    for key, value in (("pgd_steps", 100), ("show", "accuracy")):
+        with pytest.raises(ConfigurationError, match=rf"{key} = .*section 'First' needs attack_images for this"):
+            load_table(written(tmp_path, section(**{key: value})))
 
 
 def test_a_section_cannot_attack_more_images_than_there_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
