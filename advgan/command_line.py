@@ -22,6 +22,8 @@ from advgan.errors import AdvGANError, BlackBoxFailed, ConfigurationError, Inter
 INVALID = 2
 INTERRUPTED = 130
 """Exit codes of a command with invalid input, and of one that the user stopped."""
+SCRIPT_ONLY = ("configs", "runs")
+"""Commands that are written ``advgan <name>`` alone."""
 SAME_COMMAND = "the same command continues"
 
 
@@ -32,12 +34,18 @@ class _Parser(argparse.ArgumentParser):
         self.exit(INVALID, f"error: {' '.join(message.splitlines())}; {self.prog} --help lists the options\n")
 
 
+def _is_script() -> bool:
+    """Whether the command ``advgan`` was typed, and not ``python -m advgan...``."""
+    return Path(sys.argv[0]).stem == "advgan"
+
+
 def command_parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
-    """A parser for ``python -m advgan.<name>`` that shows examples and takes no shortened options."""
+    """A parser for ``python -m advgan.<name>``, or ``advgan <name>``, that shows examples and takes no shortened
+    options."""
     parser = _Parser(
-        prog=f"python -m advgan.{name}",
+        prog=f"advgan {name}" if _is_script() or name in SCRIPT_ONLY else f"python -m advgan.{name}",
         description=description,
-        epilog=examples,
+        epilog=examples.replace("python -m advgan.", "advgan ") if _is_script() else examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -88,13 +96,14 @@ def parse(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argpa
 
 
 def command_for(name: str, *arguments: str | Path) -> str:
-    """What to type here for a command: with the Python that runs now, whether its environment is activated or not."""
-    python = Path(sys.executable)
-    if (found := shutil.which("python")) is not None and Path(found).absolute() == python:
-        python = Path("python")
-    elif python.is_relative_to(Path.cwd()):
-        python = python.relative_to(Path.cwd())
-    return shlex.join([str(python), "-m", f"advgan.{name}", *map(str, arguments)])
+    """What to type here for a command: with the program that runs now, whether its environment is activated or not."""
+    program = Path(sys.argv[0]).absolute() if _is_script() else Path(sys.executable)
+    if (found := shutil.which(program.name)) is not None and Path(found).absolute() == program:
+        program = Path(program.name)
+    elif program.is_relative_to(Path.cwd()):
+        program = program.relative_to(Path.cwd())
+    start = [name] if _is_script() else ["-m", f"advgan.{name}"]
+    return shlex.join([str(program), *start, *map(str, arguments)])
 
 
 @contextmanager

@@ -58,6 +58,8 @@ class RunFolder:
         self.matrix = path / "success_matrix.png"
         """Of a generator conditioned on the wanted class."""
         self.curves = path / "curves.png"
+        self.digests = path / "files.sha256"
+        """Of every other file, as ``sha256sum --check`` reads it."""
         self.summary = path / "summary.json"
         """Written last: where it is, the run is finished."""
         self.evaluation = path / "evaluation"

@@ -36,8 +36,7 @@ def find_shipped(key: str, name: str, folder: str) -> Path:
     Raises:
         ConfigurationError: there is none; the message lists those that ship.
     """
-    package = Path(__file__).parent.parent
-    shipped = [package / folder, package.parent / folder]  # in a wheel; in a checkout
+    shipped = shipped_folders(folder)
     for place in (Path(), Path(folder), *shipped):
         for candidate in (place / name, place / f"{name}.yaml"):
             if candidate.exists() and not candidate.is_dir():
@@ -48,6 +47,12 @@ def find_shipped(key: str, name: str, folder: str) -> Path:
     raise ConfigurationError(
         key, name, f"no such file, here, in ./{folder} or in the package, which has {', '.join(known)}{nearest}"
     )
+
+
+def shipped_folders(folder: str) -> list[Path]:
+    """Where what ships can be: in a wheel; in a checkout."""
+    package = Path(__file__).parent.parent
+    return [package / folder, package.parent / folder]
 
 
 def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:

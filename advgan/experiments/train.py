@@ -21,6 +21,7 @@ from advgan.errors import AdvGANError, Interrupted
 from advgan.evaluation.scores import score_attack, score_each_class
 from advgan.experiments import console
 from advgan.experiments.plan import Plan, check
+from advgan.experiments.run_list import write_digests
 from advgan.experiments.victims import Victim
 from advgan.files import locked, write_text, write_whole
 from advgan.networks.keras_file import weights_digest
@@ -197,6 +198,7 @@ def _run(plan: Plan, run: RunFolder, command: str, checkpoints: Checkpoints) -> 
         peak_memory_bytes=peak_memory(),
         **of_victim,
     )
+    write_digests(run, summary)
     summary.write(run.summary)
     return summary
 
