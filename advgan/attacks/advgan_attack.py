@@ -150,9 +150,10 @@ class AdvGANAttack:
                 default, where it is no black box or a file; none for a bare generator.
             bounds: pixel values of the images and of this target, 0 and 1 by default; a run's own target knows what
                 it takes.
-            epsilon, goal, target_class, output: for a bare generator, as in the configuration's section ``attack``;
-                epsilon is needed, and is a share of the pixel range: 0.3, 8/255 or "8/255". A run whose generator is
-                for several classes takes a target_class too; ``towards`` changes it.
+            epsilon: of a bare generator, where it is needed: a share of the pixel range, 0.3, 8/255 or "8/255".
+            goal: of a bare generator, as in the configuration's section ``attack``.
+            target_class: the same; a run whose generator is for several classes takes it too, ``towards`` changes it.
+            output: the same as goal.
 
         Raises:
             AdvGANError: nothing usable is there, or the arguments do not go with it.

@@ -33,7 +33,11 @@ def fgsm(
     """The fast gradient sign method (Goodfellow et al. 2015): one step of epsilon.
 
     Args:
-        classifier, images, labels, epsilon, start: see the module.
+        classifier: from images to logits.
+        images: float32, shape (n, height, width, channels), in [0, 1].
+        labels: int32, shape (n,).
+        epsilon: the largest change of a pixel.
+        start: within epsilon of the images and in [0, 1]; the images by default.
         step_size: another length of the step; the result stays within epsilon. Wong et al. (2020) take 1.25 epsilon
             from a random start.
     """
@@ -55,7 +59,11 @@ def pgd(
     """Projected gradient descent (Madry et al. 2018), by default Foolbox's ``LinfPGD``: 40 steps of epsilon / 30.
 
     Args:
-        classifier, images, labels, epsilon, start: see the module.
+        classifier: from images to logits.
+        images: float32, shape (n, height, width, channels), in [0, 1].
+        labels: int32, shape (n,).
+        epsilon: the largest change of a pixel.
+        start: within epsilon of the images and in [0, 1]; the images by default.
         steps: how many.
         step_size: of each; epsilon / 30 by default.
         loss: what rises: ``cross-entropy``, or ``margin``, by which the best other class's logit exceeds that of the
@@ -75,7 +83,8 @@ def random_start(images: Tensor, epsilon: Tensor | float, seed: Tensor) -> Tenso
     """A point of the epsilon ball around each image, uniform but for the pixel box.
 
     Args:
-        images, epsilon: see the module; of several replicas this one's share of a batch.
+        images: float32, shape (n, height, width, channels), in [0, 1]; of several replicas this one's share of a batch.
+        epsilon: the largest change of a pixel.
         seed: two integers, such as a run's seed and the number of the batch; they alone determine what is drawn.
     """
     many, rest = replicas.here(), tf.shape(images)[1:]
