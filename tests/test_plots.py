@@ -5,8 +5,9 @@ import numpy as np
 from advgan.data.datasets import Split
 from advgan.goals import Untargeted
 from advgan.records.attack import Row
-from advgan.reports.image_grid import MISSED, REACHED, UNCOUNTED, rows_grid
+from advgan.reports.image_grid import rows_grid
 from advgan.reports.plots import confusion, distillation_curves, one_of_each_class
+from advgan.reports.style import MISSED, REACHED, UNCOUNTED
 
 
 def test_distillation_curves_stand_over_the_queries_of_their_run() -> None:

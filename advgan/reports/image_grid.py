@@ -6,15 +6,13 @@ import textwrap
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from advgan.data.pictures import printable
 from advgan.goals import Goal
 from advgan.records.attack import Row
+from advgan.reports.style import MISSED, REACHED, UNCOUNTED, new_figure, styled
 
-REACHED, MISSED, UNCOUNTED = "#1a7f37", "#b42318", "#57606a"
-"""Colours: the attack succeeded, failed, or the image does not count."""
 LETTERS = 11
 """Of a title, in an inch."""
 MOST_LETTERS = 10
@@ -56,11 +54,12 @@ def rows_grid(
         arrow = " → " if names is None else "\n→ "
         changed = [f"{named(row.clean)}{arrow}{named(row.adversarial)}" for row in rows]
         answers = ([named(row.clean) for row in rows], changed)
-        title += "\nabove an image: the classifier's answer (green: success, red: failure, grey: not counted)"
+        title += "\nabove an image: the classifier's answer (green: success, orange: failure, grey: not counted)"
     colours = [UNCOUNTED if not row.counts else REACHED if row.success else MISSED for row in rows]
     return image_grid(clean, adversarial, epsilon, title, answers, colours)
 
 
+@styled
 def image_grid(
     clean: np.ndarray,
     adversarial: np.ndarray,
@@ -82,9 +81,8 @@ def image_grid(
     columns = len(clean)
     width = max(1.05 * columns + 1.5, 3.0)
     lines = [part for line in title.splitlines() for part in textwrap.wrap(line, int(LETTERS * width))]
-    figure = Figure(figsize=(width, 4.3 + 0.17 * (len(lines) - 1)), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle("\n".join(lines), fontsize=11)
+    figure = new_figure(width, 4.3 + 0.17 * (len(lines) - 1))
+    figure.suptitle("\n".join(lines))
     axes = figure.subplots(3, columns, squeeze=False)
     signed = None
     for column in range(columns):
@@ -96,20 +94,19 @@ def image_grid(
             axes[1, column].imshow(np.clip(0.5 + change[column, ..., :3] / (2 * epsilon), 0, 1))
         show_image(axes[2, column], adversarial[column])
         if answers is not None and colours is not None:
-            axes[0, column].set_title(answers[0][column], fontsize=10)
-            axes[2, column].set_title(answers[1][column], fontsize=10, color=colours[column], fontweight="bold")
+            axes[0, column].set_title(answers[0][column])
+            axes[2, column].set_title(answers[1][column], color=colours[column], fontweight="bold")
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
     above = "" if answers is None else "\nand prediction"
     scale = "(signed)" if change.shape[-1] == 1 else f"(grey: none,\nwhite: +{epsilon:.3g},\nblack: −{epsilon:.3g})"
     for row, label in enumerate((f"clean{above}", f"perturbation\n{scale}", f"adversarial{above}")):
-        axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
+        axes[row, 0].set_ylabel(label, rotation=0, ha="right", va="center")
     if signed is not None:
         bar = figure.colorbar(signed, ax=axes, shrink=0.28, aspect=12, pad=0.01)  # all rows, so that columns align
         bar.set_ticks([-epsilon, 0, epsilon])
         bar.set_ticklabels([f"−{epsilon:.3g}", "0", f"+{epsilon:.3g}"])
-        bar.ax.tick_params(labelsize=8)
     return figure
 
 

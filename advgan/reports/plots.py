@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from advgan.attacks.advgan_attack import AdvGANAttack
@@ -18,7 +17,8 @@ from advgan.files import write_whole
 from advgan.metrics import Rate
 from advgan.records.evaluation import CurvePoint, Evaluation, Queries, QueryCurve, QueryPoint, RetrainedPoint
 from advgan.records.summary import TowardsClass, mean_success
-from advgan.reports.image_grid import MISSED, REACHED, UNCOUNTED, class_name, image_grid, show_image
+from advgan.reports.image_grid import class_name, image_grid, show_image
+from advgan.reports.style import MISSED, REACHED, UNCOUNTED, colour_of, new_figure, plain_axes, styled
 
 Row = dict[str, Any]
 MOST_CLASSES_IN_NUMBERS = 20
@@ -51,10 +51,11 @@ def one_of_each_class(split: Split, predictions: np.ndarray, most: int = 10) -> 
     return Split(split.images[first], split.labels[first])
 
 
+@styled
 def sample_grid(attack: AdvGANAttack, sample: Split, title: str, names: ClassNames = None) -> Figure:
     """Draw each image clean, its signed perturbation (grey is none) and adversarial, with the predictions.
 
-    A prediction is green where the attack succeeded, red where it failed, grey where the image does not count.
+    A prediction is green where the attack succeeded, orange where it failed, grey where the image does not count.
 
     Args:
         attack: the generator against its classifier, with its goal and epsilon.
@@ -75,6 +76,7 @@ def sample_grid(attack: AdvGANAttack, sample: Split, title: str, names: ClassNam
     return image_grid(clean, adversarial, attack.epsilon, title, (before, after), colours)
 
 
+@styled
 def towards_matrix(towards: Sequence[TowardsClass], names: ClassNames = None) -> Figure:
     """Draw how often images of each class are turned into each wanted class, as colour and in percent.
 
@@ -84,14 +86,12 @@ def towards_matrix(towards: Sequence[TowardsClass], names: ClassNames = None) ->
     """
     rates = np.array([[source.rate if source.n else np.nan for source in each.by_source] for each in towards]).T
     size = max(4.0, 0.42 * max(rates.shape) + 1.8)
-    figure = Figure(figsize=(size, size), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(size, size)
     axis = figure.subplots()
     axis.imshow(rates, cmap="Blues", vmin=0, vmax=1)
-    axis.set_xlabel("wanted class", fontsize=9)
-    axis.set_ylabel("true class", fontsize=9)
-    axis.set_title(f"Success in percent; mean over the wanted classes {mean_success(towards):.2%}", fontsize=10)
-    axis.tick_params(labelsize=8)
+    axis.set_xlabel("wanted class")
+    axis.set_ylabel("true class")
+    axis.set_title(f"Success in percent; mean over the wanted classes {mean_success(towards):.2%}")
     if max(rates.shape) <= MOST_CLASSES_IN_NUMBERS:
         wanted = [class_name(each.wanted, names) for each in towards]
         axis.set_xticks(range(len(wanted)), wanted, rotation=90 if names else 0)
@@ -103,10 +103,11 @@ def towards_matrix(towards: Sequence[TowardsClass], names: ClassNames = None) ->
     return figure
 
 
+@styled
 def towards_grid(attack: AdvGANAttack, classes: Sequence[int], sample: Split, title: str, names: ClassNames) -> Figure:
     """Draw each image as it is, and led towards each of at most ten classes, with the classifier's answers.
 
-    An answer is green where it is the wanted class, red where it is not, grey where the image does not count.
+    An answer is green where it is the wanted class, orange where it is not, grey where the image does not count.
 
     Args:
         attack: of a generator conditioned on the wanted class, against its classifier.
@@ -117,13 +118,12 @@ def towards_grid(attack: AdvGANAttack, classes: Sequence[int], sample: Split, ti
     """
     clean = scaled(sample.images)
     before, classes = attack.classify(clean), list(classes)[:MOST_SHOWN]
-    figure = Figure(figsize=(0.9 * (len(classes) + 1) + 0.4, 1.05 * len(clean) + 0.6), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=11)
+    figure = new_figure(0.9 * (len(classes) + 1) + 0.4, 1.05 * len(clean) + 0.6)
+    figure.suptitle(title)
     axes = figure.subplots(len(clean), len(classes) + 1, squeeze=False)
     for row, image in enumerate(clean):
         show_image(axes[row, 0], image)
-        axes[row, 0].set_title(class_name(before[row], names), fontsize=8)
+        axes[row, 0].set_title(class_name(before[row], names))
     for column, wanted in enumerate(classes, start=1):
         led = attack.towards(wanted)
         adversarial = led.generate(clean)
@@ -131,15 +131,16 @@ def towards_grid(attack: AdvGANAttack, classes: Sequence[int], sample: Split, ti
         for row, image in enumerate(adversarial):
             colour = UNCOUNTED if not counts[row] else REACHED if after[row] == wanted else MISSED
             show_image(axes[row, column], image)
-            axes[row, column].set_title(class_name(after[row], names), fontsize=8, color=colour, fontweight="bold")
-        axes[-1, column].set_xlabel(f"to {class_name(wanted, names)}", fontsize=8)
-    axes[-1, 0].set_xlabel("clean", fontsize=8)
+            axes[row, column].set_title(class_name(after[row], names), color=colour, fontweight="bold")
+        axes[-1, column].set_xlabel(f"to {class_name(wanted, names)}")
+    axes[-1, 0].set_xlabel("clean")
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
     return figure
 
 
+@styled
 def training_curves(rows: Sequence[dict[str, Any]]) -> Figure:
     """Draw the losses, the success rates and what the discriminator gets right, over the steps of a run.
 
@@ -148,8 +149,7 @@ def training_curves(rows: Sequence[dict[str, Any]]) -> Figure:
     """
     validations = [row for row in rows if "validation_success" in row]
     rows = [row for row in rows if row["kind"] == "steps"]
-    figure = Figure(figsize=(11, 3.2), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(11, 3.4)
     losses, success, discriminator = figure.subplots(1, 3)
     steps = [row["step"] for row in rows]
 
@@ -160,7 +160,7 @@ def training_curves(rows: Sequence[dict[str, Any]]) -> Figure:
     line(losses, "loss_gan", "L_GAN")
     line(losses, "loss_hinge", "L_hinge")
     line(losses, "loss_discriminator", "L_D")
-    losses.set_title("Losses", fontsize=10)
+    losses.set_title("Losses")
     line(success, "batch_success", "training batches")
     success.plot(
         [row["step"] for row in validations],
@@ -168,28 +168,25 @@ def training_curves(rows: Sequence[dict[str, Any]]) -> Figure:
         "o-",
         label="validation images",
     )
-    success.set_title("Success rate of the attack", fontsize=10)
+    success.set_title("Success rate of the attack")
     line(discriminator, "discriminator_accuracy_real", "right on clean images")
     line(discriminator, "discriminator_accuracy_adversarial", "right on adversarial images")
-    discriminator.set_title("The discriminator", fontsize=10)
-    for axis in (success, discriminator):
-        axis.set_ylim(-0.03, 1.03)
-        axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    discriminator.set_title("The discriminator")
     for axis in (losses, success, discriminator):
-        axis.set_xlabel("step of the generator", fontsize=9)
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
-        axis.tick_params(labelsize=8)
+        axis.set_xlabel("step of the generator")
+        plain_axes(axis, rates=axis is not losses)
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=4, frameon=False)  # it covers no curve
     return figure
 
 
+@styled
 def success_against_epsilon(
     points: Sequence[CurvePoint],
     epsilon: float,
     baselines: Sequence[tuple[str, Rate]],
     retrained: Sequence[RetrainedPoint],
 ) -> Figure:
-    """Draw the curve of the scaled perturbation with its intervals; falls are red, other attacks are single points.
+    """Draw the curve of the scaled perturbation with its intervals; falls are orange, other attacks are single points.
 
     Args:
         points: the curve of an evaluation, in rising order.
@@ -197,10 +194,10 @@ def success_against_epsilon(
         baselines: name and success of each.
         retrained: generators trained at other epsilons, in rising order.
     """
-    figure = Figure(figsize=(8, 4), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 4)
     axis = figure.subplots()
-    _curve(axis, points, "AdvGAN, scaled", "C0")
+    scaled_up = f"AdvGAN, scaled (n = {points[0].success.n:,})" if points else "AdvGAN, scaled"
+    _curve(axis, points, scaled_up, colour_of(0))
     fallen = [point for point in points if point.falls]
     if fallen:
         values, rates = [point.epsilon for point in fallen], [point.success.rate for point in fallen]
@@ -213,13 +210,14 @@ def success_against_epsilon(
             values, rates, errors, fmt="s--", color="black", markersize=5, capsize=3, label="AdvGAN, retrained"
         )
     for number, (name, rate) in enumerate(baselines):
-        marker, label = "Dsx+^P*"[number % 7], f"{name} at {epsilon:.3g}"
-        axis.plot(epsilon, rate.rate, marker, color=f"C{number + 1}", label=label)
+        label = f"{name} at {epsilon:.3g} (n = {rate.n:,})"
+        axis.plot(epsilon, rate.rate, "Dsx+^P*"[number % 7], color=colour_of(number + 1), label=label)
     axis.axvline(epsilon, color=UNCOUNTED, linewidth=0.8, linestyle="--")
     _epsilon_axes(axis)
     return figure
 
 
+@styled
 def queries_of_run(
     queries: Queries,
     success: Rate,
@@ -237,30 +235,33 @@ def queries_of_run(
         images: how many were scored.
         square_images: how many Square attacked.
     """
-    figure = Figure(figsize=(8, 4), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 4)
     axis = figure.subplots()
     if square is not None and square.points:
         asked, rates = _in_order(square.points)
         name = f"{square.name}, the first {square_images:,} images: each costs queries of its own"
-        axis.step(asked, rates, where="post", color="C1", label=name)
-        axis.plot(asked[-1], rates[-1], "o", color="C1", markersize=4)
+        axis.step(asked, rates, where="post", color=colour_of(1), label=name)
+        axis.plot(asked[-1], rates[-1], "o", color=colour_of(1), markersize=4)
     if validated:
         asked, rates = _in_order(validated)
         axis.plot(
-            asked, rates, "o-", color="C0", linewidth=0.8, markersize=3, label="AdvGAN while training, validation"
+            asked,
+            rates,
+            "o-",
+            color=colour_of(0),
+            linewidth=0.8,
+            markersize=3,
+            label="AdvGAN while training, validation",
         )
     point = f"AdvGAN, {images:,} images: {queries.attack_total:,} queries in training for all"
     errors = _errors([success])
-    axis.errorbar(queries.per_image, success.rate, errors, fmt="D", color="C0", capsize=3, label=point)
+    axis.errorbar(queries.per_image, success.rate, errors, fmt="D", color=colour_of(0), capsize=3, label=point)
     axis.set_xscale("log")
-    axis.set_ylim(-0.03, 1.03)
     axis.set_xlabel("queries: images the black box was asked about, for each attacked image (bar: Wilson 95 %)")
     axis.set_ylabel("success rate")
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
-    axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axis.grid(alpha=0.3, which="both")
-    axis.legend(fontsize=8, loc="best")
+    plain_axes(axis)
+    axis.legend(loc="best")
     return figure
 
 
@@ -273,19 +274,20 @@ def _errors(rates: Sequence[Rate]) -> np.ndarray:
     return np.array([[rate.rate - rate.low, rate.high - rate.rate] for rate in rates]).T
 
 
+@styled
 def compared_curves(runs: Sequence[Evaluation]) -> Figure:
     """Draw success against epsilon of several runs; a diamond stands at the epsilon that each was trained at."""
-    figure = Figure(figsize=(8, 4 + 0.15 * len(runs)), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 4 + 0.15 * len(runs))
     axis = figure.subplots()
     for number, run in enumerate(runs):
-        colour = f"C{number % 10}"
+        colour = colour_of(number)
         _curve(axis, run.curve, run.run, colour, ("-", "--", ":")[number // 10 % 3])
         axis.plot(run.epsilon, run.success.rate, "D", color=colour, markersize=7)
     _epsilon_axes(axis)
     return figure
 
 
+@styled
 def success_against_queries(points: Sequence[AttackPoint], curves: Sequence[QueryCurve]) -> Figure:
     """Draw success on a black box against the queries that an attack cost for each attacked image, log x axis.
 
@@ -293,8 +295,7 @@ def success_against_queries(points: Sequence[AttackPoint], curves: Sequence[Quer
         points: one for each attack.
         curves: of attacks that make queries for every image.
     """
-    figure = Figure(figsize=(8, 4), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 4)
     axis = figure.subplots()
     for number, point in enumerate(points):
         axis.errorbar(
@@ -302,7 +303,7 @@ def success_against_queries(points: Sequence[AttackPoint], curves: Sequence[Quer
             [point.success.rate],
             _errors([point.success]),
             fmt="osD^v"[number % 5],
-            color=f"C{number % 10}",
+            color=colour_of(number),
             markersize=6,
             capsize=4,
             label=f"AdvGAN, {point.name}",
@@ -316,23 +317,21 @@ def success_against_queries(points: Sequence[AttackPoint], curves: Sequence[Quer
             axis.fill_between(values, low, high, alpha=0.2, color="black", linewidth=0)
         axis.plot(values, rates, "--", color="black", linewidth=1, label=curve.name)
     axis.set_xscale("log")
-    axis.set_ylim(-0.03, 1.03)
     axis.set_xlabel("queries for each attacked image (bars: Wilson 95 %)")
     axis.set_ylabel("success rate on the black box")
-    axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, loc="best")
+    plain_axes(axis)
+    axis.legend(loc="best")
     return figure
 
 
+@styled
 def distillation_curves(runs: list[tuple[str, list[Row]]]) -> Figure:
     """Draw, for each black-box run, success on the black box and on the distilled network, the gap shaded, by queries.
 
     Args:
         runs: for each its name and the ``epoch`` rows of its ``metrics.jsonl``; the black box has to have validated.
     """
-    figure = Figure(figsize=(1 + 5 * len(runs), 3.8), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(1 + 5 * len(runs), 3.8)
     axes = figure.subplots(1, len(runs), sharey=True, squeeze=False)[0]
     for axis, (name, rows) in zip(axes, runs, strict=True):
         queries = [row["queries"] for row in rows]
@@ -340,18 +339,18 @@ def distillation_curves(runs: list[tuple[str, list[Row]]]) -> Figure:
             [row[key] for row in rows]
             for key in ("validation_success_distilled", "validation_success", "agreement_adversarial")
         )
-        axis.fill_between(queries, on_black_box, on_distilled, alpha=0.15, color="C0", linewidth=0, label="the gap")
-        axis.plot(queries, on_distilled, "s--", color="C0", label="success on the distilled network")
-        axis.plot(queries, on_black_box, "o-", color="C1", label="success on the black box")
-        axis.plot(queries, agreement, "^:", color="C2", label="same answer to an adversarial image")
-        axis.set_title(name, fontsize=10)
+        axis.fill_between(
+            queries, on_black_box, on_distilled, alpha=0.15, color=colour_of(0), linewidth=0, label="the gap"
+        )
+        axis.plot(queries, on_distilled, "s--", color=colour_of(0), label="success on the distilled network")
+        axis.plot(queries, on_black_box, "o-", color=colour_of(1), label="success on the black box")
+        axis.plot(queries, agreement, "^:", color=colour_of(2), label="same answer to an adversarial image")
+        axis.set_title(name)
         axis.set_xticks(queries, [f"{count:,}" for count in queries])
-        axis.set_xlabel("queries so far, after each epoch of the generator", fontsize=9)
-        axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        axis.grid(alpha=0.3)
-        axis.tick_params(labelsize=8)
-    axes[0].set_ylabel("share of the validation images", fontsize=9)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+        axis.set_xlabel("queries so far, after each epoch of the generator")
+        plain_axes(axis)
+    axes[0].set_ylabel("share of the validation images")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
@@ -364,14 +363,13 @@ def _curve(axis: Any, points: Sequence[CurvePoint], name: str, colour: str, line
 
 def _epsilon_axes(axis: Any) -> None:
     axis.set_xlim(-0.02, 1.02)
-    axis.set_ylim(-0.03, 1.03)
     axis.set_xlabel("epsilon: largest change of a pixel, of a range of 1 (bands: Wilson 95 %)")
     axis.set_ylabel("success rate")
-    axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, loc="lower right")
+    plain_axes(axis)
+    axis.legend(loc="lower right")
 
 
+@styled
 def confusion(clean: np.ndarray, attacked: np.ndarray, names: ClassNames = None) -> Figure:
     """Draw which answers each true class gets, before and under attack; colour is the share of the class's images.
 
@@ -379,16 +377,14 @@ def confusion(clean: np.ndarray, attacked: np.ndarray, names: ClassNames = None)
         clean, attacked: counts by true class (row) and answer (column), shape (classes, classes).
         names: of the classes; their numbers without.
     """
-    figure = Figure(figsize=(10.5, 5), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(10.5, 5)
     axes = figure.subplots(1, 2)
     for axis, counts, title in zip(axes, (clean, attacked), ("clean", "under attack"), strict=True):
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        axis.set_title(title, fontsize=11)
-        axis.set_xlabel("answer", fontsize=9)
-        axis.set_ylabel("true class", fontsize=9)
-        axis.tick_params(labelsize=8)
+        axis.set_title(title)
+        axis.set_xlabel("answer")
+        axis.set_ylabel("true class")
         if len(counts) <= MOST_CLASSES_IN_NUMBERS:
             labels = [class_name(number, names) for number in range(len(counts))]
             axis.set_xticks(range(len(counts)), labels, rotation=90 if names else 0)
