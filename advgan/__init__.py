@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from advgan.run_folder import reference_run
 
 __all__ = ["AdvGANAttack", "reference_run"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 _HOMES = {"AdvGANAttack": "advgan.attacks.advgan_attack", "reference_run": "advgan.run_folder"}
 
 
