@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from advgan.config.loading import dump_config, load_config, read_yaml
+from advgan.config.loading import dump_config, load_config, read_yaml, renamed
 from advgan.config.settings import Config
 from advgan.config.values import is_path_of_classifier, is_path_of_data
 from advgan.errors import AdvGANError
@@ -118,6 +118,7 @@ def load_run_config(run_directory: Path) -> Config:
     if isinstance(target, dict) and target.get("file") is not None and "bounds" not in target:
         was.append("target.bounds=[0, 1]")
         was += ["loss.scale=1"] if "scale" not in loss else []
+    was += [f"{key}={new}" for key, _, new in renamed(content)]
     return load_config(RunFolder(run_directory).config, was)
 
 

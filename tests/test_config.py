@@ -14,6 +14,7 @@ import advgan.config
 from advgan.config.loading import dump_config, find_config, load_config, parse_config
 from advgan.config.settings import Config
 from advgan.errors import AdvGANError, ConfigurationError
+from advgan.run_folder import load_run_config
 
 CHECKOUT = Path(__file__).parent.parent
 SHIPPED = sorted((CHECKOUT / "configs").glob("*.yaml"))
@@ -520,3 +521,16 @@ def test_a_configuration_that_is_nowhere_is_refused_with_those_that_ship() -> No
     assert message.startswith("--config = 'mnst.yaml': no such file")
     assert all(path.name in message for path in SHIPPED)
     assert message.endswith("did you mean mnist.yaml?")
+
+
+def test_a_value_that_was_renamed_works_with_a_warning_and_without_one_in_a_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("distillation: {clean_answers: asked}\n")
+    assert load_run_config(tmp_path).distillation.clean_answers == "black_box"
+    assert not caplog.messages
+    assert load_config(path).distillation.clean_answers == "black_box"
+    assert caplog.messages == [
+        "distillation.clean_answers: asked is now black_box; from advgan 0.3 on the old name is an error"
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +15,10 @@ from pydantic import ValidationError
 from advgan.config.messages import explain, is_section
 from advgan.config.settings import Config, Settings, TargetSettings
 from advgan.errors import ConfigurationError
+
+logger = logging.getLogger(__name__)
+RENAMED = {("distillation", "clean_answers"): {"asked": "black_box"}}
+"""Of a setting, by section and key: the values that have a new name since the last release."""
 
 
 def find_config(name: str) -> Path:
@@ -74,7 +79,21 @@ def override_config(content: dict[str, Any], overrides: Iterable[str]) -> Config
     """
     for override in overrides:
         _override(content, override)
+    for key, old, new in renamed(content):
+        logger.warning("%s: %s is now %s; from advgan 0.3 on the old name is an error", key, old, new)
+        _override(content, f"{key}={new}")
     return parse_config(content)
+
+
+def renamed(content: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The settings that have a value's old name: key, old name, new name."""
+    found = []
+    for (section, key), names in RENAMED.items():
+        settings = content.get(section)
+        value = settings.get(key) if isinstance(settings, dict) else None
+        if isinstance(value, str) and value in names:
+            found.append((f"{section}.{key}", value, names[value]))
+    return found
 
 
 def described_classifier(named: str | None, overrides: Iterable[str]) -> tuple[TargetSettings, list[str]]:

@@ -441,7 +441,7 @@ class DistillationSettings(Settings):
     batch_size: PositiveInt = 128
     """Clean images in a batch; in further rounds as many adversarial ones with them."""
     learning_rate: LearningRate = 1e-3
-    clean_answers: Literal["asked", "labels"] = "asked"
+    clean_answers: Literal["black_box", "labels"] = "black_box"
     """What f learns of clean images: the black box's answers, or the attacker's own labels, which cost no query."""
     choose: Literal["random", "uncertain"] = "random"
     """Which adversarial images to ask about when the budget is not enough for all: any, or those f is least sure of."""

@@ -46,7 +46,7 @@ def query_plan(config: Config, attacker_images: int, validation_images: int) -> 
             allowance,
             f"does not reach for {validations} validations and the clean images; use 0, or {1 + validations} or more",
         )
-    asked_of_clean = settings.clean_answers == "asked"
+    asked_of_clean = settings.clean_answers == "black_box"
     parts = settings.rounds - (not asked_of_clean)
     if oracle.query_budget is None:
         sizes = [attacker_images] * parts
