@@ -13,7 +13,7 @@ _HOMES = {"AdvGANAttack": "advgan.attacks.advgan_attack", "reference_run": "advg
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is public when it is first asked for: TensorFlow takes seconds."""
+    """Import a public name when it is first used: importing TensorFlow takes seconds."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from advgan.startup import import_tensorflow

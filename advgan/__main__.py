@@ -11,12 +11,12 @@ from advgan.command_line import INVALID
 
 COMMANDS = {
     "train": ("train", "train a generator against a classifier"),
-    "evaluate": ("evaluate", "measure a run on its test images, beside other attacks; write a report"),
+    "evaluate": ("evaluate", "score a run and other attacks on the test images; write a report"),
     "attack": ("attack", "make your own pictures adversarial"),
-    "describe": ("describe", "show every layer of a run's networks, or what was found of your classifier"),
+    "describe": ("describe", "show every layer of the networks, or what your classifier takes and returns"),
     "export": ("export", "write the attack as ONNX, TFLite or SavedModel"),
     "reproduce": ("reproduce", "make a whole table of results"),
-    "configs": ("list_configs", "list the configurations that ship: what, expected result, time"),
+    "configs": ("list_configs", "list the shipped configurations, each with its expected result and time"),
     "runs": ("runs", "list the runs here, or check the files of one"),
 }
 """The module of each command, and what it does."""

@@ -31,11 +31,11 @@ EXAMPLES = """examples:
 
 INPUT is a picture (PNG, JPEG, BMP, WebP, GIF), a folder of pictures, an .npy file, or an .npz file that holds x, or
 x_test, and perhaps y, or y_test. Sub-folders of a folder name the classes; without labels, success means that the
-classifier's answer changed. A CLASSIFIER is a .keras or .h5 file, the folder of a SavedModel, or module:function; what
-pixels it takes is found, or stated: --set target.bounds=[0,255] (docs/classifiers.md).
+classifier's answer changed. A CLASSIFIER is a .keras or .h5 file, the folder of a SavedModel, or module:function; its
+pixel range is detected, or given by --set target.bounds=[0,255] (docs/classifiers.md).
 
 The output holds each picture as a PNG, or the array, and attack.csv, attack.png and attack.json. docs/attack.md
-describes them. What was stopped is continued when the same command is given again. Exit code: 0 done, 1 some pictures
+describes them. To continue after a stop, run the same command again. Exit code: 0 done, 1 some pictures
 could not be used, 2 invalid input, 130 interrupted.
 """
 
@@ -45,16 +45,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = command_parser("attack", "Attack your own pictures or arrays with a trained AdvGAN.", EXAMPLES)
     parser.add_argument("input", metavar="INPUT", type=Path, help="a picture, a folder of them, an .npy or .npz file")
     add_configuration(parser, required=False)
-    parser.add_argument("--run", metavar="RUN", type=Path, help="the folder of a finished run")
+    parser.add_argument("--run", metavar="RUN", type=Path, help="run directory of a finished run")
     parser.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="where the adversarial images go")
+    parser.add_argument("--target", metavar="CLASSIFIER", help="attack this classifier instead of the run's target")
     parser.add_argument(
-        "--target", metavar="CLASSIFIER", help="show the images to this one instead of the run's own classifier"
+        "--resize", action="store_true", help="convert pictures of other sizes, and colour pictures for a greyscale run"
     )
     parser.add_argument(
-        "--resize", action="store_true", help="convert pictures of another size, and coloured ones for a grey run"
-    )
-    parser.add_argument(
-        "--to", metavar="CLASS", help="of a generator for several classes: the one that is wanted, by name or number"
+        "--to", metavar="CLASS", help="the target class, by name or number, where the generator has several"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what another attack wrote")
     options = parse(parser, arguments)
@@ -69,7 +67,7 @@ def _attack(options: argparse.Namespace) -> int:
     if options.run is None:
         config = load_config(find_config(options.config or DEFAULT), options.overrides)
     else:
-        settings_are_kept(options, ", but for what describes --target, such as target.bounds")
+        settings_are_kept(options, ", except those that describe --target, such as target.bounds")
     import_tensorflow()  # takes seconds, so after the options were checked
     from advgan.data.image_files import open_images
     from advgan.experiments.attack import AttackRequest, attack_files

@@ -122,7 +122,7 @@ def meet(cluster: Cluster, seconds: float, fact: str) -> None:
                 raise AdvGANError(unlike[min(known_here)])
             if time.monotonic() > deadline:
                 late = min(others - (came & reached))
-                raise AdvGANError(f"worker {late} ({cluster.addresses[late]}) did not come in {seconds:.0f} s")
+                raise AdvGANError(f"worker {late} ({cluster.addresses[late]}) did not join within {seconds:.0f} s")
             for number in others - reached:
                 host, _, port = addresses[number]
                 with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), 1) as connection:

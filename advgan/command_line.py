@@ -24,7 +24,7 @@ INTERRUPTED = 130
 """Exit codes of a command with invalid input, and of one that the user stopped."""
 SCRIPT_ONLY = ("configs", "runs")
 """Commands that are written ``advgan <name>`` alone."""
-SAME_COMMAND = "the same command continues"
+SAME_COMMAND = "run the same command again to continue"
 
 
 class _Parser(argparse.ArgumentParser):

@@ -21,7 +21,7 @@ EXAMPLES = """examples:
   python -m advgan.describe --target my_classifier.keras --data mnist         a classifier of your own
   python -m advgan.describe --target my_module:function --data images.npz --set target.bounds=[0,255]
 
-With --target: its inputs and outputs, the pixels that it takes, logits or probabilities, classes, parameters, clean
+With --target: its inputs and outputs, its pixel range, logits or probabilities, classes, parameters, clean
 accuracy on --data, and the lines of configuration that go with it (docs/classifiers.md).
 
 For the generator, the discriminator and the target, and for one image: each layer's kernel, stride, padding on the four
@@ -44,8 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
         "--target", metavar="CLASSIFIER", help="a classifier of your own: .keras, .h5, SavedModel or module:function"
     )
     parser.add_argument("--data", metavar="DATA", help="with --target: labelled images, as data.dataset takes them")
-    parser.add_argument("--image", metavar="HxWxC", type=_image, help="instead of the data's: height, width, channels")
-    parser.add_argument("--classes", metavar="N", type=_classes, help="instead of the data's (with --image: 10)")
+    parser.add_argument("--image", metavar="HxWxC", type=_image, help="image shape, else that of the data")
+    parser.add_argument(
+        "--classes", metavar="N", type=_classes, help="number of classes, else that of the data (10 with --image)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parse(parser, arguments)
     if (options.config is None) == (options.target is None):

@@ -82,7 +82,7 @@ def _only(name: str) -> None:
         tf.config.set_visible_devices(wanted, "GPU")
     except RuntimeError:
         raise AdvGANError(
-            f"TensorFlow has started in this process with other devices than {name}; use another"
+            f"TensorFlow has started in this process with other devices than {name}; start a new process"
         ) from None
 
 
@@ -96,7 +96,9 @@ def _divide_the_cpu(count: int) -> None:
     with suppress(RuntimeError):  # it has started; with as many, perhaps
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
     if len(tf.config.list_logical_devices("CPU")) < count:
-        raise AdvGANError(f"TensorFlow has started in this process with fewer than {count} CPU devices; use another")
+        raise AdvGANError(
+            f"TensorFlow has started in this process with fewer than {count} CPU devices; start a new process"
+        )
 
 
 def _joined(cluster: Cluster) -> Any:

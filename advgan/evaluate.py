@@ -48,15 +48,15 @@ EXAMPLES = """examples:
   python -m advgan.evaluate --run checkpoints/mnist/0 --merge checkpoints/mnist/0/evaluation/shards/*
 
 A CLASSIFIER is a .keras or .h5 file, the folder of a SavedModel, module:function (a function of images, or one that
-returns a Keras model), or robust_mnist. What pixels it takes is found on the validation images. Of --target it may be
-stated: --set target.bounds=[0,255], and so target.mean, std, output, module and trust (docs/classifiers.md).
+returns a Keras model), or robust_mnist. Its pixel range is detected on the validation images. For --target it can be
+given: --set target.bounds=[0,255], likewise target.mean, std, output, module and trust (docs/classifiers.md).
 
 --retrain trains the run again at each epsilon, which takes as long as the run did, into <run>/retrained.
 --compare puts runs into one table, in <first run>/comparison; it evaluates first those that were not yet.
 
 The results go into <run>/evaluation (with --images N: <run>/evaluation-first-N): evaluation.json, adversarial.npz,
-images/ as PNG sheets and, for MNIST, an array for the MadryLab challenge. docs/evaluation.md describes them. What was
-stopped is continued when the same command is given again. Exit code: 0 done, 2 invalid input, 130 interrupted.
+images/ as PNG sheets and, for MNIST, an array for the MadryLab challenge. docs/evaluation.md describes them. To
+continue after a stop, run the same command again. Exit code: 0 done, 2 invalid input, 130 interrupted.
 """
 
 
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
         "evaluate", "Measure how often a trained AdvGAN fools a classifier on the test images.", EXAMPLES
     )
     add_configuration(parser, required=False)
-    parser.add_argument("--run", metavar="RUN", type=Path, help="the folder of a finished run")
+    parser.add_argument("--run", metavar="RUN", type=Path, help="run directory of a finished run")
     parser.add_argument(
         "--compare",
         metavar="RUN",
@@ -86,23 +86,23 @@ def main(arguments: list[str] | None = None) -> int:
         "--optimized",
         metavar="N",
         type=whole_number,
-        help="how many images the slow attacks are tried on: FMN, Square (100)",
+        help="number of images for the slow attacks, FMN and Square (100)",
     )
     parser.add_argument(
         "--square-queries",
         metavar="N",
         type=whole_number,
-        help="the most queries of Square for each image it attacks (1000 where it is a black box; else no Square)",
+        help="most queries of Square per image (1000 for a black box; Square does not run on others by default)",
     )
     parser.add_argument(
-        "--target", metavar="CLASSIFIER", help="attack this one instead of the run's own: file, folder or function"
+        "--target", metavar="CLASSIFIER", help="attack this classifier instead of the run's: file, folder or function"
     )
     parser.add_argument(
         "--transfer",
         metavar="CLASSIFIER",
         action="append",
         default=[],
-        help="show the images to this one too; repeatable",
+        help="also measure transfer to this classifier; repeatable",
     )
     parser.add_argument(
         "--retrain",
@@ -110,16 +110,16 @@ def main(arguments: list[str] | None = None) -> int:
         type=_epsilon,
         nargs="+",
         default=[],
-        help="train the run again at these, to score success there",
+        help="train the run again at each epsilon and score it",
     )
     parser.add_argument(
-        "--to", metavar="CLASS", help="of a generator for several classes: the one that is wanted, by name or number"
+        "--to", metavar="CLASS", help="the target class, by name or number, where the generator has several"
     )
     parser.add_argument(
-        "--shard", metavar="K/N", type=_shard, help="attack the K-th of N parts of the images only, for --merge"
+        "--shard", metavar="K/N", type=_shard, help="attack only part K of N of the images; --merge combines the parts"
     )
     parser.add_argument(
-        "--merge", metavar="FOLDER", type=Path, nargs="+", help="put the N parts together: their folders"
+        "--merge", metavar="FOLDER", type=Path, nargs="+", help="combine the N parts of --shard; give all their folders"
     )
     options = parse(parser, arguments)
     if [options.shard, options.merge, options.compare].count(None) < 2:
@@ -139,7 +139,7 @@ def _epsilon(text: str) -> float:
 def _shard(text: str) -> tuple[int, int]:
     number, slash, of = text.partition("/")
     if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of) <= 100_000):
-        raise argparse.ArgumentTypeError(f"{text!r} should be a part of so many, such as 2/8 (counted from 1)")
+        raise argparse.ArgumentTypeError(f"{text!r} should be K/N, such as 2/8 for the second of eight parts")
     return int(number), int(of)
 
 
@@ -153,7 +153,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.run is None:
         config = load_config(find_config(options.config or DEFAULT), options.overrides)
     else:
-        settings_are_kept(options, f", but for {JUDGING} and what describes --target, such as target.bounds")
+        settings_are_kept(options, f", except {JUDGING} and those that describe --target, such as target.bounds")
     work_alone()
     import_tensorflow()  # takes seconds, so after the options were checked
     from advgan.evaluation.shards import Shard
@@ -168,7 +168,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         if images is None and is_reference_run(run):
             images = FEW
             logger.info(
-                f"No finished run of yours: the one that ships, on its first {FEW:,} test images. On all of them:\n"
+                f"No finished run found: the shipped one, on its first {FEW:,} test images. On all of them:\n"
                 f"  its report     {run / 'evaluation' / 'report.html'}\n"
                 f"  evaluate it    {command_for('evaluate', '--run', run)}"
             )

@@ -17,7 +17,7 @@ EXAMPLES = """examples:
   python -m advgan.export --run checkpoints/mnist/0 --format onnx --output attack.onnx --overwrite
   python -m advgan.export --config mnist.yaml --format keras        the latest finished run of it
 
-What is written maps float32 images in [0, 1], shape (n, height, width, channels), n being any, to adversarial images
+The export maps float32 images in [0, 1], shape (n, height, width, channels), for any n, to adversarial images
 clip(x + p, 0, 1); it needs no part of this package. It goes to <run>/export: attack.keras, attack/ (a SavedModel),
 attack.onnx, attack.tflite. Each file is run on test images and compared with the run itself; one that differs by more
 than 1e-4 or leaves epsilon is removed. ONNX needs: pip install tf2onnx onnxruntime. docs/export.md says how to use the
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         "export", "Write a trained AdvGAN, with its projection, as a file for other programs.", EXAMPLES
     )
     add_configuration(parser, required=False)
-    parser.add_argument("--run", metavar="RUN", type=Path, help="the folder of a finished run")
+    parser.add_argument("--run", metavar="RUN", type=Path, help="run directory of a finished run")
     parser.add_argument(
         "--format",
         choices=NAMES,
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--output", metavar="PATH", type=Path, help="the file (savedmodel: the folder) to write; for one format only"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     options = parse(parser, arguments)
     if (options.run is None) == (options.config is None):
         parser.error("one of --run RUN and --config FILE is needed, such as --run checkpoints/mnist/0")

@@ -23,8 +23,8 @@ EXAMPLES = """examples:
 
 A table is looked up as a path, then in ./configs/tables, then among those that ship with the package. It goes into
 FOLDER/<table>.md, its records into FOLDER/<table>.json, both written again after every run; the runs go into
-FOLDER/runs. A run belongs to its settings: a changed row is run again, what is done is never done twice. What was
-stopped is continued when the same command is given again. Exit code: 0 done, 2 invalid input or a run failed,
+FOLDER/runs. A run is identified by its settings: a changed row is run again, a finished run is not. To
+continue after a stop, run the same command again. Exit code: 0 done, 2 invalid input or a run failed,
 130 interrupted.
 """
 
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     parser = command_parser("reproduce", "Make a table of results: every run it needs, one after the other.", EXAMPLES)
     parser.add_argument("table", metavar="TABLE", help="the table, such as results")
-    parser.add_argument("--output", metavar="FOLDER", type=Path, default=OUTPUT, help=f"where it goes ({OUTPUT})")
+    parser.add_argument("--output", metavar="FOLDER", type=Path, default=OUTPUT, help=f"output folder ({OUTPUT})")
     parser.add_argument("--only", metavar="TEXT", help="only the rows that have this in their name or section")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--list", action="store_true", help="print the runs and which are done; do nothing")

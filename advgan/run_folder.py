@@ -108,7 +108,7 @@ def load_run_config(run_directory: Path) -> Config:
     """
     if not RunFolder(run_directory).config.is_file():
         raise AdvGANError(
-            f"{run_directory} is not a run: it holds no config.yaml; a run is a folder such as checkpoints/mnist/0"
+            f"{run_directory} is not a run directory: it has no config.yaml; give one such as checkpoints/mnist/0"
         )
     content = read_yaml("--run", RunFolder(run_directory).config)
     data, target, loss = (content.get(section) or {} for section in ("data", "target", "loss"))

@@ -13,7 +13,7 @@ from advgan.experiments.run_list import runs_below, verify
 EXAMPLES = """examples:
   advgan runs                                  the runs below ./checkpoints
   advgan runs checkpoints/results              those below another folder
-  advgan runs --verify checkpoints/mnist/0     whether that run's files are as they were when it was finished
+  advgan runs --verify checkpoints/mnist/0     check that the files of this run have not changed
 
 Exit code: 0 done, 2 invalid input or a file that has changed.
 """
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _runs(options: argparse.Namespace) -> int:
     if options.verify is not None:
-        print(f"{options.verify}: all {verify(options.verify)} files are as they were when the run was finished.")
+        print(f"{options.verify}: all {verify(options.verify)} files are unchanged since the run was finished.")
         return 0
     folder = options.folder or Path("checkpoints")
     if options.folder is not None and not folder.is_dir():

@@ -22,7 +22,7 @@ EXAMPLES = """examples:
   python -m advgan.train --resume checkpoints/mnist/0    that run
 
 A configuration is looked up as a path, then in ./configs, then among those that ship with the package.
-Each run gets a folder of its own, checkpoints/<name>/<number>. Exit code: 0 done, 2 invalid input,
+Each run has its own directory, checkpoints/<name>/<number>. Exit code: 0 done, 2 invalid input,
 130 interrupted.
 """
 

@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "classifier", nargs="?", type=Path, metavar="FILE", help="a .keras file (default: the target that ships)"
     )
-    parser.add_argument("--labels", action="store_true", help="the server tells class numbers only")
+    parser.add_argument("--labels", action="store_true", help="the server returns class numbers only")
     parser.add_argument("--training-images", metavar="N", help="how many images the attacker has (default: all)")
     parser.add_argument("--test-images", metavar="N", help="how many images the attack is scored on (default: all)")
     parser.add_argument("--rounds", metavar="N", help="of distilling, then training the generator")

@@ -53,7 +53,7 @@ class Refused(Exception):  # noqa: N818 (it is an answer)
 
 
 class ServedClassifier:
-    """A classifier behind its answers, which counts the images it is asked about.
+    """A classifier of which only the answers are visible; it counts the images it classifies.
 
     Args:
         path: its ``.keras`` file; it may return logits or probabilities.

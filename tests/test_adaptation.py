@@ -130,7 +130,7 @@ def several(form: type) -> Any:
 @pytest.mark.parametrize("form", [dict, list])
 def test_one_of_several_outputs_is_chosen_by_name_or_number(form: type) -> None:
     made, images = several(form), images_of(COLOUR)
-    with pytest.raises(AdvGANError, match=r"^own has 2 outputs \(.*\); say which of them .* target\.output="):
+    with pytest.raises(AdvGANError, match=r"^own has 2 outputs \(.*\); name the one .* target\.output="):
         classifier_of(made, COLOUR, "own")
     with pytest.raises(AdvGANError, match=r"^own has 2 outputs \(.*\), and none is digit; give target\.output as a"):
         classifier_of(made, COLOUR, "own", output="digit")
@@ -267,7 +267,7 @@ def test_a_saved_model_of_whole_numbers_and_one_batch_size(tmp_path: Path) -> No
     module = tf.Module()
     module.made = made
     tf.saved_model.save(module, str(tmp_path / "own"), signatures=serve)
-    with pytest.raises(AdvGANError, match=r"has 2 outputs \(index \(\), scores \(4,\)\); say which"):
+    with pytest.raises(AdvGANError, match=r"has 2 outputs \(index \(\), scores \(4,\)\); name the one"):
         load_classifier(tmp_path / "own", COLOUR)
     settings = TargetSettings(bounds=(0, 255), output="scores")
     classifier = load_classifier(tmp_path / "own", COLOUR, settings)

@@ -427,7 +427,7 @@ def test_an_interrupted_array_continues_and_ends_as_if_it_had_not_been(
     with monkeypatch.context() as patched:
         patched.setattr(ImageArray, "write", interrupted)
         code, _, err = call(capsys, *arguments)
-    assert (code, err) == (130, "stopped; the same command continues\n")
+    assert (code, err) == (130, "stopped; run the same command again to continue\n")
     assert record(Path("out"))["complete"] is False and not Path("out", "in.npy").exists()
     code, out, _ = call(capsys, *arguments)
     assert code == 0 and "Continued      at image 500 of 1,100" in out
@@ -601,8 +601,8 @@ def bad_inputs(folder: Path, image: np.ndarray) -> dict[str, tuple[list[str], st
         "no run": (["in", "--run", "empty"], "empty is not a run"),
         "set": (["in", *run, "--set", "seed=1"], "--set = 'seed=1': a run keeps its settings"),
         "target": (["in", *run, "--target", "nowhere.keras"], "nowhere.keras: no such file or folder; give a .keras"),
-        "inside": (["in", *run, "--output", "in/out"], "--output = 'in/out': and in lie one inside the other"),
-        "around": (["in", *run, "--output", "."], "--output = '.': and in lie one inside the other"),
+        "inside": (["in", *run, "--output", "in/out"], "--output = 'in/out': must not contain in or be inside it"),
+        "around": (["in", *run, "--output", "."], "--output = '.': must not contain in or be inside it"),
         "file": (["in", *run, "--output", "notes.txt"], "--output = 'notes.txt': cannot be written"),
         "not ours": (["in", *run, "--output", "full"], "--output = 'full': is not empty and holds no attack.json"),
     }

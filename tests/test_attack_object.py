@@ -126,7 +126,7 @@ def test_without_a_target_there_is_no_success_and_nobody_to_ask(
     assert success is None
     np.testing.assert_array_equal(raw, attack(images).raw)
     np.testing.assert_array_equal(projected, attack(images).projected)
-    with pytest.raises(AdvGANError, match=r"no target to ask; load it with target="):
+    with pytest.raises(AdvGANError, match=r"no target; load it with target="):
         alone.classify(images)
 
 
@@ -312,7 +312,7 @@ def test_images_a_rounding_error_outside_the_bounds_are_taken(attack: AdvGANAtta
         ([True, False, True], "y is bool"),
         (["0", "1", "2"], "y is <U1"),
         ([[1], [2, 3], [4]], "y is not an array"),
-        (np.eye(3), "y has one-hot rows of 3; the target tells 10 classes apart"),
+        (np.eye(3), "y has one-hot rows of 3; the target has 10 classes"),
         (np.zeros((3, 10)), "y has rows that are not one-hot"),
         (np.full((3, 10), 0.1), "y has rows that are not one-hot"),
         (np.eye(10)[:3] * 2 - np.eye(10)[1:4], "y has rows that are not one-hot"),
@@ -331,7 +331,7 @@ def test_labels_that_cannot_be_meant_are_refused_in_one_line(
     ("file", "arguments", "message"),
     [
         ("nothing", {}, r"nothing does not exist; pass the folder of a run, or the .keras file of a generator"),
-        ("..", {}, "is not a run: it holds no config.yaml"),
+        ("..", {}, "is not a run directory: it has no config.yaml"),
         ("config.yaml", {"epsilon": 0.3}, r"config.yaml cannot be loaded \(.*; use a run, or a .keras file"),
         ("target.keras", {"epsilon": 0.3}, r"maps \(None, 28, 28, 1\) to \(None, 10\); it should map images"),
         ("generator.keras", {}, r"generator.keras does not say its epsilon; pass it, such as epsilon=0.3"),
@@ -343,11 +343,11 @@ def test_labels_that_cannot_be_meant_are_refused_in_one_line(
         ("generator.keras", {"epsilon": 0.3, "bounds": (1, 0)}, r"bounds = \(1, 0\): should be the smallest"),
         ("generator.keras", {"epsilon": 0.3, "bounds": (0, float("inf"))}, "bounds = "),
         ("generator.keras", {"epsilon": 0.3, "bounds": 255}, "bounds = 255"),
-        ("generator.keras", {"epsilon": 0.3, "target": lambda x: x}, r"answers one image with shape \(1, 28, 28, 1\)"),
+        ("generator.keras", {"epsilon": 0.3, "target": lambda x: x}, r"returns shape \(1, 28, 28, 1\) for one image"),
         (
             "generator.keras",
             {"epsilon": 0.3, "target": lambda _: [[[0.5]] * 2]},
-            r"answers one image with shape \(1, 2, 1\)",
+            r"returns shape \(1, 2, 1\) for one image",
         ),
         ("generator.keras", {"epsilon": 0.3, "target": "absent.keras"}, r"absent\.keras: no such file or folder; give"),
         (".", {"epsilon": 0.2}, r"epsilon is set in .*config.yaml; for another load .*generator.keras"),

@@ -92,7 +92,7 @@ def test_a_black_box_is_fooled_by_what_its_answers_taught(finished: tuple[Config
     assert agreed.mean() > 0.85
     text = "\n".join(lines)
     assert (
-        "black-box" in text and "Data apart     1,200 training images of the black box, 1,200 of the attacker" in text
+        "black-box" in text and "Data split     1,200 training images of the black box, 1,200 of the attacker" in text
     )
 
 
@@ -380,9 +380,9 @@ def test_the_images_asked_about_are_within_epsilon_at_256_levels(finished: tuple
         (
             "oracle",
             {"query_budget": 2, "validation_queries": 0},
-            r"oracle\.query_budget = 2: does not reach for 3 rounds",
+            r"oracle\.query_budget = 2: is not enough for 3 rounds",
         ),
-        ("oracle", {"validation_queries": 3}, r"validation_queries = 3: does not reach for 3 validations"),
+        ("oracle", {"validation_queries": 3}, r"validation_queries = 3: is not enough for 3 validations"),
         ("oracle", {"query_budget": 50, "validation_queries": 50}, r"leaves nothing of oracle\.query_budget = 50"),
         ("oracle", {"black_box": "absent.keras"}, r"oracle\.black_box = 'absent\.keras': no such file"),
         ("oracle", {"black_box": "no_such_module:f"}, r"oracle\.black_box = 'no_such_module:f': .*cannot be imported"),
@@ -391,7 +391,7 @@ def test_the_images_asked_about_are_within_epsilon_at_256_levels(finished: tuple
             {"black_box": "ftp://there"},
             r"oracle\.black_box = 'ftp://there': should be target, a \.keras or \.h5 file",
         ),
-        ("distillation", {"rounds": 1, "clean_answers": "labels"}, r"with one round nothing is ever asked"),
+        ("distillation", {"rounds": 1, "clean_answers": "labels"}, r"with one round no training query is made"),
         ("distillation", {"batch_size": 1201}, r"distillation\.batch_size = 1201: is larger than the training data"),
         ("target", {"file": "mine.keras", "architecture": "lenet", "epochs": 3, "batch_size": 128}, r"target\.file"),
     ],

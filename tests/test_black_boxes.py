@@ -140,12 +140,12 @@ def test_a_function_is_not_asked_before_the_attack_asks(module: str) -> None:
     [
         (
             "four",
-            r"answers 40 images with shape \(40, 4\); it should be probabilities \(40, 5\), or class numbers, integers",
+            r"returns shape \(40, 4\) for 40 images; it should return probabilities \(40, 5\), or class numbers",
         ),
-        ("seven", r"seven answers 40 images with shape \(40, 7\)"),
+        ("seven", r"seven returns shape \(40, 7\) for 40 images"),
         ("broken", r"broken fails on images of shape \(40, 4, 3, 1\) \(RuntimeError: out of order\)$"),
-        ("nothing", r"nothing answers 40 images with shape \(\)"),
-        ("one_number", r"answers 40 images with shape \(\)"),
+        ("nothing", r"nothing returns shape \(\) for 40 images"),
+        ("one_number", r"returns shape \(\) for 40 images"),
         ("absent", "has no function absent"),
     ],
 )
@@ -185,7 +185,7 @@ def test_what_counts_as_probabilities() -> None:
         [[np.nan, 1.0], [1.0, 0.0]],
         [[np.inf, 0], [1, 0]],
     ):
-        with pytest.raises(AdvGANError, match="box answers with no probabilities"):
+        with pytest.raises(AdvGANError, match="box does not return probabilities"):
             read(np.array(wrong), 2)
 
 
@@ -287,7 +287,7 @@ def test_a_hundred_answers_decide_and_no_fewer() -> None:
     undecided.read(EXACT[:99], 99)
     np.testing.assert_allclose(undecided.read(logits, 1), softmax(logits), atol=1e-6)
     decided.read(EXACT[:100], 100)
-    with pytest.raises(AdvGANError, match="box answers with no probabilities"):
+    with pytest.raises(AdvGANError, match="box does not return probabilities"):
         decided.read(logits, 1)
 
 
@@ -344,14 +344,14 @@ def test_a_budget_is_a_budget_and_scoring_is_not_limited() -> None:
     counter = QueryCounter(asked.black_box, CLASSES, budget=25)
     counter.query(IMAGES[:10], "clean")
     counter.query(IMAGES[10:20], "validation")
-    with pytest.raises(AdvGANError, match=r"oracle\.query_budget = 25: 6 more images after 20 are too many"):
+    with pytest.raises(AdvGANError, match=r"oracle\.query_budget = 25: 6 more queries after 20 exceed it; raise it"):
         counter.query(IMAGES[:26], "adversarial")
     assert asked.requests == [10, 10] and counter.spent == 20
     counter.query(IMAGES[:25], "adversarial")  # twenty are known
     counter.query(IMAGES, "scoring")
     assert counter.spent == 25
     assert counter.queries == {"clean": 10, "adversarial": 5, "validation": 10, "scoring": 15}
-    with pytest.raises(AdvGANError, match="too many"):
+    with pytest.raises(AdvGANError, match="exceed it"):
         counter.query(1 - IMAGES[:1], "validation")
 
 
@@ -376,7 +376,7 @@ def test_a_journal_outlives_its_process(tmp_path: Path) -> None:
     after.query(IMAGES, "clean")
     again = QueryCounter(asked.black_box, CLASSES, journal=journal, budget=32)
     assert again.queries == after.queries and again.spent == 32
-    with pytest.raises(AdvGANError, match="1 more images after 32"):
+    with pytest.raises(AdvGANError, match="1 more queries after 32"):
         again.query(1 - IMAGES[:1], "clean")
 
 
@@ -402,7 +402,7 @@ def test_a_damaged_journal_is_refused_and_left_as_it_is(tmp_path: Path, record: 
     size = len(content) // 8
     content[record * size + place % size] ^= 1
     journal.write_bytes(content)
-    with pytest.raises(AdvGANError, match="is damaged, or another black box's; delete it to ask again"):
+    with pytest.raises(AdvGANError, match="is damaged, or belongs to another black box; delete it to query again"):
         QueryCounter(asked.black_box, CLASSES, journal=journal)
     assert journal.read_bytes() == content
 
@@ -410,7 +410,7 @@ def test_a_damaged_journal_is_refused_and_left_as_it_is(tmp_path: Path, record: 
 def test_a_journal_of_another_number_of_classes_is_refused(tmp_path: Path) -> None:
     journal = tmp_path / "answers.bin"
     QueryCounter(Asked().black_box, CLASSES, journal=journal).query(IMAGES[:8], "clean")
-    with pytest.raises(AdvGANError, match="another black box's"):
+    with pytest.raises(AdvGANError, match="belongs to another black box"):
         QueryCounter(Asked(7).black_box, 7, journal=journal)
 
 
@@ -466,7 +466,7 @@ def test_a_counted_black_box_is_a_classifier_without_a_gradient() -> None:
 
 def test_a_name_of_no_kind_is_no_black_box(tmp_path: Path) -> None:
     for given, words in (
-        (str(tmp_path), "is no SavedModel that can be loaded"),
+        (str(tmp_path), "is not a loadable SavedModel"),
         ("absent.keras", r"^absent\.keras: no such file or folder; give a \.keras or \.h5 file, the folder"),
         ("own.onnx", r"^own\.onnx is an ONNX file, .*oracle\.black_box=module:function"),
     ):

@@ -91,7 +91,7 @@ def test_classes_are_counted_or_refused() -> None:
     for answer in (np.zeros(1), np.zeros((1, 1))):  # one unit for two classes
         assert classifier_of(lambda _, answer=answer: answer, SHAPE, "own").number_of_classes == 2  # type: ignore[misc]
     for answer in (np.zeros((2, 5)), np.zeros((1, 2, 2))):
-        with pytest.raises(AdvGANError, match=r"^own answers one image with shape \(.*; it should be \(1, classes\)$"):
+        with pytest.raises(AdvGANError, match=r"^own returns shape \(.*\) for one image; it should be \(1, classes\)$"):
             _ = classifier_of(lambda _, answer=answer: answer, SHAPE, "own").number_of_classes  # type: ignore[misc]
 
 

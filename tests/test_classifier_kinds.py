@@ -147,10 +147,10 @@ def labels_from_1(trained: Any) -> Any:
         (two_inputs, "has 2 inputs (image (28, 28, 1), meta (3,)); a classifier takes images alone"),
         (
             two_outputs,
-            "has 2 outputs (digit (10,), parity (2,)); say which of them the scores are, such as target.outp",
+            "has 2 outputs (digit (10,), parity (2,)); name the one with the scores, such as target.outp",
         ),
-        (two_outputs_in_a_list, "(10,), other (3,)); say which of them the scores are, such as target.output="),
-        (maps_in_place_of_scores, "answers one image with shape (1, 26, 26, 10); it should be (1, classes)"),
+        (two_outputs_in_a_list, "(10,), other (3,)); name the one with the scores, such as target.output="),
+        (maps_in_place_of_scores, "returns shape (1, 26, 26, 10) for one image; it should be (1, classes)"),
         (softmax_then_clipped, "returns probabilities, whose gradients vanish"),
         (per_cent, "returns probabilities in per cent, whose gradients vanish"),
         (
@@ -158,7 +158,7 @@ def labels_from_1(trained: Any) -> Any:
             "has a Lambda layer (lambda), whose Python code would run here; use a layer of Keras instead, or set",
         ),
         (unknown_layer, "has a layer of class Scale, which Keras does not know; name the module that defines it: "),
-        (labels_from_1, "of the images it answers one class above their label, with "),
+        (labels_from_1, "images its prediction is one above the label, with "),
     ],
 )
 def test_what_cannot_be_meant_is_one_line_in_every_command(

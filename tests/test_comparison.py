@@ -276,4 +276,4 @@ def test_a_retraining_that_is_stopped_says_how_it_goes_on(
 
     monkeypatch.setattr(evaluate_experiment, "evaluate_run", stopped)
     assert evaluate.main(["--run", str(runs[0]), "--retrain", "0.1"]) == 130
-    assert capsys.readouterr().err == "stopped at step 5; the same command continues\n"
+    assert capsys.readouterr().err == "stopped at step 5; run the same command again to continue\n"

@@ -130,13 +130,13 @@ def test_a_run_is_verified_by_the_digest_of_every_file(
     assert done.returncode == 0
     (run.path / "evaluation").mkdir()
     (run.path / "evaluation" / "more.txt").write_text("came later")
-    assert f"all {len(names)} files are as they were" in printed_by(["runs", "--verify", str(run.path)], capsys)[0]
+    assert f"all {len(names)} files are unchanged" in printed_by(["runs", "--verify", str(run.path)], capsys)[0]
     content = bytearray(run.generator.read_bytes())
     content[100] ^= 1
     run.generator.write_bytes(content)
     run.curves.unlink()
     error = printed_by(["runs", "--verify", str(run.path)], capsys, code=2)[1]
-    assert f"2 of {len(names)} files are not as they were" in error
+    assert f"2 of {len(names)} files have changed or are gone" in error
     assert "curves.png is gone" in error and "generator.keras has changed" in error
     run.digests.unlink()
     assert "has no files.sha256: advgan 0.1" in printed_by(["runs", "--verify", str(run.path)], capsys, code=2)[1]

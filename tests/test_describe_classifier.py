@@ -58,7 +58,7 @@ def test_a_classifier_of_ones_own_is_described_with_the_lines_that_go_with_it(
         (["--target", "own.keras", "--classes", "3"], "--classes is for --config"),
         (["--target", "own.keras", "--config", "mnist.yaml"], "give one of --config FILE and --target CLASSIFIER"),
         (["--target", "absent.keras", "--data", "mnist"], "absent.keras: no such file or folder; give a .keras"),
-        (["--target", "mine:f"], "--target = 'mine:f': does not say what images it takes; give --data, or --image"),
+        (["--target", "mine:f"], "--target = 'mine:f': does not state its input shape; give --data, or --image"),
         (["--target", "http://here/v1/models/m:predict", "--data", "mnist"], "gives no gradients; give"),
         (["--target", "own.keras", "--set", "attack.epsilon=0.1"], "describes neither the classifier nor the data"),
         (["--target", "own.keras", "--set", "target.bounds=[1, 0]"], "target.bounds = [1, 0]: should be auto, or the"),

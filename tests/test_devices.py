@@ -156,7 +156,7 @@ def test_a_run_on_two_devices_is_finished_and_resumed_on_one(tmp_path: Path) -> 
     config = run / "config.yaml"
     config.write_text(config.read_text().replace("devices: 2", "devices: 1"))
     output = finish(start(tmp_path, "--resume"))
-    assert "resumed elsewhere, so not bit for bit the same as without a stop: devices 2 -> None" in output
+    assert "resumed in another environment, so not bit-identical to a run without a stop: devices 2 -> None" in output
     assert (run / "summary.json").exists()
 
 
@@ -234,7 +234,7 @@ def test_processes_of_other_clusters_are_refused() -> None:
         come(addresses, 0, "4 GPUs")
         thread.join()
         assert any(each.startswith(problem) for each in refused), refused
-        assert not any("did not come" in each for each in refused), refused
+        assert not any("did not join" in each for each in refused), refused
     refused.clear()
     thread = threading.Thread(target=come, args=(addresses, 1, "4 GPUs"))
     thread.start()
@@ -291,4 +291,4 @@ def test_two_runs_in_one_folder_and_a_process_that_never_comes(tmp_path: Path) -
     waiting = start(tmp_path / "a", "--config", "small.yaml", **{VARIABLE: alone, JOIN_VARIABLE: "5"})
     output = waiting.communicate(timeout=120)[0]
     assert waiting.returncode == 2
-    assert output.strip() == f"worker 0: error: worker 1 ({workers[1]}) did not come in 5 s"
+    assert output.strip() == f"worker 0: error: worker 1 ({workers[1]}) did not join within 5 s"

@@ -392,14 +392,14 @@ def test_an_evaluation_that_is_stopped_says_how_it_goes_on(
 
     monkeypatch.setattr(evaluate_experiment, "evaluate_run", stopped)
     assert evaluate.main(["--run", str(run)]) == 130
-    assert capsys.readouterr().err == "stopped; the same command continues\n"
+    assert capsys.readouterr().err == "stopped; run the same command again to continue\n"
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", str(tmp_path / "x"))
 
     monkeypatch.setattr(evaluate_experiment, "evaluate_run", full)
     message = refusal(capsys, "--run", str(run))
-    assert message.startswith(f"{tmp_path / 'x'}: No space left on device; the same command continues")
+    assert message.startswith(f"{tmp_path / 'x'}: No space left on device; run the same command again to continue")
 
 
 def test_a_run_takes_no_settings(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

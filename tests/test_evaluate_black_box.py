@@ -238,10 +238,10 @@ def test_guards_and_card_do_not_look_for_a_gradient(record: dict[str, Any]) -> N
     ):
         assert found[guard]["status"] == "not checked" and "black box" in found[guard]["reason"]
     assert found["logits"]["status"] == "not checked"
-    for guard in ("repeats", "inference mode", "it is the run's black box", "bounds of square"):
+    for guard in ("repeats", "inference mode", "the black box is the run's own", "bounds of square"):
         assert found[guard]["status"] == PASS
     budget = found["the attack stayed within its query budget"]
-    assert budget["status"] == PASS and "1,900 images" in budget["reason"] and "budget is 1,900" in budget["reason"]
+    assert budget["status"] == PASS and "1,900 queries" in budget["reason"] and "budget is 1,900" in budget["reason"]
     card = {line["item"]: line for line in record["card"]}
     assert card["Black-box, transfer and noise attacks were tried"]["status"] == PASS
     assert "Square" in card["Black-box, transfer and noise attacks were tried"]["reason"]
@@ -304,7 +304,7 @@ def test_a_black_box_that_dies_stops_the_evaluation_and_the_same_command_goes_on
         monkeypatch.setattr(box, "left", before + more)
         assert evaluate.main(command) == 130
         error = capsys.readouterr().err.strip().splitlines()[-1]
-        assert error == "the black box does not answer; the same command continues"
+        assert error == "the black box does not answer; run the same command again to continue"
         assert not (tmp_path / "here" / "evaluation.json").exists()
     monkeypatch.setattr(box, "left", None)
     assert evaluate.main(command) == 0
@@ -329,7 +329,7 @@ def test_a_random_black_box_is_refused_although_answers_are_kept(
             {"retrain": (0.1, 0.2)},
             r"--retrain = '0\.1 0\.2': each epsilon would cost queries again; train runs with",
         ),
-        ({"square_queries": 2}, r"--square-queries = 2: is too few to try a square \(allowed: 3 or more\)"),
+        ({"square_queries": 2}, r"--square-queries = 2: is too few for Square Attack \(allowed: 3 or more\)"),
     ],
 )
 def test_what_a_black_box_run_does_not_take_is_refused_in_one_line(
@@ -388,7 +388,7 @@ def test_runs_are_compared_and_other_knowledge_is_named(
     assert json.loads((run / "comparison" / "comparison.json").read_text())["runs"][1]["fair"]
     black = Evaluation.model_validate(record)
     white = black.model_copy(update={"queries": None})
-    assert differences(white, black) == ["another knowledge of the target (its gradients, not only its answers)"]
+    assert differences(white, black) == ["other knowledge of the target (its gradients, not only its answers)"]
 
 
 def test_the_attack_loads_without_a_target_and_is_exported(run: Path, tmp_path: Path) -> None:

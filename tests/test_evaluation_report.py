@@ -183,8 +183,8 @@ def test_a_transfer_is_held_against_the_best_white_box_attack_and_kinds_of_attac
 
 
 def test_the_page_shows_marks(record: dict[str, Any]) -> None:
-    assert "Marked:" not in page(Evaluation.model_validate({**record, "guards": []}), [])
+    assert "Warning:" not in page(Evaluation.model_validate({**record, "guards": []}), [])
     guard = {"guard": "iterative beats single step", "status": "warn", "reason": "FGSM <80 %>", "remedy": "Look & see."}
     text = read(page(Evaluation.model_validate({**record, "guards": [guard]}), [])).text
-    assert "Marked: iterative beats single step." in text
+    assert "Warning: iterative beats single step." in text
     assert "FGSM <80 %>. Look & see." in text

@@ -198,7 +198,7 @@ def test_a_file_is_replaced_only_on_demand(run: Path, tmp_path: Path, capsys: py
     assert "add --overwrite" in capsys.readouterr().err
     (kept / "thesis.tex").write_text("mine")
     assert export.main([*command, "--overwrite"]) == 2
-    assert "no savedmodel that could be replaced" in capsys.readouterr().err
+    assert "exists and is not in the format savedmodel" in capsys.readouterr().err
     assert (kept / "saved_model.pb").read_text() == "old"
     (kept / "thesis.tex").unlink()
     assert export.main([*command, "--overwrite"]) == 0

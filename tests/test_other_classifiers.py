@@ -113,7 +113,7 @@ def test_what_is_no_classifier_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.keras").write_text("no network")
     for given, words in {
         "absent.keras": "no such file or folder; give a .keras or .h5 file, the folder of a SavedModel, module",
-        str(tmp_path / "empty"): "is no SavedModel that can be loaded",
+        str(tmp_path / "empty"): "is not a loadable SavedModel",
         str(tmp_path / "text.keras"): "cannot be loaded",
     }.items():
         with pytest.raises(AdvGANError, match=words) as refused:

@@ -93,7 +93,7 @@ def test_a_run_attacks_the_users_own_classifier_and_leaves_it_as_it_is(
     assert again["generator_weights_sha256"] == summary["generator_weights_sha256"]
     (run / "summary.json").unlink()
     (run / "target.keras").unlink()
-    with pytest.raises(AdvGANError, match=r"target\.keras is gone; delete .*target\.json to put it there again"):
+    with pytest.raises(AdvGANError, match=r"target\.keras is missing; delete .*target\.json to restore it"):
         train_and_evaluate(load_run_config(run), run)
     inside.save(tmp_path / "own.keras")
     with pytest.raises(AdvGANError, match=r"own\.keras has changed since .* was started; put it back"):

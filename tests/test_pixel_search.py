@@ -86,7 +86,7 @@ def test_the_interval_must_lie_above_every_other() -> None:
         return six_scores(bright / span, 0.8 * (means[:, 0] - means[:, 2]) / span)
 
     search = find_pixels(classifier_of(any_range, COLOUR, "own"), split)
-    assert not search.decided and search.taken == 0 and "for want of a decision" in search.reason
+    assert not search.decided and search.taken == 0 and "as the images do not decide" in search.reason
 
 
 def test_of_equals_that_are_clearly_better_than_the_first_the_highest_is_taken() -> None:
@@ -114,8 +114,8 @@ def test_labels_shifted_by_one_are_reported(step: int) -> None:
     search = find_pixels(own, split)
     [remark] = search.remarks
     where = "above" if step > 0 else "below"
-    assert f"it answers one class {where} their label, with [0, 255]" in remark
-    assert remark.startswith("on 100.00%")
+    assert f"its prediction is one {where} the label, with [0, 255]" in remark
+    assert remark.startswith("for 100.00%")
 
 
 def test_bgr_is_reported() -> None:

@@ -58,5 +58,5 @@ def test_labels_of_ones_own_leave_the_budget_to_the_later_rounds() -> None:
 
 def test_a_round_without_an_image_cannot_be() -> None:
     assert plan(oracle={"query_budget": 3, "validation_queries": 0}).total == 3
-    with pytest.raises(ConfigurationError, match="does not reach for 3 rounds"):
+    with pytest.raises(ConfigurationError, match="is not enough for 3 rounds"):
         plan(oracle={"query_budget": 2, "validation_queries": 0})

@@ -80,7 +80,7 @@ def test_without_a_run_of_ones_own_it_is_evaluated_and_kept_as_it_is(
     monkeypatch.setattr(evaluate, "FEW", 20)
     assert evaluate.main(["--optimized", "2"]) == 0
     said = capsys.readouterr().out
-    assert "No finished run of yours: the one that ships, on its first 20 test images" in said
+    assert "No finished run found: the shipped one, on its first 20 test images" in said
     assert said.splitlines()[-1].startswith("Your own pictures: ")
     assert (tmp_path / "checkpoints" / "reference-evaluation-first-20" / "report.html").is_file()
     assert digests(RUN) == before

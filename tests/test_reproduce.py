@@ -448,7 +448,7 @@ def test_a_stop_is_no_failure(
     monkeypatch.setattr(reproduce_experiment, "_run", stopped)
     path, out = written(tmp_path, section()), tmp_path / "out"
     assert reproduce.main([str(path), "--output", str(out)]) == 130
-    assert capsys.readouterr().err == "stopped at step 5; the same command continues\n"
+    assert capsys.readouterr().err == "stopped at step 5; run the same command again to continue\n"
     assert "not run yet (0 of 1 seeds done)" in (out / "small.md").read_text()
 
 

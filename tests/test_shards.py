@@ -52,7 +52,7 @@ def test_merged_parts_have_the_figures_of_one_process(
     texts = [(each / FOLDER / "evaluation.json").read_text() for each in (whole, run)]
     records = [json.loads(text.replace(str(whole), str(run))) for text in texts]
     for record in records:
-        record["card"] = [each for each in record["card"] if each["item"] != "One command repeats it"]
+        record["card"] = [each for each in record["card"] if each["item"] != "One command reproduces the evaluation"]
     assert timeless(records[0]) == timeless(records[1])
     with (
         np.load(whole / FOLDER / "adversarial.npz") as one,
@@ -96,4 +96,4 @@ def _nothing(_options: Any) -> Any:
 
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "2", "a/b"])
 def test_a_part_that_cannot_be_is_refused(shard: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "should be a part of so many, such as 2/8" in one_line_error(main, capsys, "--shard", shard)
+    assert "should be K/N, such as 2/8" in one_line_error(main, capsys, "--shard", shard)

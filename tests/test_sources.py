@@ -290,6 +290,6 @@ def test_a_data_set_of_tensorflow_datasets_is_taken_whole_or_from_the_disk(
     assert isinstance(streamed.training, StreamedSplit)
     assert (streamed.training.loaded().images == whole.training.loaded().images).all()
     assert streamed.digest == whole.digest
-    with pytest.raises(ConfigurationError, match="cannot be had") as refusal:
+    with pytest.raises(ConfigurationError, match="cannot be loaded") as refusal:
         load_dataset(settings("tfds:no_such_set"))
     assert "\n" not in str(refusal.value)

@@ -335,7 +335,7 @@ def test_resuming_what_is_no_run_is_refused_with_an_example(
     (here / "empty").mkdir()
     (here / "a.file").touch()
     message = refusal(here, capsys, ["--resume", run])
-    assert message.startswith(f"{run} is not a run: it holds no config.yaml")
+    assert message.startswith(f"{run} is not a run directory: it has no config.yaml")
     assert "checkpoints/mnist/0" in message
 
 

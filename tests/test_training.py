@@ -363,7 +363,7 @@ def test_the_health_of_the_discriminator_is_told_in_words() -> None:
     assert discriminator_health(alive) == ""
     assert "dead" in discriminator_health({**alive, "discriminator_gap": 0.0})
     won = {"discriminator_gap": 1.0, "discriminator_accuracy_real": 1.0, "discriminator_accuracy_adversarial": 0.999}
-    assert "overwhelming" in discriminator_health(won)
+    assert "dominates" in discriminator_health(won)
 
 
 @pytest.mark.addons

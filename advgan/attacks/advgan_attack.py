@@ -34,9 +34,9 @@ class Attacked(NamedTuple):
     raw: np.ndarray
     """x + p, before the pixel box; float32 of the images' shape, in their units."""
     projected: np.ndarray
-    """x_A: the same within the bounds, so within epsilon of x; what is shown to a classifier."""
+    """x_A: the same clipped to the bounds, within epsilon of x; the classifier's input."""
     success: np.ndarray | None
-    """Whether the target answers on x_A what the goal asks for, booleans of shape (n,); None without a target."""
+    """Whether the target's prediction on x_A meets the goal, booleans of shape (n,); None without a target."""
 
 
 class AdvGANAttack:
@@ -101,14 +101,14 @@ class AdvGANAttack:
         return self._compiled(images, tf.one_hot(self._settings.target_class, self._condition))
 
     def towards(self, wanted: int) -> AdvGANAttack:
-        """The same attack towards another of the classes that the generator is for; nothing is compiled again.
+        """The same attack with another of the generator's target classes; nothing is recompiled.
 
         Raises:
             AdvGANError: the generator is not conditioned on a class, or does not know this one.
         """
         if wanted not in self._known:
-            known = f"it knows the classes {', '.join(map(str, self._known))}" if self._known else "it has one goal"
-            raise AdvGANError(f"the attack cannot be led towards class {wanted}: {known}")
+            known = f"allowed: {', '.join(map(str, self._known))}" if self._known else "its generator has one goal"
+            raise AdvGANError(f"the attack cannot be targeted at class {wanted} ({known})")
         other = copy(self)
         other._settings = self._settings.model_copy(update={"target_class": int(wanted)})
         other.goal = other._settings.objective
@@ -116,13 +116,13 @@ class AdvGANAttack:
 
     @property
     def number_of_classes(self) -> int:
-        """Of the classifier.
+        """The number of classes of the target.
 
         Raises:
             AdvGANError: there is none.
         """
         if self._classes is None:
-            raise AdvGANError("the attack has no target, so it knows of no classes; load it with target=")
+            raise AdvGANError("the attack has no target, so the number of classes is unknown; load it with target=")
         return self._classes
 
     @property
@@ -145,7 +145,7 @@ class AdvGANAttack:
         """Load a finished run, which knows its threat model and its target, or a bare generator, which does not.
 
         Args:
-            path: the folder of a run, such as ``checkpoints/mnist/0``, or the ``.keras`` file of a generator.
+            path: a run directory, such as ``checkpoints/mnist/0``, or the ``.keras`` file of a generator.
             target: the classifier (see the class), or its name as ``evaluate --target`` takes it; a run's own by
                 default, where it is no black box or a file; none for a bare generator.
             bounds: pixel values of the images and of this target, 0 and 1 by default; a run's own target knows what
@@ -156,7 +156,7 @@ class AdvGANAttack:
             output: the same as goal.
 
         Raises:
-            AdvGANError: nothing usable is there, or the arguments do not go with it.
+            AdvGANError: the path holds nothing usable, or the arguments do not fit it.
         """
         path = Path(path)
         named = {"epsilon": epsilon, "goal": goal, "target_class": target_class, "output": output}
@@ -193,10 +193,10 @@ class AdvGANAttack:
 
         Args:
             x: the clean images.
-            y: their classes, as indices or one-hot; by default what the target answers on the clean images.
+            y: their classes, as indices or one-hot; by default the target's predictions on the clean images.
 
         Raises:
-            AdvGANError: images or labels that cannot be meant.
+            AdvGANError: invalid images or labels.
         """
         images, labels = self._checked(x, y)
         raw, projected = np.empty(images.shape, np.float32), np.empty(images.shape, np.float32)
@@ -211,7 +211,7 @@ class AdvGANAttack:
         return Attacked(raw, projected, self.goal.reached(labels, self.classifier.predict(projected, self.bounds)))
 
     def generate(self, x: Any, y: Any = None) -> np.ndarray:
-        """Attack images, as ``EvasionAttack.generate`` of ART does; the target is not asked.
+        """Attack images, as ``EvasionAttack.generate`` of ART does; the target is not called.
 
         Args:
             x: the clean images.
@@ -221,7 +221,7 @@ class AdvGANAttack:
             x_A: float32 of the images' shape, in their units.
 
         Raises:
-            AdvGANError: images or labels that cannot be meant.
+            AdvGANError: invalid images or labels.
         """
         images, _ = self._checked(x, y)
         adversarial = np.empty(images.shape, np.float32)
@@ -236,11 +236,11 @@ class AdvGANAttack:
         """The target's answers on images as they are: class indices, int32 of shape (n,).
 
         Raises:
-            AdvGANError: there is no target, or the images cannot be meant.
+            AdvGANError: there is no target, or the images are invalid.
         """
         images, _ = self._checked(x, None)
         if self.classifier is None:
-            raise AdvGANError("the attack has no target to ask; load it with target=, a Keras model or a function")
+            raise AdvGANError("the attack has no target; load it with target=, a Keras model or a function")
         return self.classifier.predict(images, self.bounds)
 
     def _checked(self, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray | None]:
@@ -267,7 +267,7 @@ def _known_classes(settings: AttackSettings, condition: int | None) -> tuple[int
     wanted = known if settings.goal_class is None else (settings.goal_class,)
     if settings.target_class is None or max(wanted) >= condition:
         allowed = f'goal="targeted" and a target_class from 0 to {condition - 1}'
-        raise AdvGANError(f"the generator is conditioned on the wanted class; pass {allowed}")
+        raise AdvGANError(f"the generator is conditioned on the target class; pass {allowed}")
     return known
 
 

@@ -30,7 +30,7 @@ from advgan.perturbation import measure
 
 Arrays = dict[str, np.ndarray]
 Advance = Callable[[int], None]
-"""Told how many more images are done."""
+"""Called with the number of further images done."""
 
 Attack = Callable[[Any, np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
 """From a Foolbox model, images, labels and a source of randomness to images within epsilon."""

@@ -70,7 +70,7 @@ def class_indices(y: Any, count: int, classes: int | None) -> np.ndarray:
         raise AdvGANError(f"y has shape {labels.shape}; {count} images need {count} class indices or one-hot rows")
     if labels.ndim == 2 and labels.shape[1] != 1:
         if classes not in (None, labels.shape[1]):
-            raise AdvGANError(f"y has one-hot rows of {labels.shape[1]}; the target tells {classes} classes apart")
+            raise AdvGANError(f"y has one-hot rows of {labels.shape[1]}; the target has {classes} classes")
         if not np.array_equal(labels.sum(axis=1), np.ones(count)) or not np.isin(labels, (0, 1)).all():
             raise AdvGANError("y has rows that are not one-hot: each should hold a single 1, the rest 0")
         return labels.argmax(axis=1)

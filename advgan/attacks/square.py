@@ -1,7 +1,7 @@
 """Square Attack (Andriushchenko et al. 2020) in L_inf, from the Adversarial Robustness Toolbox, each query counted.
 
-It asks and looks at nothing but the answers. ART asks about the same images again and again; what counts as a query
-here is an image that was not asked about before, so an image costs one query for itself, one for the first stripes and
+It uses nothing but the answers to queries. ART evaluates the same images repeatedly; what counts as a query here is
+an image that was not queried before, so an image costs one query for itself, one for the first stripes and
 at most one for each square that is tried.
 """
 

@@ -1,1 +1,1 @@
-"""Classifiers under attack: loaded, checked, trained here by name, or asked as black boxes."""
+"""Classifiers under attack: loaded, checked, trained here by name, or queried as black boxes."""

@@ -106,7 +106,7 @@ def only_output(answer: Any, name: str, chosen: str | None = None) -> Any:
         return outputs[int(chosen)]
     has = f"{name} has {len(outputs)} output{'s' * (len(outputs) != 1)} ({listed(names, outputs)})"
     if chosen is None:
-        raise AdvGANError(f"{has}; say which of them the scores are, such as target.output={keys[0]}")
+        raise AdvGANError(f"{has}; name the one with the scores, such as target.output={keys[0]}")
     raise AdvGANError(f"{has}, and none is {chosen}; give target.output as a name, or a number from 0")
 
 

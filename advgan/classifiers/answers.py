@@ -100,7 +100,7 @@ class AnswerReader:
         one_unit = classes == 2 and answers.dtype.kind == "f" and answers.shape in ((images,), (images, 1))
         if answers.shape != (images, classes) and not one_unit:
             raise AdvGANError(
-                f"{name} answers {images} images with shape {answers.shape}; it should be probabilities "
+                f"{name} returns shape {answers.shape} for {images} images; it should return probabilities "
                 f"({images}, {classes}), or class numbers, integers ({images},)"
             )
         scores = answers.astype(np.float64)
@@ -123,7 +123,7 @@ class AnswerReader:
     def _one_hot(self, labels: np.ndarray) -> np.ndarray:
         if len(labels) and not 0 <= labels.min() <= labels.max() < self._classes:
             wrong = labels.min() if labels.min() < 0 else labels.max()
-            raise AdvGANError(f"{self._name} answers with class {wrong}; the data have {self._classes}, from 0")
+            raise AdvGANError(f"{self._name} returns class {wrong} (allowed: 0 to {self._classes - 1})")
         return np.eye(self._classes, dtype=np.float32)[labels]
 
     def _of_one_unit(self, scores: np.ndarray) -> np.ndarray:
@@ -161,7 +161,7 @@ class AnswerReader:
     def _no_probabilities(self, scores: np.ndarray) -> AdvGANError:
         sums = scores.sum(axis=1)
         return AdvGANError(
-            f"{self._name} answers with no probabilities: rows sum to {sums.min():.4g} to {sums.max():.4g}, values "
+            f"{self._name} does not return probabilities: rows sum to {sums.min():.4g} to {sums.max():.4g}, values "
             f"from {scores.min():.4g} to {scores.max():.4g}; it should answer with the softmax of its logits"
         )
 

@@ -49,7 +49,7 @@ def check_answers(
 
     Args:
         classifier: the target.
-        images: float32 in [0, 1], shape (n, height, width, channels); the first 100 are asked about.
+        images: float32 in [0, 1], shape (n, height, width, channels); the first 100 are classified.
         classes: how many the data have.
         white_box: whether attacks follow its gradient; where they do not, probabilities do no harm.
         uncached: where the target keeps its answers and repeats them, the same without that: each classifies the images
@@ -63,7 +63,7 @@ def check_answers(
     name = classifier.name
     if first.shape[:1] != (len(batch),) or first.ndim != 2 or first.shape[1] < classes:
         raise AdvGANError(
-            f"{name} answers {len(batch)} images with shape {first.shape}; it should be (images, classes), with "
+            f"{name} returns shape {first.shape} for {len(batch)} images; it should be (images, classes), with "
             f"{classes} classes or more"
         )
     if not np.isfinite(first).all():
@@ -95,7 +95,7 @@ def check_answers(
         if white_box
         else Finding("logits", NOT_CHECKED, "no attack follows its gradient, so probabilities are right"),
         Finding("repeats", PASS, f"{1 + len(repeated)} calls on {len(batch)} images differ by {again:.1g} at most"),
-        Finding("inference mode", PASS, f"{len(few)} images asked about alone differ by {alone:.1g} at most"),
+        Finding("inference mode", PASS, f"{len(few)} images classified one by one differ by {alone:.1g} at most"),
     ]
 
 
@@ -123,7 +123,7 @@ def check_accuracy(
         return Finding(guard, NOT_CHECKED, f"{accuracy} images, which are all of one class")
     chance = float(counts.max()) / len(labels)
     reason = f"{accuracy} clean images are classified correctly; always answering the largest class gives {chance:.2%}"
-    check = "target.bounds, the pixels that it takes, and that it numbers the classes as the labels do"
+    check = "target.bounds (its pixel range), and that its class numbers are those of the labels"
     check = "; ".join([check, *hints])
     if accuracy.low > chance:
         return marked_if(accuracy.rate < 0.5, guard, reason, f"Check {check}.")

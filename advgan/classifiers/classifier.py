@@ -61,7 +61,7 @@ class Classifier:
     weights: str | None = None
     """SHA-256 of the weights of a Keras network: the same in two files that hold one network; None elsewhere."""
     is_black_box: bool = False
-    """Whether each image that is shown to it is a query: nothing but its answers can be had, and no gradient."""
+    """Whether each image sent to it is a query: only its answers are available, and no gradient."""
     remarks: list[str] = field(default_factory=list)
     """What had to be done to images and answers, in words; a black box adds to it as it answers."""
     ends: Ending = "logits"
@@ -124,7 +124,7 @@ class Classifier:
         """
         shape = np.shape(self.logits(tf.zeros([1, *self.image_shape])))
         if len(shape) != 2 or shape[0] != 1 or shape[1] < 2:
-            raise AdvGANError(f"{self.name} answers one image with shape {shape}; it should be (1, classes)")
+            raise AdvGANError(f"{self.name} returns shape {shape} for one image; it should be (1, classes)")
         return int(shape[1])
 
     @cached_property

@@ -51,7 +51,7 @@ def keras_classifier(
         if getattr(network, "inputs", None):
             raise AdvGANError(f"{given} fails on images of {shape} ({in_short(error)})") from None
         raise AdvGANError(
-            f"{given} does not say what images it takes, and fails on {shape} ({in_short(error)}); build it on "
+            f"{given} does not state its input shape, and fails on images of {shape} ({in_short(error)}); build it on "
             f"keras.Input{shape} and save it again"
         ) from None
 
@@ -72,7 +72,7 @@ def saved_model(
     try:
         loaded = tf.saved_model.load(given)
     except Exception as error:  # TensorFlow raises nearly anything here
-        raise AdvGANError(f"{given} is no SavedModel that can be loaded ({in_short(error)})") from None
+        raise AdvGANError(f"{given} is not a loadable SavedModel ({in_short(error)})") from None
     call, takes, dtype, inputs = _way_in(loaded, given, shape)
     named = Classifier(given, folder_digest(folder), shape, call, pixels_of(settings), inputs=inputs)
     named.pixels.check_channels(shape[-1])

@@ -71,7 +71,7 @@ def find_pixels(classifier: Classifier, split: Split) -> PixelSearch:
     shifted, where, name = max(shifts, key=lambda shift: shift[0].rate)
     if shifted.low > 1.5 * rates[best].high:  # one of three rates is the highest by chance too
         remarks.append(
-            f"on {shifted} of the images it answers one class {where} their label, with {name}: do its classes, or the "
+            f"for {shifted} images its prediction is one {where} the label, with {name}: do its classes, or the "
             "labels, start at 1? Shift the labels of the data by one"
         )
     if images.shape[-1] == 3:
@@ -114,7 +114,7 @@ def _tried(name: str, pixels: Pixels, accuracy: Rate) -> TriedPixels:
 def _reason(taken: str, equals: list[str]) -> str:
     if not equals:
         return "its interval lies above every other's"
-    others = f"{', '.join(equals)} {'does' if len(equals) == 1 else 'do'} as well, as far as so many images tell"
+    others = f"{', '.join(equals)} {'does' if len(equals) == 1 else 'do'} equally well, within their intervals"
     if taken == FIRST:
-        return f"taken for want of a decision: {others}"
+        return f"taken by default, as the images do not decide: {others}"
     return f"the highest: {others}, and {FIRST} is clearly worse; state it with target.bounds, mean and std"

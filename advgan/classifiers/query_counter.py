@@ -104,7 +104,7 @@ class QueryCounter:
         new = sorted(first.values())
         if self.budget is not None and purpose != "scoring" and self.spent + len(new) > self.budget:
             raise AdvGANError(
-                f"oracle.query_budget = {self.budget}: {len(new)} more images after {self.spent} are too many"
+                f"oracle.query_budget = {self.budget}: {len(new)} more queries after {self.spent} exceed it; raise it"
             )
         advance(len(keys) - len(new))
         for start in range(0, len(new), self.per_request):
@@ -137,6 +137,6 @@ class QueryCounter:
             self.queries[PURPOSES[body[0]]] += 1
             whole += size
         if len(content) - whole >= size:  # more than a last record that was cut short
-            raise AdvGANError(f"{journal} is damaged, or another black box's; delete it to ask again")
+            raise AdvGANError(f"{journal} is damaged, or belongs to another black box; delete it to query again")
         with journal.open("r+b") as file:
             file.truncate(whole)

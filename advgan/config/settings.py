@@ -356,7 +356,7 @@ class AttackSettings(Settings):
         if self.target_class is None:
             return Untargeted()
         if not isinstance(self.target_class, int):
-            raise ConfigurationError("attack.target_class", self.target_class, "are several; say which one is wanted")
+            raise ConfigurationError("attack.target_class", self.target_class, "has several classes; choose one")
         return Targeted(self.target_class)
 
     @property
@@ -379,7 +379,7 @@ class AttackSettings(Settings):
         """
         if self.wanted_classes is None or wanted not in self.wanted_classes:
             classes = self.target_class if self.wanted_classes is None else list(self.wanted_classes)
-            problem = f"is no class that this generator knows: attack.target_class is {classes}"
+            problem = f"is not a target class of this generator: attack.target_class is {classes}"
             raise ConfigurationError("--to", wanted, problem)
         return self.model_copy(update={"target_class": wanted})
 
@@ -392,11 +392,11 @@ class BlackBoxSettings(Settings):
     SavedModel, module:function, or the URL of a served model (TensorFlow Serving's REST protocol, ending in
     :predict)."""
     answers: Literal["probabilities", "labels"] = "probabilities"
-    """What it tells of an image: the probability of every class, or the class alone."""
+    """What it returns for an image: the probability of every class, or the class alone."""
     training_images: Annotated[StrictInt, Field(ge=0, le=1_000_000_000)] | None = None
     """The black box was trained on the first so many training images, the attacker has the others; half by default."""
     query_budget: PositiveInt | None = None
-    """The most images it is asked about while an attack is trained, validation included; None for no limit."""
+    """The most queries while an attack is trained, validation included; None for no limit."""
     validation_queries: Annotated[StrictInt, Field(ge=0, le=1_000_000_000)] | None = None
     """How many of these are set aside to choose the best generator; 0 keeps the last generator. By default
     5,000, or a tenth of the budget where that is less."""
@@ -419,7 +419,7 @@ class BlackBoxSettings(Settings):
 
     @property
     def validation_allowance(self) -> int:
-        """The most images it is asked about to choose the best generator."""
+        """The most queries used to choose the best generator."""
         if self.validation_queries is not None:
             return self.validation_queries
         return 5000 if self.query_budget is None else min(5000, self.query_budget // 10)
@@ -444,7 +444,7 @@ class DistillationSettings(Settings):
     clean_answers: Literal["black_box", "labels"] = "black_box"
     """What f learns of clean images: the black box's answers, or the attacker's own labels, which cost no query."""
     choose: Literal["random", "uncertain"] = "random"
-    """Which adversarial images to ask about when the budget is not enough for all: any, or those f is least sure of."""
+    """Which adversarial images to query when the budget is not enough for all: any, or those f is least sure of."""
     pgd_epsilon: Annotated[Number, Field(ge=0, le=1)] = 0.0
     """Above 0: f learns clean images as seven steps of PGD on f change them within this epsilon, by the answers on the
     clean ones, which costs no query: for a black box that was trained so."""
@@ -458,7 +458,7 @@ class LossSettings(Settings):
     adversarial: Literal["f6", "f2"] = "f6"
     """Carlini-Wagner margin on logits (f6) or on probabilities (f2)."""
     kappa: NonNegative = 5.0
-    """Confidence: the margin the attack asks for."""
+    """Confidence: L_adv stops decreasing at a margin of -kappa."""
     alpha: NonNegative = 0.2
     beta: NonNegative = 0.1
     c: NonNegative = 6.0
@@ -518,8 +518,8 @@ class GeneratorSettings(_NetworkSettings):
     upsampling: Literal["transposed", "resize"] = "transposed"
     """Transposed convolution, or nearest-neighbour resize and convolution (no checkerboard)."""
     skips: bool = False
-    """After each upsampling, the map of the same size before the downsampling is put beside it, and a convolution makes
-    one of both (a U-Net, Ronneberger et al. 2015)."""
+    """After each upsampling, the map of the same size before the downsampling is concatenated to it, followed by a
+    convolution (a U-Net, Ronneberger et al. 2015)."""
     learning_rate: LearningRate = 3e-3
     schedule: Schedule = "cosine"
 
@@ -684,7 +684,9 @@ class Config(Settings):
     def _something_is_asked(self) -> Config:
         if self.distillation.clean_answers == "labels" and self.distillation.rounds == 1:
             raise ConfigurationError(
-                "distillation.clean_answers", "labels", "with one round nothing is ever asked; use two rounds or more"
+                "distillation.clean_answers",
+                "labels",
+                "with one round no training query is made; use two rounds or more",
             )
         return self
 

@@ -1,4 +1,4 @@
-"""Arrays of images and labels as users have them, made into those that are used here, or refused with the fix."""
+"""Arrays of images and labels as users have them, converted to the form used here, or an error with the fix."""
 
 from __future__ import annotations
 

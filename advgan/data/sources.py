@@ -210,7 +210,7 @@ def _tfds(name: str, settings: DataSettings) -> Source:
         builder = tfds.builder(name)
         builder.download_and_prepare()
     except Exception as error:  # what it raises depends on where it fails
-        raise refuse(f"cannot be had ({' '.join(str(error).split())[:160]})") from None
+        raise refuse(f"cannot be loaded ({' '.join(str(error).split())[:160]})") from None
     features, there = builder.info.features, builder.info.splits
     keys = []
     for kind in ("Image", "ClassLabel"):

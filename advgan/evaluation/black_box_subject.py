@@ -45,7 +45,7 @@ class BlackBoxSubject(Subject):
         """How many queries are ahead."""
         most = self._most_queries(request)
         made = f"{self.queries:,} of them made already"
-        return [f"Queries        {most:,} at most to evaluate, {made}; no part of the attack's"]
+        return [f"Queries        {most:,} at most for the evaluation, {made}; not counted for the attack"]
 
     def check_classifier(self, held_out: Finding) -> list[Finding]:
         """Also whether it is the one that the run attacked, within its budget."""

@@ -40,7 +40,7 @@ def check_same_black_box(digest: str, stated: str) -> Finding:
     """
     reason = f"the digest of what can be seen of it is {digest[:16]}, in the run {stated[:16]}"
     remedy = "Put the black box of the run back, or name the new one with --target."
-    return marked_if(digest != stated, "it is the run's black box", reason, remedy)
+    return marked_if(digest != stated, "the black box is the run's own", reason, remedy)
 
 
 def found_pixels(search: PixelSearch) -> Finding:
@@ -59,7 +59,7 @@ def found_pixels(search: PixelSearch) -> Finding:
 def check_budget(
     spent: int, budget: int | None, journal: Mapping[Purpose, int] | None, stated: Mapping[str, int]
 ) -> Finding:
-    """Mark an attack that asked the black box about more images than it was allowed to, or than it says.
+    """Mark an attack that made more queries to the black box than it was allowed to, or than it says.
 
     Args:
         spent: images, all purposes but scoring.
@@ -74,8 +74,8 @@ def check_budget(
     else:
         kept = f"the run's journal holds {sum(journal.values()):,} answers, its summary says {sum(stated.values()):,}"
     wrong = (budget is not None and spent > budget) or (journal is not None and {**journal} != {**stated})
-    remedy = "The run's files were changed, or it asked more than it says: train it again."
-    return marked_if(wrong, guard, f"{spent:,} images were asked about, {limit}; {kept}", remedy)
+    remedy = "The run's files were changed, or it made more queries than its summary says: train it again."
+    return marked_if(wrong, guard, f"{spent:,} queries were made, {limit}; {kept}", remedy)
 
 
 def check_agreement(clean: Rate) -> Finding:
@@ -94,7 +94,7 @@ def check_agreement(clean: Rate) -> Finding:
 
 
 def check_bounds(attack: str, linf: np.ndarray, lowest: np.ndarray, highest: np.ndarray, epsilon: float) -> Finding:
-    """Refuse adversarial images that left the epsilon ball or the pixel box.
+    """Raise where adversarial images left the epsilon ball or the pixel box.
 
     Args:
         attack: its name.

@@ -56,8 +56,8 @@ class EvaluationRequest:
     optimized_images: int = 100
     """How many images the attack that is slow is tried on: the optimization attack, or Square on a black box."""
     square_queries: int | None = None
-    """The most images that Square asks about for each image it attacks, 3 or more. By default it asks a black box about
-    1,000, and does not attack another target."""
+    """The most queries of Square for each image it attacks, 3 or more. By default 1,000 for a black box, and
+    another target is not attacked."""
     target: str | None = None
     """The classifier under attack, as ``load_classifier`` takes it; the run's own by default."""
     transfer: tuple[str, ...] = ()
@@ -78,7 +78,7 @@ class EvaluationRequest:
             raise ConfigurationError(
                 "--square-queries",
                 self.square_queries,
-                f"is too few to try a square (allowed: {FEWEST_QUERIES} or more)",
+                f"is too few for Square Attack (allowed: {FEWEST_QUERIES} or more)",
             )
         for epsilon in self.retrain:
             if not 0 <= epsilon <= 1:

@@ -152,7 +152,7 @@ def _class_names(run: Path) -> tuple[str, ...] | None:
 def _check_output(request: AttackRequest) -> None:
     source, output = request.images.path.resolve(), request.output.resolve()
     if output.is_relative_to(source) or source.is_relative_to(output):
-        problem = f"and {request.images.path} lie one inside the other; choose another folder"
+        problem = f"must not contain {request.images.path} or be inside it; choose another folder"
         raise ConfigurationError("--output", str(request.output), problem)
     check_writable("--output", request.output)
     try:

@@ -37,7 +37,7 @@ def _about_own_classifier(plan: Plan) -> list[str]:
         return []
     found = [] if plan.pixels is None else pixel_lines(plan.pixels)
     remarks = [f"               {remark}" for remark in target.remarks]
-    return [*remarks, *found, f"Scale          of its logits: {config.loss.divisor:g}, which the loss divides them by"]
+    return [*remarks, *found, f"Scale          {config.loss.divisor:g}: the loss divides the logits by it"]
 
 
 def layer_table(network: NetworkDescription) -> list[str]:

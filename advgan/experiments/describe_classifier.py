@@ -113,7 +113,7 @@ def _shape_of(given: str, settings: TargetSettings) -> Shape:
         sizes = (*sizes[1:], sizes[0])
     if len(sizes) != 3 or None in sizes:
         raise ConfigurationError(
-            "--target", given, "does not say what images it takes; give --data, or --image such as 32x32x3"
+            "--target", given, "does not state its input shape; give --data, or --image such as 32x32x3"
         )
     return sizes[0], sizes[1], sizes[2]
 

@@ -97,14 +97,14 @@ def evaluate_run(request: EvaluationRequest, command: str = "", parts: Sequence[
 
     Raises:
         AdvGANError: there is nothing that can be evaluated, or the evaluation would be wrong; nothing is written then,
-            but what a black box was asked.
+            except the answers of a black box.
         Interrupted: Ctrl-C while a generator was retrained; a call with the same arguments goes on.
         BlackBoxUnavailable: the black box does not answer; a call with the same arguments goes on.
     """
     config, dataset = check_request(request)
     if parts and queries_black_box(request, config):
         raise ConfigurationError(
-            "--merge", str(parts[0]), "is not for a black box, which one process asks; leave it out"
+            "--merge", str(parts[0]), "is not for a black box, which only one process queries; leave it out"
         )
     if request.to is not None and request.retrain:
         raise ConfigurationError("--retrain", list(request.retrain), "is for generators with one goal; leave it out")

@@ -178,7 +178,7 @@ def _outputs(run: Path, formats: tuple[str, ...], output: Path | None, overwrite
         if path.exists() and not overwrite:
             raise ConfigurationError("--output", str(path), "is there already; add --overwrite, or choose another")
         if path.exists() and not _replaceable(path, form):
-            raise ConfigurationError("--output", str(path), f"is no {name} that could be replaced; choose another")
+            raise ConfigurationError("--output", str(path), f"exists and is not in the format {name}; choose another")
         check_writable("--output", path.absolute().parent, given=path)
     return outputs
 

@@ -140,7 +140,7 @@ def _checked(config: Config, environment: Environment, strategy: Any) -> Plan:
         _, machines = replicas.worker()
         environment = {**environment, "devices": devices, "machines": machines}
         if machines > 1 and config.is_black_box:
-            problem = "a black box is asked by one machine only; leave TF_CONFIG out"
+            problem = "a black box is queried by one machine only; unset TF_CONFIG"
             raise ConfigurationError("oracle.black_box", config.oracle.black_box, problem)
         _check_same_everywhere(config, dataset)
     networks = build_networks(dataset.image_shape, classes, config)

@@ -121,5 +121,5 @@ def verify(folder: Path) -> int:
         elif file_digest(path) != digest:
             found.append(f"{name} has changed")
     if found:
-        raise AdvGANError(f"{folder}: {len(found)} of {len(lines)} files are not as they were: {'; '.join(found)}")
+        raise AdvGANError(f"{folder}: {len(found)} of {len(lines)} files have changed or are gone: {'; '.join(found)}")
     return len(lines)

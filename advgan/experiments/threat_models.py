@@ -294,7 +294,7 @@ class BlackBox(ThreatModel):
         return [
             f"Distilled      {distilled.count_params():,} parameters: {self.config.distilled_architecture}, "
             f"{rounds} {'round' if rounds == 1 else 'rounds'}",
-            f"Data apart     {len(owner.training):,} training images of the black box, "
+            f"Data split     {len(owner.training):,} training images of the black box, "
             f"{len(attacker.training):,} of the attacker, {shared} in both",
             f"Queries        {self.queries_planned(attacker)}",
         ]

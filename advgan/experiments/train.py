@@ -81,7 +81,7 @@ def train(plan: Plan, run_directory: Path, command: str = "") -> Summary:
 
 
 def new_run(plan: Plan) -> Path:
-    """Make the folder of a new run; of several machines the first does, and tells the others."""
+    """Make the folder of a new run; of several machines the first does, and sends its number to the others."""
     with plan.strategy.scope(), replicas.all_answer():
         own, _ = replicas.worker()
         number = 0 if own else int(new_run_directory(plan.config).name)
@@ -213,7 +213,9 @@ def _start_process(plan: Plan, run: RunFolder, command: str) -> None:
     if dataset.listing is not None and not run.pictures.exists():
         write_text(run.pictures, dataset.listing())
     if processes and (changed := changes_between(processes[0].environment, plan.environment)):
-        logger.warning("resumed elsewhere, so not bit for bit the same as without a stop: %s", "; ".join(changed))
+        logger.warning(
+            "resumed in another environment, so not bit-identical to a run without a stop: %s", "; ".join(changed)
+        )
     here = Process(command=command, commit=code_commit(), data_sha256=plan.dataset.digest, environment=plan.environment)
     write_processes(run.processes, [*processes, here])
 

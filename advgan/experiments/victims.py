@@ -136,7 +136,7 @@ class Victim(ABC):
         """
         kept = kept_target(self.config, self.run)
         if kept is not None and not kept.exists():
-            raise AdvGANError(f"{kept} is gone; delete {self.run.target_record} to put it there again")
+            raise AdvGANError(f"{kept} is missing; delete {self.run.target_record} to restore it")
 
     def _train_target(self) -> None:
         """Put a target that is trained here into the folder, once."""
@@ -179,7 +179,7 @@ class FrozenVictim(Victim):
         self, config: Config, run: RunFolder, owner: Dataset, attacker: Dataset, environment: Environment
     ) -> None:
         super().__init__(config, run, owner, attacker, environment)
-        remedy = f"delete {run.target_record} to put it there again"
+        remedy = f"delete {run.target_record} to restore it"
         if (given := config.target.file) is None:
             self._train_target()
         elif copied_as(given) is not None:

@@ -89,7 +89,7 @@ def _passed_if(holds: object) -> Status:
 
 def _knows_the_classifier(facts: _Facts) -> Answer:
     if facts.black_box:
-        return NOT_CHECKED, "a black box: nothing of it is used but its answers"
+        return NOT_CHECKED, "a black box: only its answers are used"
     if facts.pgd:
         return PASS, "FGSM, PGD and FMN follow the gradient of the whole classifier"
     return WARN, "no attack could follow the gradient of the classifier"
@@ -112,7 +112,7 @@ def _strongest(facts: _Facts) -> Answer:
     if facts.black_box:
         square = facts.square
         tried = f"Square, {square.settings['queries_per_image']:,} queries an image" if square else "none"
-        return WARN, f"of those that ask: {tried}; --square-queries 10000 is stronger"
+        return WARN, f"query-based attacks: {tried}; --square-queries 10000 is stronger"
     restarts = facts.pgd.settings["restarts"] if facts.pgd else 0
     status = _passed_if(restarts > 1)
     return status, f"starts of PGD: {restarts}" + ("" if status == PASS else "; --restarts 10 is stronger")
@@ -164,12 +164,12 @@ def _diverse(facts: _Facts) -> Answer:
 def _hard_label(facts: _Facts) -> Answer:
     queries = facts.evaluation.queries
     if facts.square is not None and queries is None:
-        return WARN, "Square follows no gradient, but it saw logits; no attack saw the class alone"
+        return WARN, "Square uses no gradient, but it uses logits; no hard-label attack ran"
     if facts.square is None or queries is None:
-        return WARN, "noise asks for neither, but it does not search"
+        return WARN, "noise needs neither gradients nor scores, but it does not search"
     if queries.answers == "labels":
-        return PASS, "Square, which saw the class alone, as AdvGAN did: without a score it tries squares blindly"
-    return WARN, "Square follows no gradient, but it saw probabilities; no attack saw the class alone"
+        return PASS, "Square with class labels only, as for AdvGAN: without scores it tries squares blindly"
+    return WARN, "Square uses no gradient, but it uses probabilities; no hard-label attack ran"
 
 
 def _transfer_is_weaker(facts: _Facts) -> Answer:
@@ -232,15 +232,14 @@ CHECKLIST = (
         "Threat model: the bound on the perturbation is justified",
         lambda facts: (
             NOT_CHECKED,
-            f"L_inf with epsilon {facts.evaluation.epsilon:.4g} is the configuration's; "
-            "why it fits is for its author to say",
+            f"L_inf with epsilon {facts.evaluation.epsilon:.4g} is the configuration's; its author has to justify it",
         ),
     ),
     Question(SEVERE, "Adaptive attacks: they see the whole classifier, end to end", _guard("gradients")),
     Question(SEVERE, "Adaptive attacks: the loss fits the goal", _loss_fits),
     Question(SEVERE, "Adaptive attacks: the strongest ones were used", _strongest),
-    Question(SEVERE, "Code and networks can be had", _available),
-    Question(SEVERE, "One command repeats it", _one_command),
+    Question(SEVERE, "Code and networks are available", _available),
+    Question(SEVERE, "One command reproduces the evaluation", _one_command),
     Question(SEVERE, "Clean accuracy is reported", _stated(lambda evaluation: str(evaluation.clean_accuracy))),
     Question(
         SEVERE,

@@ -61,7 +61,7 @@ def differences(evaluation: Evaluation, first: Evaluation) -> list[str]:
         found.append(f"another goal ({goal_in_short(evaluation)}, not {goal_in_short(first)})")
     known = ["its gradients" if each.queries is None else "only its answers" for each in (evaluation, first)]
     if known[0] != known[1]:
-        found.append(f"another knowledge of the target ({known[0]}, not {known[1]})")
+        found.append(f"other knowledge of the target ({known[0]}, not {known[1]})")
     elif evaluation.options != first.options:
         found.append(
             "other settings of the other attacks (restarts of PGD, images of FMN or Square, queries of Square)"
@@ -99,8 +99,8 @@ def comparison_page(comparison: ComparisonRecord, picture: bytes) -> str:
             if run.differences
         ),
         *(
-            f'<p class="marked"><b>Marked: {escape(run.run)}</b> by {escape(", ".join(run.marked))}; '
-            "its own report says what to do.</p>"
+            f'<p class="marked"><b>Warning: {escape(run.run)}</b> did not pass: {escape(", ".join(run.marked))}; '
+            "see its own report.</p>"
             for run in runs
             if run.marked
         ),

@@ -53,7 +53,7 @@ def page(evaluation: Evaluation, figures: Sequence[tuple[str, str, bytes]]) -> s
         f"<h1>{escape(title)}</h1>",
         f'<p class="summary">{escape(in_words(evaluation))}</p>',
         *(
-            f'<p class="marked"><b>Marked: {escape(found.guard)}.</b> {escape(found.reason)}. '
+            f'<p class="marked"><b>Warning: {escape(found.guard)}.</b> {escape(found.reason)}. '
             f"{escape(found.remedy)}</p>"
             for found in evaluation.guards
             if found.status == WARN
@@ -118,14 +118,14 @@ def _queries_in_words(evaluation: Evaluation) -> str:
         return ""
     words = (
         f" Training the attack took {queries.attack_total:,} queries to the black box, {queries.per_image:.3g} "
-        f"for each image scored; attacking takes none. The distilled network, which it was trained against, is fooled "
+        f"per image scored; attacking takes none. The distilled network, which it was trained against, is fooled "
         f"by {distilled.success.rate:.2%} of the same images."
     )
     square = evaluation.attack("square")
     if square is not None:
-        seen = ", which sees the class alone," if queries.answers == "labels" else ","
+        seen = " and sees only class labels," if queries.answers == "labels" else ","
         words += (
-            f" Square, which queries for each image again{seen} reaches {square.success.rate:.2%} of the "
+            f" Square, which makes new queries for each image{seen} reaches {square.success.rate:.2%} of the "
             f"first {square.images:,} with at most {square.settings['queries_per_image']:,} queries an image"
             f"{_median(square.median_queries)}; AdvGAN "
             f"reaches {square.advgan_success.rate:.2%} of the same."
@@ -194,7 +194,7 @@ def _black_box(evaluation: Evaluation) -> Iterable[str]:
     if queries is None or distilled is None:
         return
     yield "<h2>Queries to the black box</h2>"
-    yield "<p>A query is one image that it classified and had not classified before.</p>"
+    yield "<p>A query is one image that the black box classifies for the first time.</p>"
     yield table(["", "images", ""], _query_rows(queries))
     yield "<h2>The gap to the distilled network</h2>"
     yield (
@@ -223,7 +223,7 @@ def _query_rows(queries: Queries) -> Iterable[Sequence[Cell]]:
     for purpose, meaning in PURPOSES.items():
         yield f"– {purpose}", number(f"{queries.attack[purpose]:,}"), meaning
     yield "– for each image scored", number(f"{queries.per_image:.4g}"), "attacking a further one takes none"
-    yield "scoring it when it was trained", number(f"{queries.scoring_in_training:,}"), "no part of the attack"
+    yield "scoring after training", number(f"{queries.scoring_in_training:,}"), "no part of the attack"
     yield "this evaluation", number(f"{queries.evaluation:,}"), "no part of the attack, other attacks included"
 
 
@@ -340,7 +340,7 @@ def write_page(folder: Path, evaluation: Evaluation, rows: MetricsRows) -> None:
     if evaluation.files.grid:
         caption = f"One test image of each class: clean, the signed change (scale: {epsilon:.3g}), adversarial."
         figures.append(("Images", caption, (folder / GRID).read_bytes()))
-    caption = f"The trained perturbation scaled from 0 to 1; trained at {epsilon:.3g}. Other attacks at that epsilon."
+    caption = f"AdvGAN's perturbation scaled to epsilon 0 to 1; trained at {epsilon:.3g}, where the other attacks ran."
     if evaluation.retrained:
         caption += " Squares: generators trained at their own epsilon, against the run's own target."
     figures.append(("Success against epsilon", caption, (folder / CURVE).read_bytes()))

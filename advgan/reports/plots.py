@@ -89,7 +89,7 @@ def towards_matrix(towards: Sequence[TowardsClass], names: ClassNames = None) ->
     figure = new_figure(size, size)
     axis = figure.subplots()
     axis.imshow(rates, cmap="Blues", vmin=0, vmax=1)
-    axis.set_xlabel("wanted class")
+    axis.set_xlabel("target class")
     axis.set_ylabel("true class")
     axis.set_title(f"Success in percent; mean over the wanted classes {mean_success(towards):.2%}")
     if max(rates.shape) <= MOST_CLASSES_IN_NUMBERS:
@@ -257,7 +257,7 @@ def queries_of_run(
     errors = _errors([success])
     axis.errorbar(queries.per_image, success.rate, errors, fmt="D", color=colour_of(0), capsize=3, label=point)
     axis.set_xscale("log")
-    axis.set_xlabel("queries: images the black box was asked about, for each attacked image (bar: Wilson 95 %)")
+    axis.set_xlabel("queries per attacked image (bar: Wilson 95 %)")
     axis.set_ylabel("success rate")
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     plain_axes(axis)

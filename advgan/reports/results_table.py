@@ -13,7 +13,7 @@ from advgan.reports.plots import AttackPoint
 
 NONE = "–"
 TRAINING_QUERIES = ("clean", "adversarial", "validation")
-"""What is asked so that there is an attack; the answers that score it are the experimenter's."""
+"""The queries that make the attack; those that score it are the experimenter's."""
 _LEGEND = (
     "Rates are in per cent. Success is the mean of the seeds, in brackets the smallest and the largest of them. The "
     "Wilson 95 % interval is for the attacked images of all seeds taken together; how far seeds differ is not in it. "
@@ -22,8 +22,8 @@ _LEGEND = (
 )
 _BLACK_BOX_LEGEND = (
     " On the distilled network: success where the attack was trained; the distance to success on the black box is "
-    "what does not transfer. Queries: images the black box was asked about in training and validation, in all and for "
-    "each test image that is attacked; attacking costs none."
+    "what does not transfer. Queries: images sent to the black box in training and validation, in total and for "
+    "each attacked test image; attacking costs none."
 )
 
 

@@ -109,7 +109,7 @@ def run_results(summary: Summary, run_directory: Path) -> list[str]:
         "",
         *warning_lines(summary.checks),
         f"Pictures: {', '.join(map(str, pictures))}",
-        f"Figures:  {run_directory / 'summary.json'}",
+        f"Results:  {run_directory / 'summary.json'}",
         own_pictures(run_directory, wanted),
         f"Next: {command_for('evaluate', '--run', run_directory, *to)}   # other attacks, a report",
     ]
@@ -127,7 +127,7 @@ def _towards(towards: Sequence[TowardsClass] | None, names: Sequence[str] | None
     if towards is None:
         return
     hardest = min(towards, key=lambda each: each.success.rate)
-    yield f"mean over {len(towards)} wanted classes", f"{mean_success(towards):>8.2%}"
+    yield f"mean over {len(towards)} target classes", f"{mean_success(towards):>8.2%}"
     named = "" if names is None else f" ({printable(names[hardest.wanted])})"
     yield f"  the hardest, class {hardest.wanted}{named}", _rate(hardest.success)
 
@@ -172,7 +172,7 @@ def evaluation_results(evaluation: Evaluation, folder: Path) -> list[str]:
         "",
         *warning_lines(evaluation.guards),
         f"Report:   {folder / 'report.html'}",
-        f"Figures:  {folder / 'evaluation.json'}",
+        f"Results:  {folder / 'evaluation.json'}",
     ]
 
 
@@ -208,7 +208,7 @@ def _queries_and_gap(evaluation: Evaluation) -> Iterable[Line]:
     yield from _agreement(distilled.agreement_clean.rate, distilled.agreement_adversarial.rate)
     yield "queries for the attack", f"{queries.attack_total:>8,}   {_by_purpose(queries.attack)}"
     yield "  for each image scored", f"{queries.per_image:>11.2f}"
-    yield "queries of the evaluation", f"{queries.evaluation:>8,}   no part of the attack's"
+    yield "queries of the evaluation", f"{queries.evaluation:>8,}   not part of the attack"
 
 
 def comparison_results(comparison: ComparisonRecord, folder: Path) -> list[str]:
@@ -237,8 +237,8 @@ def comparison_results(comparison: ComparisonRecord, folder: Path) -> list[str]:
         if run.differences:
             lines.append(f"Not a fair comparison: {run.run} has {'; '.join(run.differences)}")
         if run.marked:
-            lines.append(f"Warning: {run.run} is marked by: {', '.join(run.marked)}")
-    return [*lines, f"Report:   {folder / 'comparison.html'}", f"Figures:  {folder / 'comparison.json'}"]
+            lines.append(f"Warning: {run.run} did not pass: {', '.join(run.marked)}")
+    return [*lines, f"Report:   {folder / 'comparison.html'}", f"Results:  {folder / 'comparison.json'}"]
 
 
 def attack_results(attack: FinishedAttack, folder: Path) -> list[str]:
@@ -256,7 +256,7 @@ def attack_results(attack: FinishedAttack, folder: Path) -> list[str]:
         lines.append(f"Left out: {len(left_out):,} that could not be used: {some}{more}")
     if attack.files.picture is not None:
         lines.append(f"Picture:  {folder / attack.files.picture}")
-    return [*lines, f"Table:    {folder / attack.files.table}", f"Figures:  {folder / 'attack.json'}"]
+    return [*lines, f"Table:    {folder / attack.files.table}", f"Results:  {folder / 'attack.json'}"]
 
 
 def _lines(*lines: Line) -> list[str]:

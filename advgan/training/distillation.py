@@ -137,7 +137,7 @@ class Distillation:
         rounds, ended = self._config.distillation.rounds, ""
         if budget is not None and position.round == rounds:
             rest = " (the rest is for validation)" if self.plan.validation else ""
-            ended = f"; nothing more is asked to train with, the budget is {budget:,}{rest}"
+            ended = f"; no training queries remain, the budget is {budget:,}{rest}"
         logger.info(f"round {position.round}/{rounds}: distilled, {spent:,} queries so far{ended}")
 
 

@@ -1,4 +1,4 @@
-"""How many images a black box is asked about, and when: the budget spread over rounds and validations."""
+"""How many queries a black box gets, and when: the budget spread over rounds and validations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from advgan.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class QueryPlan:
-    """How many images the black box is asked about, and when: a function of the settings alone."""
+    """How many queries the black box gets, and when: a function of the settings alone."""
 
     clean: int
     """Before the first round."""
@@ -44,7 +44,7 @@ def query_plan(config: Config, attacker_images: int, validation_images: int) -> 
         raise ConfigurationError(
             "oracle.validation_queries",
             allowance,
-            f"does not reach for {validations} validations and the clean images; use 0, or {1 + validations} or more",
+            f"is not enough for {validations} validations and the clean images; use 0, or {1 + validations} or more",
         )
     asked_of_clean = settings.clean_answers == "black_box"
     parts = settings.rounds - (not asked_of_clean)
@@ -55,7 +55,7 @@ def query_plan(config: Config, attacker_images: int, validation_images: int) -> 
         sizes = [min(attacker_images, left // parts + (part >= parts - left % parts)) for part in range(parts)]
     if min(sizes) < 1:
         raise ConfigurationError(
-            "oracle.query_budget", oracle.query_budget, f"does not reach for {settings.rounds} rounds; use fewer"
+            "oracle.query_budget", oracle.query_budget, f"is not enough for {settings.rounds} rounds; use fewer rounds"
         )
     return (
         QueryPlan(sizes[0], tuple(sizes[1:]), validation, validations)

@@ -21,7 +21,7 @@ DEAD = "the discriminator is dead"
 DEAD_GAP = 0.02
 """D is called dead when its mean outputs on clean and adversarial images differ by less than this over an epoch."""
 OVERWHELMING_ACCURACY = 0.995
-"""D is called overwhelming when it is right this often, on clean and on adversarial images, over an epoch."""
+"""D dominates when it is right this often, on clean and on adversarial images, over an epoch."""
 
 
 class Validation(Protocol):
@@ -134,9 +134,9 @@ def discriminator_health(values: dict[str, float]) -> str:
         )
     if min(values["discriminator_accuracy_real"], values["discriminator_accuracy_adversarial"]) > OVERWHELMING_ACCURACY:
         return (
-            "the discriminator is overwhelming: it tells clean from adversarial images more than "
-            f"{OVERWHELMING_ACCURACY:.1%} of the time. Success is unaffected; for quieter images raise loss.alpha "
-            "and loss.beta and lower loss.c, as mnist_quiet.yaml does"
+            "the discriminator dominates: it separates clean from adversarial images more than "
+            f"{OVERWHELMING_ACCURACY:.1%} of the time. Success is unaffected; for less visible changes raise "
+            "loss.alpha and loss.beta and lower loss.c, as mnist_quiet.yaml does"
         )
     return ""
 
